@@ -1,0 +1,106 @@
+// A sequence mixer: what a block does between tokens. One file in core/mixers/ plus one line in core/mixer_list.cpp
+// adds a mixer; validation, weights, cost, probes, prefill, decode and the generic tests follow from its MixerType.
+//
+// Every mixer sits between two projections that core/sequence_layer.cpp owns:
+//   y = out_proj( mix( in_proj( rms_norm(x) ) ) )
+// so a mixer sees `projected` (B, T, N), whose column blocks it defines, and writes `mixed` (B, T, D).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/config.h"
+#include "core/tensor.h"
+#include "core/trace/snapshot.h"
+#include "kernels/backend.h"
+
+namespace rat {
+
+struct OpTimes;
+
+enum class Init : uint8_t {
+  normal,     // N(0, 0.02)
+  ones,
+  gate_bias,  // log U(1, L-1): sigmoid of it keeps a state for 2 .. L tokens; see init_weights in core/weights.cpp
+};
+
+// One row of a weight table. `name` is the short name ("gate_bias"), `key` the published one below its layer.
+struct WeightSpec {
+  std::string name;
+  std::string key;
+  std::vector<int64_t> shape;
+  Init init = Init::normal;
+  int64_t gate_span = 0;  // L of Init::gate_bias
+};
+
+// What one mixer costs for sequences of T tokens, projections not included.
+struct MixerCost {
+  double flops_per_token = 0;         // forward, mean over the T tokens
+  double decode_flops = 0;            // one step at position T
+  int64_t cache_bytes = 0;            // one sequence after T tokens
+  int64_t saved_floats_per_token = 0; // kept for backward besides `projected` and `mixed`
+};
+
+// What a pass over (B, T) gives a mixer. `saved` belongs to one layer when training and is shared otherwise.
+struct MixerPass {
+  int64_t batch = 0;
+  int64_t tokens = 0;
+  Activations* saved = nullptr;
+  Workspace* work = nullptr;
+  OpTimes* times = nullptr;
+  kernels::Exec exec;
+
+  int64_t rows() const { return batch * tokens; }
+};
+
+// A mixer's own weights beside the projections, in the order of MixerType::extra_weights.
+struct MixerWeights {
+  std::vector<std::span<const float>> value;
+  std::vector<std::span<float>> grad;
+};
+
+// What generation remembers of one layer.
+class MixerState {
+ public:
+  virtual ~MixerState() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+class Mixer {
+ public:
+  virtual ~Mixer() = default;
+  // Writes `mixed`. May activate columns of `projected` in place; what backward needs goes to pass.saved.
+  virtual Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) = 0;
+  // `projected`, `mixed` and pass.saved are those of forward. Writes all of grad_projected; adds to weights.grad.
+  virtual Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected,
+                          const float* mixed, const float* grad_mixed, float* grad_projected) = 0;
+  // Fills `out` with one probe of the forward pass just done (B = 1).
+  virtual Status record(const MixerPass& pass, Probe probe, const float* projected, ProbeTensor& out) = 0;
+
+  virtual std::unique_ptr<MixerState> start() const = 0;
+  // Loads the state that a forward pass over one fresh sequence (B = 1) ends in.
+  virtual Status fill(const MixerPass& pass, const float* projected, MixerState& state) = 0;
+  // One token at 0-based `position`: projected (N) -> mixed (D).
+  virtual Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
+                      MixerState& state, float* mixed) = 0;
+};
+
+struct MixerType {
+  std::string_view name;
+  std::string_view description;  // one line for pickers and help
+  bool uses_chunk = false;       // which LayerConfig fields matter
+  bool uses_window = false;
+  bool uses_groups = false;
+  bool uses_heads = true;
+  std::vector<Probe> probes;
+  int64_t (*projected_width)(const ModelConfig& config) = nullptr;  // N
+  std::vector<WeightSpec> (*extra_weights)(const ModelConfig& config, const LayerConfig& layer) = nullptr;
+  MixerCost (*cost)(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) = nullptr;
+  std::unique_ptr<Mixer> (*create)(const ModelConfig& config, const LayerConfig& layer) = nullptr;
+};
+
+}  // namespace rat

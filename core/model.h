@@ -1,0 +1,92 @@
+// The language model: embedding -> blocks (norm, mixer, add, norm, feed-forward, add) -> norm -> untied head.
+// Shapes: tokens (B, T) int32; logits (B, T, V). One Model is used by one thread at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/op_times.h"
+#include "core/stop.h"
+#include "core/token_batch.h"
+#include "core/trace/snapshot.h"
+#include "kernels/base/status.h"
+
+namespace rat {
+
+// A weight with its gradient. Names are the published keys: "backbone.layers.0.seq_layer.in_proj.weight".
+struct Parameter {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::span<float> value;
+  std::span<float> grad;
+};
+
+// What one pass needs from its caller. All pointers may be null.
+struct PassOptions {
+  const StopFlag* stop = nullptr;  // polled between layers; a stopped pass returns ErrorCode::cancelled
+  OpTimes* times = nullptr;
+};
+
+class DecodeState;
+
+class Model {
+ public:
+  // Published initialisation from `seed` (gate bias log U(1, L-1)); same seed, same bits.
+  static Result<std::unique_ptr<Model>> create(const ModelConfig& config, uint64_t seed);
+  ~Model();
+
+  const ModelConfig& config() const;
+  std::span<Parameter> parameters();
+  std::span<const Parameter> parameters() const;
+  int64_t parameter_count() const;
+  void zero_gradients();
+
+  // Mean cross-entropy in nats over the targets that are not ignored; adds `scale` times its gradient to every
+  // Parameter::grad. A stopped pass leaves values untouched and gradients to be zeroed by the caller.
+  Result<double> loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options = {});
+  // Sum of cross-entropies in nats, how many targets, and how many were the argmax. No gradient memory is touched.
+  struct Evaluation {
+    double loss_sum = 0;
+    int64_t targets = 0;
+    int64_t correct = 0;
+  };
+  Result<Evaluation> evaluate(const TokenBatch& batch, const PassOptions& options = {});
+  // (B, T, V) logits of `tokens` (B, T).
+  Result<std::vector<float>> logits(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options = {});
+
+  // One forward pass over one sequence, recording what `request` names. Fills model, tokens, tensors, dtype, device,
+  // kernel_path and cost_ms of the snapshot; the caller fills the rest. Works with an empty request.
+  Result<TraceSnapshot> trace(std::span<const int32_t> tokens, const ProbeRequest& request,
+                              const PassOptions& options = {});
+
+  // Prefill and one-token decode for one sequence. The cache holds chunk-end states plus the running state (rat),
+  // keys and values (attention), the last W+1 of them (swa), the running state (rnn).
+  std::unique_ptr<DecodeState> start_decoding() const;
+  // Appends `tokens` (at least one) to the state; returns the logits (V) after the last one.
+  Result<std::vector<float>> prefill(DecodeState& state, std::span<const int32_t> tokens, const PassOptions& options = {});
+  Result<std::vector<float>> decode(DecodeState& state, int32_t token, const PassOptions& options = {});
+
+ private:
+  Model();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Everything generation must remember between tokens.
+class DecodeState {
+ public:
+  struct Impl;
+  explicit DecodeState(std::unique_ptr<Impl> impl);
+  ~DecodeState();
+  int64_t position() const;     // tokens seen
+  int64_t cache_bytes() const;  // bytes in use now, all layers
+  Impl& impl() { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rat

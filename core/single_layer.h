@@ -1,0 +1,35 @@
+// One mixer alone, without residual: x (B, T, D) -> y (B, T, D). Golden verification, layer benchmarks and the generic
+// mixer tests (prefill equals decode, causality, limits) run through this door, so a new mixer gets them for free.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/model.h"
+
+namespace rat {
+
+class SingleLayer {
+ public:
+  // `config` must have exactly one layer. Parameter names are the short ones: "in_proj", "out_proj", "norm", "gate_bias".
+  static Result<std::unique_ptr<SingleLayer>> create(const ModelConfig& config, uint64_t seed);
+  ~SingleLayer();
+
+  std::span<Parameter> parameters();
+  // Keeps what backward needs. x and y are (B, T, D).
+  Status forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y, const PassOptions& options = {});
+  // After forward, once: gradient of sum(y * grad_out). Adds to Parameter::grad, writes grad_x (B, T, D).
+  Status backward(std::span<const float> grad_out, std::span<float> grad_x, const PassOptions& options = {});
+  // One sequence, token by token: x_t (D) -> y_t (D).
+  std::unique_ptr<DecodeState> start_decoding() const;
+  Status prefill(DecodeState& state, std::span<const float> x, int64_t tokens, std::span<float> y);
+  Status decode(DecodeState& state, std::span<const float> x_t, std::span<float> y_t);
+
+ private:
+  SingleLayer();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rat

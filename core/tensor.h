@@ -1,0 +1,49 @@
+// Memory that a pass writes: aligned, uninitialised, grows only, so a steady state allocates nothing.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+
+namespace rat {
+
+// A block of floats, 64-byte aligned. Contents are undefined after a call that grows it.
+class Buffer {
+ public:
+  float* ensure(int64_t count) {
+    if (count > capacity_) {
+      data_.reset(static_cast<float*>(::operator new(static_cast<std::size_t>(count) * sizeof(float), alignment)));
+      capacity_ = count;
+    }
+    return data_.get();
+  }
+  float* data() const { return data_.get(); }
+  int64_t capacity() const { return capacity_; }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(float* data) const { ::operator delete(data, alignment); }
+  };
+  std::unique_ptr<float, Free> data_;
+  int64_t capacity_ = 0;
+};
+
+// Numbered buffers; each user names its slots with an enum.
+template <std::size_t Slots>
+struct BufferSet {
+  std::array<Buffer, Slots> slots;
+  Buffer& operator[](std::size_t slot) { return slots[slot]; }
+  int64_t capacity() const {
+    int64_t sum = 0;
+    for (const Buffer& buffer : slots) sum += buffer.capacity();
+    return sum;
+  }
+};
+
+using Activations = BufferSet<12>;  // what backward needs of one layer's forward pass
+using Workspace = BufferSet<24>;    // scratch that no one keeps between calls
+
+}  // namespace rat

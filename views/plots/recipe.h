@@ -1,0 +1,62 @@
+// A figure's recipe: everything needed to rebuild it headless from a database (curves, trade-off, throughput) or from
+// the trace file saved beside it (attention, states). Stored as <figure>.json.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/trace/snapshot.h"
+#include "experiments/store/store.h"
+#include "views/plots/plot.h"
+
+namespace rat {
+
+enum class FigureKind { curves, tradeoff, throughput, attention, states };
+std::string_view figure_kind_name(FigureKind kind);
+
+struct Recipe {
+  FigureKind kind = FigureKind::curves;
+  std::vector<std::string> runs;           // ids
+  // curves
+  std::string metric = "loss";
+  double smoothing = 0;                    // EMA weight s in [0, 0.999]; 0: none
+  bool show_raw = true;
+  bool collapse_seeds = false;
+  std::string x_axis = "step";             // step, tokens, wall
+  Axis x, y;                               // scale and typed limits; labels are derived when empty
+  // tradeoff: any two metrics of the store; marker area shows a third
+  std::string x_metric = "decode_tokens_per_s", y_metric = "val_loss", size_metric = "cache_bytes";
+  // attention, states
+  std::string trace_file;                  // safetensors beside the recipe
+  Probe probe = Probe::attention;
+  int layer = 0, head = 0;
+  bool sort_channels = false;              // by gate half-life
+  ColorMap color_map = ColorMap::viridis;
+  bool log_color = true;
+  std::optional<std::pair<float, float>> color_limits;
+  int64_t token_begin = 0, token_end = 0;  // visible range; 0, 0: all
+  int64_t column_begin = 0, column_end = 0;
+  // paper
+  std::string venue = "neurips";           // views/plots/venues.h
+  bool full_width = false;
+  double width_in = 0, height_in = 0;      // 0: from the venue, height = width * 0.618
+  std::string commit;                      // of the program that wrote it
+};
+
+Result<Recipe> parse_recipe(std::string_view json);
+std::string to_json(const Recipe& recipe);
+
+// The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
+// (min/max per bucket, said in the note) and 0 draws everything.
+Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = 0);
+// attention, states: from a trace.
+Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace);
+
+// Traces as safetensors (tensors named "<probe>/<layer>", tokens, metadata): `rat inspect` and figure exports use it.
+Status write_trace(const std::filesystem::path& path, const TraceSnapshot& trace);
+Result<TraceSnapshot> read_trace(const std::filesystem::path& path);
+
+}  // namespace rat
