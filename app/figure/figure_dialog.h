@@ -1,0 +1,38 @@
+// Ctrl+E: one figure at print size, its settings, what the doctor says, and Save.
+#pragma once
+
+#include <QDialog>
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "core/trace/snapshot.h"
+#include "views/plots/recipe.h"
+
+namespace rat::app {
+
+class FigureDialog : public QDialog {
+  Q_OBJECT
+
+ public:
+  using Build = std::function<Result<PlotDescription>(const Recipe&)>;
+
+  // `build` gives what a recipe draws: from the store, or from `trace`, which is then saved beside the figure.
+  FigureDialog(Recipe recipe, Build build, std::shared_ptr<const TraceSnapshot> trace = nullptr, QWidget* parent = nullptr);
+  ~FigureDialog() override;
+
+  Recipe recipe() const;  // as set in the form
+  void set_folder(const QString& folder);  // where Save starts
+  // What Save does once it has a name; the path has no extension. Returns the files written.
+  Result<std::vector<std::filesystem::path>> save_as(const std::filesystem::path& stem);
+
+ signals:
+  void saved(QString message);  // "Wrote loss.pdf, loss.csv and loss.json to /home/..."
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rat::app
