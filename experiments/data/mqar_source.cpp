@@ -30,6 +30,7 @@ class MqarSource final : public DataSource {
       : pairs_(data.pairs), queries_(data.queries), vocab_(vocab), seq_len_(seq_len), seed_(seed) {}
 
   Result<TokenBatch> train_batch(int64_t step, int64_t batch) const override {
+    RAT_CHECK(step >= 0 && batch >= 1, "steps count from 0 and a batch holds a sequence");
     TokenBatch result = empty_batch();
     for (int64_t row = 0; row < batch; ++row)
       append(result, RandomStream{train_stream, seed_, static_cast<uint64_t>(step), static_cast<uint64_t>(row)});
@@ -37,6 +38,7 @@ class MqarSource final : public DataSource {
   }
 
   Result<std::vector<TokenBatch>> validation(int64_t batch, int64_t max_tokens) const override {
+    RAT_CHECK(batch >= 1, "a batch holds a sequence");
     const int64_t sequences = std::max<int64_t>(1, max_tokens / seq_len_);
     std::vector<TokenBatch> batches;
     for (int64_t row = 0; row < sequences; ++row) {

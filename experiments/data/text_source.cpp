@@ -22,6 +22,7 @@ class TextSource final : public DataSource {
       : stream_(std::move(stream)), description_(std::move(description)), train_end_(train_end), seq_len_(seq_len), seed_(seed) {}
 
   Result<TokenBatch> train_batch(int64_t step, int64_t batch) const override {
+    RAT_CHECK(step >= 0 && batch >= 1, "steps count from 0 and a batch holds a sequence");
     std::vector<uint64_t> starts;
     for (int64_t row = 0; row < batch; ++row) {
       RandomStream random{seed_, static_cast<uint64_t>(step), static_cast<uint64_t>(row)};
@@ -32,6 +33,7 @@ class TextSource final : public DataSource {
 
   // Evenly spread over the validation part, without overlap.
   Result<std::vector<TokenBatch>> validation(int64_t batch, int64_t max_tokens) const override {
+    RAT_CHECK(batch >= 1, "a batch holds a sequence");
     const uint64_t T = static_cast<uint64_t>(seq_len_);
     const uint64_t room = stream_.size() - train_end_ - 1;  // positions that have a target
     const uint64_t sequences = std::clamp<uint64_t>(static_cast<uint64_t>(std::max<int64_t>(max_tokens, 0)) / T, 1, room / T);
