@@ -1,0 +1,56 @@
+#include "app/cli/context.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "app/cli/output.h"
+#include "experiments/store/store.h"
+
+namespace rat::cli {
+namespace {
+
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t above = row[j + 1];
+      row[j + 1] = std::min({above + 1, row[j] + 1, diagonal + (a[i] == b[j] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::filesystem::path Context::database_path() const {
+  return database.empty() ? default_database_path() : std::filesystem::path(database);
+}
+
+void finish_command(CLI::App& command, Context& context, std::function<Result<int>()> action, bool has_json) {
+  command.add_option("--db", context.database, "Run database (default: $XDG_DATA_HOME/rat-workbench/runs.db)")
+      ->type_name("FILE");
+  if (has_json) command.add_flag("--json", context.json, "Print one JSON document to stdout");
+  command.callback([&context, action = std::move(action)] { context.run = action; });
+}
+
+int wrong_usage(const Context& context, const std::string& sentence) {
+  if (context.json) print_json({{"error", sentence}});
+  print_error(sentence);
+  return exit_usage;
+}
+
+std::string nearest(const std::string& word, const std::vector<std::string>& known) {
+  std::string best;
+  std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const std::size_t distance = edit_distance(word, candidate);
+    if (distance < best_distance) best = candidate, best_distance = distance;
+  }
+  return best;
+}
+
+}  // namespace rat::cli

@@ -1,0 +1,104 @@
+// rat generate: prompt in, bytes out as they are drawn.
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include "app/cli/commands.h"
+#include "app/cli/output.h"
+#include "app/cli/run_lookup.h"
+#include "core/sampler.h"
+
+namespace rat::cli {
+namespace {
+
+struct GenerateOptions {
+  std::string run, prompt;
+  int64_t tokens = 200;
+  SamplingConfig sampling;
+};
+
+constexpr const char* examples =
+    "Examples:\n"
+    "  rat generate first --prompt \"int main(\"\n"
+    "  rat generate first --prompt \"The \" --tokens 500 --temperature 0.6 --seed 7\n"
+    "  rat generate first --prompt \"The \" --temperature 0      greedy: always the most likely byte\n"
+    "\n"
+    "The bytes go to stdout as they are drawn (the prompt is not repeated); speeds to stderr. The same seed gives\n"
+    "the same text.";
+
+struct Generated {
+  std::string text;
+  std::vector<int32_t> tokens;
+  double prefill_s = 0, decode_s = 0;
+  int64_t cache_bytes = 0;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+Result<Generated> generate(const GenerateOptions& options, const LoadedRun& loaded, bool stream) {
+  RAT_ASSIGN(const std::vector<int32_t> prompt, text_tokens(loaded, options.prompt));
+  Generated out;
+  const auto state = loaded.model->start_decoding();
+  auto start = std::chrono::steady_clock::now();
+  RAT_ASSIGN(std::vector<float> logits, loaded.model->prefill(*state, prompt));
+  out.prefill_s = seconds_since(start);
+  Sampler sampler(options.sampling);
+  start = std::chrono::steady_clock::now();
+  while (static_cast<int64_t>(out.tokens.size()) < options.tokens) {
+    const int32_t token = sampler.sample(logits);
+    out.tokens.push_back(token);
+    // Text runs have a vocabulary of at least 256; ids above that are not bytes and have no text.
+    if (token < 256) out.text.push_back(static_cast<char>(token));
+    if (stream && token < 256) {
+      std::fputc(token, stdout);
+      std::fflush(stdout);
+    }
+    RAT_ASSIGN(logits, loaded.model->decode(*state, token));
+  }
+  out.decode_s = seconds_since(start);
+  out.cache_bytes = state->cache_bytes();
+  return out;
+}
+
+Result<int> run_generate(const GenerateOptions& options, const Context& context) {
+  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_ASSIGN(const Generated out, generate(options, loaded, !context.json));
+  const double prefill_speed = static_cast<double>(options.prompt.size()) / out.prefill_s;
+  const double decode_speed = static_cast<double>(out.tokens.size()) / out.decode_s;
+  if (context.json) {
+    print_json({{"run", loaded.run.id}, {"step", loaded.step}, {"prompt", options.prompt}, {"text", out.text},
+                {"tokens", out.tokens}, {"temperature", options.sampling.temperature}, {"top_k", options.sampling.top_k},
+                {"seed", options.sampling.seed}, {"prefill_tokens_per_s", prefill_speed},
+                {"decode_tokens_per_s", decode_speed}, {"cache_bytes", out.cache_bytes}, {"device", "cpu"}, {"dtype", "f32"}});
+  } else {
+    fmt::print("\n");
+    std::fflush(stdout);
+  }
+  const auto beyond = static_cast<std::size_t>(out.tokens.size() - out.text.size());
+  if (beyond > 0) print_note(fmt::format("{} tokens were above 255 and have no byte; --json lists them", beyond));
+  print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch 1, f32 on the CPU), cache {}",
+                         loaded.run.id, loaded.step, format_count(prefill_speed), format_count(decode_speed),
+                         format_bytes(static_cast<double>(out.cache_bytes))));
+  return exit_done;
+}
+
+}  // namespace
+
+void add_generate(CLI::App& command, Context& context) {
+  const auto options = std::make_shared<GenerateOptions>();
+  command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
+  command.add_option("--prompt", options->prompt, "Text to continue")->required()->type_name("TEXT");
+  command.add_option("--tokens", options->tokens, "How many bytes to draw")
+      ->check(CLI::PositiveNumber)->capture_default_str()->type_name("N");
+  command.add_option("--temperature", options->sampling.temperature, "0 is greedy; higher is wilder")
+      ->check(CLI::Range(0.0, 100.0))->capture_default_str()->type_name("X");
+  command.add_option("--top-k", options->sampling.top_k, "Draw from the K most likely bytes; 0: from all")
+      ->check(CLI::NonNegativeNumber)->capture_default_str()->type_name("K");
+  command.add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str()->type_name("N");
+  command.footer(examples);
+  finish_command(command, context, [options, &context] { return run_generate(*options, context); });
+}
+
+}  // namespace rat::cli

@@ -1,0 +1,75 @@
+#include "app/cli/training.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "app/cli/output.h"
+#include "app/cli/progress.h"
+
+namespace rat::cli {
+namespace {
+
+std::string step_details(const StepReport& report) {
+  return fmt::format("loss {:.4f}  lr {:.2e}  {} tok/s{}", report.loss, report.lr, format_count(report.tokens_per_s),
+                     report.skipped ? "  (gradient not finite: step skipped)" : "");
+}
+
+}  // namespace
+
+Result<TrainingOutcome> drive(Trainer& trainer, Interrupts& interrupts, const std::string& label) {
+  using Clock = Progress::Clock;
+  const auto start = Clock::now();
+  const int64_t total = trainer.spec().train.steps;
+  Progress progress(stderr, is_terminal(STDERR_FILENO), label, trainer.step(), total, start);
+  const auto outcome = [&](bool stopped) {
+    return TrainingOutcome{stopped, trainer.step(), std::chrono::duration<double>(Clock::now() - start).count()};
+  };
+  const auto stop_here = [&]() -> Result<TrainingOutcome> {
+    progress.clear();
+    RAT_TRY(trainer.stop_run());
+    return outcome(true);
+  };
+  const auto give_up = [&](const Error& error) {
+    trainer.fail_run(error.message);
+    return error;
+  };
+
+  interrupts.begin_work();
+  while (!trainer.done()) {
+    if (interrupts.requested()) return stop_here();
+    const Result<StepReport> report = trainer.train_step(&interrupts.stop());
+    if (!report && report.error().code == ErrorCode::cancelled) return stop_here();
+    if (!report) return give_up(report.error());
+    progress.update(report->step, step_details(*report), Clock::now());
+  }
+  interrupts.stop_inside_steps();
+  const Status finished = trainer.finish(&interrupts.stop());
+  if (!finished && finished.error().code == ErrorCode::cancelled) return stop_here();
+  if (!finished) return give_up(finished.error());
+  return outcome(false);
+}
+
+void make_data_path_absolute(RunSpec& spec) {
+  if (spec.data.path.empty() || spec.data.path == "-") return;
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(spec.data.path, error);
+  if (!error) spec.data.path = absolute.lexically_normal().string();
+}
+
+Result<std::string> read_text_file(const std::string& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error))
+    return fail(ErrorCode::invalid_argument, "'{}' is a folder: name a file.", path);
+  std::ifstream in(path, std::ios::binary);
+  if (!in) return fail(ErrorCode::not_found, "'{}' cannot be opened: check the path and its permissions.", path);
+  std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  if (in.bad()) return fail(ErrorCode::io_failure, "'{}' could not be read to its end.", path);
+  return text;
+}
+
+}  // namespace rat::cli
