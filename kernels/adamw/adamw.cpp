@@ -1,0 +1,18 @@
+#include "kernels/adamw/adamw.h"
+
+namespace rat::kernels {
+
+Status adamw(const AdamWArgs& args, const Exec& exec) {
+  const std::size_t n = args.value.size();
+  if (args.grad.size() != n || args.m.size() != n || args.v.size() != n)
+    return fail(ErrorCode::shape_mismatch, "adamw: value {}, grad {}, m {} and v {} must have one length", n,
+                args.grad.size(), args.m.size(), args.v.size());
+  return exec.run(&Backend::adamw, "adamw", args);
+}
+
+Status squared_norm(const SquaredNormArgs& args, const Exec& exec) {
+  RAT_CHECK(args.sum != nullptr, "squared_norm needs a sum");
+  return exec.run(&Backend::squared_norm, "squared_norm", args);
+}
+
+}  // namespace rat::kernels

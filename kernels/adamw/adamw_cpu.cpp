@@ -1,0 +1,75 @@
+#include "kernels/adamw/adamw.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/base/parallel.h"
+#include "kernels/cpu_ops.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/adamw/adamw_cpu.cpp"
+#include "hwy/foreach_target.h"
+#include "kernels/base/simd_loop.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace rat::kernels {
+namespace HWY_NAMESPACE {
+
+void AdamWRange(const AdamWArgs& a, int64_t begin, int64_t end) {
+  float* HWY_RESTRICT value = a.value.data() + begin;
+  const float* HWY_RESTRICT grad = a.grad.data() + begin;
+  float* HWY_RESTRICT m = a.m.data() + begin;
+  float* HWY_RESTRICT v = a.v.data() + begin;
+  const auto f = [](double x) { return static_cast<float>(x); };
+  const float beta1 = f(a.beta1), fresh1 = f(1.0 - a.beta1), beta2 = f(a.beta2), fresh2 = f(1.0 - a.beta2);
+  const float inverse_correction2 = f(1.0 / a.correction2), rate = f(a.lr / a.correction1), keep = f(1.0 - a.lr * a.weight_decay);
+  const float scale = f(a.grad_scale), eps = f(a.eps);
+  for_each_vector(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+    const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, scale));
+    const auto mean = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, fresh1), g));
+    const auto square =
+        hn::MulAdd(hn::Set(d, beta2), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, fresh2), hn::Mul(g, g)));
+    const auto root = hn::Add(hn::Sqrt(hn::Mul(square, hn::Set(d, inverse_correction2))), hn::Set(d, eps));
+    const auto step = hn::Div(hn::Mul(hn::Set(d, rate), mean), root);
+    hn::StoreU(mean, d, m + i);
+    hn::StoreU(square, d, v + i);
+    hn::StoreU(hn::Sub(hn::Mul(hn::LoadU(d, value + i), hn::Set(d, keep)), step), d, value + i);
+  });
+}
+
+float SquaresOf(const float* x, int64_t n) { return dot_product(x, x, n); }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace rat::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace rat::kernels {
+HWY_EXPORT(AdamWRange);
+HWY_EXPORT(SquaresOf);
+
+namespace cpu {
+
+Status adamw(const AdamWArgs& args) {
+  parallel_ranges(static_cast<int64_t>(args.value.size()), int64_t{1} << 15,
+                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(AdamWRange)(args, begin, end); });
+  return ok();
+}
+
+Status squared_norm(const SquaredNormArgs& args) {
+  constexpr int64_t block = int64_t{1} << 15, piece = 1024;  // a piece is short enough to sum in single precision
+  const auto n = static_cast<int64_t>(args.x.size());
+  std::vector<double> sums(static_cast<std::size_t>((n + block - 1) / block));
+  parallel_ranges(n, block, [&](int64_t begin, int64_t end) {
+    double sum = 0;
+    for (int64_t i = begin; i < end; i += piece)
+      sum += static_cast<double>(HWY_DYNAMIC_DISPATCH(SquaresOf)(args.x.data() + i, std::min(piece, end - i)));
+    sums[static_cast<std::size_t>(begin / block)] = sum;
+  });
+  for (const double sum : sums) *args.sum += sum;
+  return ok();
+}
+
+}  // namespace cpu
+}  // namespace rat::kernels
+#endif

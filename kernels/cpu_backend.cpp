@@ -1,0 +1,33 @@
+#include "kernels/cpu_ops.h"
+
+namespace rat::kernels {
+
+const Backend& cpu_backend() {
+  static constexpr Backend backend{
+      .name = "cpu",
+      .matmul = cpu::matmul,
+      .gated_scan = cpu::gated_scan,
+      .gated_scan_backward = cpu::gated_scan_backward,
+      .range_attention = cpu::range_attention,
+      .range_attention_backward = cpu::range_attention_backward,
+      .attention_weights = cpu::attention_weights,
+      .attend_one = cpu::attend_one,
+      .rms_norm = cpu::rms_norm,
+      .rms_norm_backward = cpu::rms_norm_backward,
+      .rope = cpu::rope,
+      .gelu = cpu::gelu,
+      .gelu_backward = cpu::gelu_backward,
+      .sigmoid = cpu::sigmoid,
+      .output_gate = cpu::output_gate,
+      .output_gate_backward = cpu::output_gate_backward,
+      .gate_gradient = cpu::gate_gradient,
+      .cross_entropy = cpu::cross_entropy,
+      .embedding = cpu::embedding,
+      .embedding_backward = cpu::embedding_backward,
+      .adamw = cpu::adamw,
+      .squared_norm = cpu::squared_norm,
+  };
+  return backend;
+}
+
+}  // namespace rat::kernels

@@ -1,0 +1,30 @@
+// The CPU kernels, as kernels/cpu_backend.cpp lists them. Each is documented by its op's own header; shapes are checked.
+#pragma once
+
+#include "kernels/backend.h"
+
+namespace rat::kernels::cpu {
+
+Status matmul(const MatmulArgs& args);
+Status gated_scan(const GatedScanArgs& args);
+Status gated_scan_backward(const GatedScanBackwardArgs& args);
+Status range_attention(const RangeAttentionArgs& args);
+Status range_attention_backward(const RangeAttentionBackwardArgs& args);
+Status attention_weights(const AttentionWeightsArgs& args);
+Status attend_one(const AttendOneArgs& args);
+Status rms_norm(const RmsNormArgs& args);
+Status rms_norm_backward(const RmsNormBackwardArgs& args);
+Status rope(const RopeArgs& args);
+Status gelu(const GeluArgs& args);
+Status gelu_backward(const GeluBackwardArgs& args);
+Status sigmoid(const SigmoidArgs& args);
+Status output_gate(const OutputGateArgs& args);
+Status output_gate_backward(const OutputGateBackwardArgs& args);
+Status gate_gradient(const GateGradientArgs& args);
+Status cross_entropy(const CrossEntropyArgs& args);
+Status embedding(const EmbeddingArgs& args);
+Status embedding_backward(const EmbeddingBackwardArgs& args);
+Status adamw(const AdamWArgs& args);
+Status squared_norm(const SquaredNormArgs& args);
+
+}  // namespace rat::kernels::cpu

@@ -1,0 +1,21 @@
+#include "kernels/matmul/matmul.h"
+
+namespace rat::kernels {
+
+Status matmul(const MatmulArgs& args, const Exec& exec) {
+  const int64_t m = args.transpose_a ? args.a.cols : args.a.rows;
+  const int64_t k = args.transpose_a ? args.a.rows : args.a.cols;
+  const int64_t n = args.transpose_b ? args.b.rows : args.b.cols;
+  const int64_t k_of_b = args.transpose_b ? args.b.cols : args.b.rows;
+  if (k != k_of_b)
+    return fail(ErrorCode::shape_mismatch, "matmul: a {}{} and b {}{} do not share an inner size", shape_text(args.a),
+                args.transpose_a ? " transposed" : "", shape_text(args.b), args.transpose_b ? " transposed" : "");
+  RAT_TRY(expect_shape("matmul", "a", args.a, args.a.rows, args.a.cols));
+  RAT_TRY(expect_shape("matmul", "b", args.b, args.b.rows, args.b.cols));
+  RAT_TRY(expect_shape("matmul", "c", args.c, m, n));
+  if (args.accumulate && args.addend)
+    return fail(ErrorCode::invalid_argument, "matmul: accumulate and addend exclude each other");
+  return exec.run(&Backend::matmul, "matmul", args);
+}
+
+}  // namespace rat::kernels
