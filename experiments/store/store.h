@@ -101,9 +101,13 @@ class StoreWriter {
   // After the commit:
   Result<std::string> create_run(const NewRun& run);                  // returns the id
   Status start_run(const std::string& id);                            // running; records process, boot and host
+  // While the disk is full this returns the error and is done as soon as the disk allows.
   Status end_run(const std::string& id, RunState state, const std::string& error = "");
   Status record_checkpoint(const std::string& id, int64_t step, const std::filesystem::path& weights);
+  Status forget_checkpoint(const std::string& id, int64_t step);      // its files are about to be removed
   Status set_data(const std::string& id, const std::string& description, const std::string& hash);
+  // A resumed run that was given more steps: its spec now says so.
+  Status set_spec(const std::string& id, const std::string& spec_json, const std::string& spec_hash, int64_t steps_total);
   Status rename_run(const std::string& id, const std::string& name);
   Status set_tags(const std::string& id, const std::vector<std::string>& tags);
   Status delete_run(const std::string& id);                           // hidden, recoverable by undelete_run

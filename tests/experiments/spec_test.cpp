@@ -1,0 +1,166 @@
+// Run specs: what is accepted, what is refused and with which words, and that nothing is lost on the way through JSON.
+#include <gtest/gtest.h>
+
+#include "experiments/run_spec.h"
+
+namespace rat {
+namespace {
+
+std::string error_of(const std::string& json) {
+  const auto spec = parse_spec(json);
+  return spec ? "(accepted)" : spec.error().message;
+}
+
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << "'" << part << "' is missing in: " << text;
+}
+
+TEST(RunSpec, MissingKeysTakeTheDefaults) {
+  const auto spec = parse_spec("{}");
+  ASSERT_TRUE(spec) << spec.error().message;
+  EXPECT_EQ(spec->train.steps, 1000);
+  EXPECT_EQ(spec->model.layers.size(), 4u);
+  EXPECT_EQ(spec->data.kind, "text");
+}
+
+TEST(RunSpec, CanonicalJsonRoundTripsEveryKey) {
+  RunSpec spec;
+  const std::vector<std::pair<std::string, std::string>> changes{
+      {"name", "a \"quoted\" näme"}, {"model.vocab", "512"}, {"model.d_model", "96"}, {"model.heads", "6"},
+      {"model.groups", "3"}, {"model.ffn_mult", "2"}, {"model.pos", "none"}, {"model.rope_base", "5000.5"},
+      {"model.layers", "rat:8,swa:64*2,attention,rnn"}, {"data.kind", "mqar"}, {"data.path", "/tmp/ä b"},
+      {"data.validation_fraction", "0.25"}, {"data.pairs", "4"}, {"data.queries", "5"}, {"train.steps", "77"},
+      {"train.batch", "12"}, {"train.accumulate", "3"}, {"train.seq_len", "128"}, {"train.lr", "1e-3"},
+      {"train.betas", "0.8,0.99"}, {"train.eps", "1e-7"}, {"train.weight_decay", "0.05"}, {"train.clip", "0.5"},
+      {"train.warmup", "7"}, {"train.schedule", "constant"}, {"train.dtype", "bf16"}, {"train.seed", "9223372036854775807"},
+      {"train.eval_every", "11"}, {"train.eval_tokens", "999"}, {"train.checkpoint_every", "13"},
+      {"train.probe_every", "17"}, {"device", "cuda"}};
+  ASSERT_EQ(changes.size(), spec_keys().size()) << "a key has no case here";
+  for (const auto& [key, value] : changes) {
+    const std::string before = to_json(spec);
+    const Status status = set_value(spec, key, value);
+    ASSERT_TRUE(status) << key << ": " << status.error().message;
+    EXPECT_NE(to_json(spec), before) << key << " had no effect";
+  }
+  const auto again = parse_spec(to_json(spec));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(to_json(*again), to_json(spec));
+  EXPECT_EQ(again->model, spec.model);
+  EXPECT_EQ(again->data, spec.data);
+  EXPECT_EQ(again->train.optimizer, spec.train.optimizer);
+  EXPECT_EQ(again->train.seed, 9223372036854775807u);
+  EXPECT_EQ(to_json(*parse_spec(to_json(spec, 2))), to_json(spec));
+}
+
+TEST(RunSpec, LayersAsListPatternOrBoth) {
+  const auto list = parse_spec(R"({"model": {"layers": [{"kind": "rat", "chunk": 8}, {"kind": "swa", "window": 32}, "rnn*2"]}})");
+  ASSERT_TRUE(list) << list.error().message;
+  const auto pattern = parse_spec(R"({"model": {"layers": "rat:8,swa:32,(rnn)*2"}})");
+  ASSERT_TRUE(pattern) << pattern.error().message;
+  EXPECT_EQ(list->model.layers, pattern->model.layers);
+  EXPECT_EQ(spec_hash(*list), spec_hash(*pattern));
+  RunSpec typed;
+  ASSERT_TRUE(set_value(typed, "model.layers", R"([{"kind":"rat","chunk":8},{"kind":"swa","window":32},"rnn*2"])"));
+  EXPECT_EQ(typed.model.layers, list->model.layers);
+}
+
+TEST(RunSpec, UnknownKeysSuggestTheNearest) {
+  expect_contains(error_of(R"({"train": {"step": 5}})"), "'train.step' is not a key");
+  expect_contains(error_of(R"({"train": {"step": 5}})"), "did you mean 'train.steps'?");
+  expect_contains(error_of(R"({"lr": 5})"), "did you mean 'train.lr'?");
+  expect_contains(error_of(R"({"modle": {"heads": 4}})"), "'modle' is not a key");
+  expect_contains(error_of(R"({"model": {"layers": [{"kind": "rat", "chnk": 4}]}})"), "model.layers[0].chnk");
+  expect_contains(error_of(R"({"model": {"layers": [{"kind": "rat", "chnk": 4}]}})"), "did you mean 'chunk'?");
+  RunSpec spec;
+  const Status status = set_value(spec, "train.lrr", "1");
+  ASSERT_FALSE(status);
+  expect_contains(status.error().message, "did you mean 'train.lr'?");
+  expect_contains(status.error().message, "model.layers");  // the list of valid keys
+}
+
+TEST(RunSpec, WrongTypesAndRangesNameTheKey) {
+  const std::vector<std::pair<std::string, std::string>> cases{
+      {R"({"train": {"steps": "many"}})", "train.steps must be a whole number"},
+      {R"({"train": {"steps": 1.5}})", "train.steps must be a whole number"},
+      {R"({"train": {"steps": 0}})", "train.steps is 0; it must be at least 1"},
+      {R"({"train": {"steps": 18446744073709551615}})", "train.steps is 18446744073709551615"},
+      {R"({"train": {"lr": 0}})", "train.lr is 0; it must be more than 0"},
+      {R"({"train": {"lr": null}})", "train.lr must be a number"},
+      {R"({"train": {"betas": [0.9]}})", "train.betas must be a list of two numbers"},
+      {R"({"train": {"betas": [0.9, 1.0]}})", "train.betas[1] is 1"},
+      {R"({"train": {"schedule": "cosin"}})", "did you mean 'cosine'?"},
+      {R"({"train": {"seed": -1}})", "train.seed is -1"},
+      {R"({"train": 5})", "train must be an object"},
+      {R"({"train": {"batch": 8, "accumulate": 3}})", "train.accumulate is 3; it must divide train.batch, which is 8"},
+      {R"({"data": {"validation_fraction": 1}})", "data.validation_fraction is 1"},
+      {R"({"data": {"kind": "txt"}})", "did you mean 'text'?"},
+      {R"({"device": "gpu"})", "device is 'gpu'"},
+      {R"({"model": {"pos": 3}})", "model.pos must be a text"},
+      {R"({"model": {"layers": []}})", "model.layers is empty"},
+      {R"({"model": {"layers": 3}})", "model.layers must be a list"},
+      {R"({"model": {"layers": [{"chunk": 3}]}})", "model.layers[0] needs a \"kind\""},
+      {R"({"model": {"layers": [{"kind": "attention", "chunk": 3}]}})", "model.layers[0].chunk means nothing"},
+      {R"({"model": {"layers": [{"kind": "rat", "chunk": 0}]}})", "model.layers[0].chunk is 0"},
+      {R"({"model": {"layers": "rta:16"}})", "model.layers: "},
+      {R"([1, 2])", "must be a JSON object"},
+      {R"({"train": {"steps": 5)", "not valid JSON"},
+      {"", "not valid JSON"},
+  };
+  for (const auto& [json, part] : cases) expect_contains(error_of(json), part);
+}
+
+TEST(RunSpec, DuplicateKeysAreRefused) {
+  expect_contains(error_of(R"({"train": {"steps": 5, "steps": 6}})"), "train.steps is given twice");
+  expect_contains(error_of(R"({"name": "a", "name": "b"})"), "name is given twice");
+  expect_contains(error_of(R"({"model": {"layers": [{"kind": "rat", "kind": "rnn"}]}})"), "model.layers.kind is given twice");
+}
+
+TEST(RunSpec, HostileJsonIsRefusedNotObeyed) {
+  std::string deep;
+  for (int i = 0; i < 100000; ++i) deep += "[";
+  expect_contains(error_of(deep), "not valid JSON");
+  expect_contains(error_of("{\"name\": \"" + std::string("\xff\xfe") + "\"}"), "not valid JSON");
+  EXPECT_NE(error_of("{\"" + std::string(1000000, 'x') + "\": 1}"), "(accepted)");
+}
+
+TEST(RunSpec, AFailedSetLeavesTheSpecAlone) {
+  RunSpec spec;
+  const std::string before = to_json(spec);
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
+           {"train.steps", "ten"}, {"train.steps", ""}, {"train.lr", "nan"}, {"train.betas", "0.9"}, {"model.layers", "rat:"},
+           {"model.layers", "[{\"kind\":"}, {"data.kind", "x"}, {"train.batch", "1e99"}}) {
+    EXPECT_FALSE(set_value(spec, key, value)) << key << "=" << value;
+    EXPECT_EQ(to_json(spec), before) << key;
+  }
+}
+
+TEST(RunSpec, WholeNumbersMayBeWrittenWithAnExponent) {
+  RunSpec spec;
+  ASSERT_TRUE(set_value(spec, "train.steps", "2e4"));
+  EXPECT_EQ(spec.train.steps, 20000);
+}
+
+TEST(RunSpec, HashIgnoresNameAndSeedOnly) {
+  RunSpec spec, other;
+  other.name = "another";
+  other.train.seed = 99;
+  EXPECT_EQ(spec_hash(spec), spec_hash(other));
+  other.train.optimizer.lr *= 2;
+  EXPECT_NE(spec_hash(spec), spec_hash(other));
+}
+
+TEST(RunSpec, DiffShowsOnlyWhatDiffers) {
+  RunSpec a, b;
+  ASSERT_TRUE(set_value(b, "model.layers", "rnn*4"));
+  ASSERT_TRUE(set_value(b, "train.lr", "0.5"));
+  const auto rows = diff_specs({to_json(a), to_json(b), to_json(a)});
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].key, "model.layers");
+  EXPECT_EQ(rows[0].values, (std::vector<std::string>{"rat:16*4", "rnn*4", "rat:16*4"}));
+  EXPECT_EQ(rows[1].key, "train.lr");
+  EXPECT_TRUE(diff_specs({to_json(a), to_json(a)}).empty());
+  EXPECT_FALSE(diff_specs({to_json(a), "not json"}).empty());
+}
+
+}  // namespace
+}  // namespace rat
