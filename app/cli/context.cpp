@@ -34,7 +34,10 @@ void finish_command(CLI::App& command, Context& context, std::function<Result<in
   command.add_option("--db", context.database, "Run database (default: $XDG_DATA_HOME/rat-workbench/runs.db)")
       ->type_name("FILE");
   if (has_json) command.add_flag("--json", context.json, "Print one JSON document to stdout");
-  command.callback([&context, action = std::move(action)] { context.run = action; });
+  // CLI11 calls the innermost command first; the ones around it must not take over.
+  command.callback([&context, action = std::move(action)] {
+    if (!context.run) context.run = action;
+  });
 }
 
 int wrong_usage(const Context& context, const std::string& sentence) {

@@ -70,16 +70,13 @@ Json result_document(const RunRow& run, const TrainingOutcome& outcome, const st
 }
 
 Result<int> train(const TrainOptions& options, const Context& context) {
-  RunSpec spec;
-  if (options.resume.empty()) {
-    Result<RunSpec> parsed = spec_of(options);
-    if (!parsed && parsed.error().code == ErrorCode::invalid_argument && options.spec_file.empty())
-      return wrong_usage(context, parsed.error().message);
-    RAT_ASSIGN(spec, std::move(parsed));
-  }
+  const Result<RunSpec> spec = options.resume.empty() ? spec_of(options) : RunSpec();
+  if (!spec && spec.error().code == ErrorCode::invalid_argument && options.spec_file.empty())
+    return wrong_usage(context, spec.error().message);
+  if (!spec) return spec.error();
   Interrupts interrupts;
   RAT_ASSIGN(const auto store, StoreWriter::open(context.database_path()));
-  RAT_ASSIGN(const auto trainer, open_trainer(options, spec, *store));
+  RAT_ASSIGN(const auto trainer, open_trainer(options, *spec, *store));
   const RunSpec& actual = trainer->spec();
   print_note(fmt::format("run {} '{}': {}, D {}, {} parameters, {}", trainer->run_id(), actual.name,
                          format_layers(actual.model.layers), actual.model.d_model,
