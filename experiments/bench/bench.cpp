@@ -1,0 +1,253 @@
+#include "experiments/bench/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "core/mixer_list.h"
+#include "core/optimizer.h"
+#include "core/single_layer.h"
+#include "experiments/bench/peak_memory.h"
+#include "experiments/data/random_stream.h"
+
+namespace rat {
+namespace {
+
+constexpr int64_t most_repetitions = 10'000;
+constexpr uint64_t bench_seed = 1;
+
+std::vector<float> random_normal(std::size_t count) {
+  RandomStream random{bench_seed, 1};
+  std::vector<float> values(count);
+  const auto uniform = [&] { return static_cast<double>((random.next() >> 11) + 1) * 0x1p-53; };  // (0, 1]
+  for (float& value : values)  // Box-Muller
+    value = static_cast<float>(std::sqrt(-2.0 * std::log(uniform())) * std::cos(2.0 * std::numbers::pi * uniform()));
+  return values;
+}
+
+std::vector<int32_t> random_tokens(std::size_t count, int64_t vocab) {
+  RandomStream random{bench_seed, 2};
+  std::vector<int32_t> tokens(count);
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab)));
+  return tokens;
+}
+
+Status check(const BenchConfig& config) {
+  if (config.device != "cpu")
+    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu", config.device);
+  if (config.dtype != "f32")
+    return fail(ErrorCode::unsupported, "The dtype '{}' is unsupported in this build; use --dtype f32", config.dtype);
+  if (config.seq_len < 1 || config.batch < 1)
+    return fail(ErrorCode::invalid_argument, "seq_len is {} and batch {}; both must be 1 or more", config.seq_len, config.batch);
+  if (config.repetitions < 1 || config.warmup < 0)
+    return fail(ErrorCode::invalid_argument, "repetitions is {} and warm-up {}; use 1 or more and 0 or more", config.repetitions, config.warmup);
+  return validate(config.model);
+}
+
+// The model reduced to its first layer.
+ModelConfig one_layer(ModelConfig model) {
+  model.layers.resize(1);
+  return model;
+}
+
+BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_model) {
+  BenchRow row;
+  row.what = what;
+  const LayerConfig& layer = config.model.layers.front();
+  row.kind = whole_model ? format_layers(config.model.layers) : layer.kind;
+  if (const auto type = find_mixer_type(layer.kind)) {  // validated before
+    row.chunk = (*type)->uses_chunk ? layer.chunk : 0;
+    row.window = (*type)->uses_window ? layer.window : 0;
+  }
+  row.seq_len = config.seq_len;
+  row.batch = config.batch;
+  row.d_model = config.model.d_model;
+  row.heads = config.model.heads;
+  row.dtype = config.dtype;
+  row.device = config.device;
+  return row;
+}
+
+// Warm-up, then repetitions of `once(times)`; fills the timing fields of `row`. `tokens` are processed per repetition.
+template <class Once>
+Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once once) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> ms;
+  OpTimes times;
+  double total_ms = 0;
+  for (int64_t i = 0; i < config.warmup + most_repetitions; ++i) {
+    if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
+    const bool counted = i >= config.warmup;
+    const auto begin = Clock::now();
+    RAT_TRY(once(counted ? &times : nullptr));
+    const double elapsed = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
+    if (counted) {
+      ms.push_back(elapsed);
+      total_ms += elapsed;
+    }
+    const int64_t done = static_cast<int64_t>(ms.size());
+    if (config.progress) config.progress(row.what, done, std::max(done, config.repetitions));
+    if (done >= config.repetitions && total_ms >= 1000 * config.min_seconds) break;
+  }
+  row.repetitions = static_cast<int64_t>(ms.size());
+  row.median_ms = quantile(ms, 0.5);
+  row.q1_ms = quantile(ms, 0.25);
+  row.q3_ms = quantile(ms, 0.75);
+  row.tokens_per_s = 1000.0 * static_cast<double>(tokens) / row.median_ms;
+  for (std::size_t op = 0; op < times.ms.size(); ++op) row.op_ms.ms[op] = times.ms[op] / static_cast<double>(row.repetitions);
+  return ok();
+}
+
+Result<BenchRow> layer_train(const BenchConfig& config) {
+  BenchRow row = row_of(config, "train", false);
+  const int64_t tokens = config.batch * config.seq_len;
+  const std::vector<float> x = random_normal(static_cast<std::size_t>(tokens * config.model.d_model));
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  std::vector<float> y(x.size()), grad_x(x.size());
+  RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
+    const PassOptions pass{.stop = config.stop, .times = times};
+    RAT_TRY(layer->forward(x, config.batch, config.seq_len, y, pass));
+    return layer->backward(x, grad_x, pass);  // x stands in for the gradient that comes from above
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+Result<BenchRow> layer_prefill(const BenchConfig& config) {
+  BenchRow row = row_of(config, "prefill", false);
+  const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len * config.model.d_model));
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  std::vector<float> y(x.size());
+  RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes*) -> Status {
+    for (int64_t b = 0; b < config.batch; ++b) RAT_TRY(layer->prefill(*layer->start_decoding(), x, config.seq_len, y));
+    return ok();
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+Result<BenchRow> layer_decode(const BenchConfig& config) {
+  BenchRow row = row_of(config, "decode", false);
+  const std::size_t dim = static_cast<std::size_t>(config.model.d_model);
+  const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len) * dim);
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  std::vector<float> y(x.size());
+  std::vector<std::unique_ptr<DecodeState>> states;
+  for (int64_t b = 0; b < config.batch; ++b) {
+    if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
+    states.push_back(layer->start_decoding());
+    RAT_TRY(layer->prefill(*states.back(), x, config.seq_len, y));
+  }
+  const auto x_t = std::span(x).first(dim);
+  RAT_TRY(measure(config, config.batch, row, [&](OpTimes*) -> Status {
+    for (const auto& state : states) RAT_TRY(layer->decode(*state, x_t, std::span(y).first(dim)));
+    return ok();
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+Result<BenchRow> model_train(const BenchConfig& config) {
+  BenchRow row = row_of(config, "train", true);
+  const int64_t tokens = config.batch * config.seq_len;
+  const std::size_t count = static_cast<std::size_t>(tokens);
+  const std::vector<int32_t> stream = random_tokens(count + 1, config.model.vocab);
+  const TokenBatch batch{.batch = config.batch, .tokens = config.seq_len, .inputs = {stream.begin(), stream.end() - 1},
+                         .targets = {stream.begin() + 1, stream.end()}};
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  AdamW optimizer(model->parameters(), OptimizerConfig{});
+  RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
+    model->zero_gradients();
+    RAT_TRY(model->loss_and_gradients(batch, 1.0, {.stop = config.stop, .times = times}));
+    const OpTimer timer(times, Op::optimizer);
+    optimizer.step(model->parameters(), 1e-4);
+    return ok();
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+Result<BenchRow> model_prefill(const BenchConfig& config) {
+  BenchRow row = row_of(config, "prefill", true);
+  const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes* times) -> Status {
+    for (int64_t b = 0; b < config.batch; ++b)
+      RAT_TRY(model->prefill(*model->start_decoding(), tokens, {.stop = config.stop, .times = times}));
+    return ok();
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+Result<BenchRow> model_decode(const BenchConfig& config) {
+  BenchRow row = row_of(config, "decode", true);
+  const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
+  const PeakMemory peak;
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  std::vector<std::unique_ptr<DecodeState>> states;
+  for (int64_t b = 0; b < config.batch; ++b) {
+    states.push_back(model->start_decoding());
+    RAT_TRY(model->prefill(*states.back(), tokens, {.stop = config.stop, .times = nullptr}));
+  }
+  RAT_TRY(measure(config, config.batch, row, [&](OpTimes* times) -> Status {
+    for (const auto& state : states) RAT_TRY(model->decode(*state, tokens.front(), {.stop = config.stop, .times = times}));
+    return ok();
+  }));
+  row.peak_bytes = peak.bytes();
+  return row;
+}
+
+// Runs the parts of a benchmark one after the other; the first error ends it.
+Result<std::vector<BenchRow>> collect(const BenchConfig& config, std::initializer_list<Result<BenchRow> (*)(const BenchConfig&)> parts) {
+  RAT_TRY(check(config));
+  std::vector<BenchRow> rows;
+  for (const auto part : parts) {
+    RAT_ASSIGN(BenchRow row, part(config));
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+}  // namespace
+
+double quantile(std::vector<double> values, double p) {
+  RAT_CHECK(!values.empty() && p >= 0 && p <= 1, "a quantile needs values and 0 <= p <= 1");
+  std::ranges::sort(values);
+  const double place = p * static_cast<double>(values.size() - 1);
+  const std::size_t below = static_cast<std::size_t>(place);
+  const std::size_t above = std::min(below + 1, values.size() - 1);
+  return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
+}
+
+Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config) { return collect(config, {layer_train, layer_prefill}); }
+Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) { return collect(config, {model_train, model_prefill, model_decode}); }
+Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config) { return collect(config, {config.whole_model ? model_decode : layer_decode}); }
+
+std::string to_json(const std::vector<BenchRow>& rows) {
+  nlohmann::ordered_json out = nlohmann::ordered_json::array();
+  for (const BenchRow& row : rows) {
+    nlohmann::ordered_json json{{"what", row.what},           {"kind", row.kind},         {"chunk", row.chunk},
+                                {"window", row.window},       {"seq_len", row.seq_len},   {"batch", row.batch},
+                                {"d_model", row.d_model},     {"heads", row.heads},       {"dtype", row.dtype},
+                                {"device", row.device},       {"repetitions", row.repetitions},
+                                {"median_ms", row.median_ms}, {"q1_ms", row.q1_ms},       {"q3_ms", row.q3_ms},
+                                {"tokens_per_s", row.tokens_per_s}};
+    json["peak_bytes"] = row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
+    nlohmann::ordered_json ops = nlohmann::ordered_json::object();
+    for (std::size_t op = 0; op < row.op_ms.ms.size(); ++op)
+      if (row.op_ms.ms[op] > 0) ops[std::string(op_names[op])] = row.op_ms.ms[op];
+    if (!ops.empty()) json["op_ms"] = std::move(ops);
+    out.push_back(std::move(json));
+  }
+  return out.dump(2);
+}
+
+}  // namespace rat

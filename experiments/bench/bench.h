@@ -1,0 +1,62 @@
+// Speed of one layer, a whole model, or decoding, on random data: warm-up, then repetitions, median and quartiles.
+//
+// What is timed, and called so in every row:
+//   train    forward and backward (layer); zero gradients, forward, backward and AdamW (model)
+//   prefill  filling a fresh decode state with T tokens, for each of B sequences in turn
+//   decode   one token for each of B sequences in turn, after T tokens (layer or model)
+// peak_bytes: the highest resident memory of the process while the row was set up and run, less what was resident
+// before (Linux VmHWM, reset for every row); absent where the system does not let us reset it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/config.h"
+#include "core/op_times.h"
+#include "core/stop.h"
+#include "kernels/base/status.h"
+
+namespace rat {
+
+struct BenchConfig {
+  ModelConfig model;        // layer and decode: the first layer only, unless `whole_model`
+  int64_t seq_len = 4096;   // T
+  int64_t batch = 1;        // B
+  int64_t warmup = 3;       // repetitions that are not counted
+  int64_t repetitions = 20; // at least this many, and at least min_seconds
+  double min_seconds = 0.5;
+  bool whole_model = false; // decode: the model instead of its first layer
+  std::string device = "cpu";
+  std::string dtype = "f32";
+  const StopFlag* stop = nullptr;
+  std::function<void(std::string_view what, int64_t done, int64_t planned)> progress;
+};
+
+struct BenchRow {
+  std::string what;         // train, prefill, decode
+  std::string kind;         // the mixer of a layer; the layer pattern of a model
+  int64_t chunk = 0;        // of the first layer; 0 where it has none
+  int64_t window = 0;       // likewise
+  int64_t seq_len = 0, batch = 0, d_model = 0, heads = 0;
+  std::string dtype, device;
+  int64_t repetitions = 0;
+  double median_ms = 0, q1_ms = 0, q3_ms = 0;
+  double tokens_per_s = 0;  // from the median
+  std::optional<int64_t> peak_bytes;
+  OpTimes op_ms;            // mean per repetition; empty for decode and a layer's prefill
+};
+
+Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config);   // train, prefill
+Result<std::vector<BenchRow>> bench_model(const BenchConfig& config);   // train, prefill, decode
+Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config);  // decode
+
+// The rows as `rat bench --json` prints them.
+std::string to_json(const std::vector<BenchRow>& rows);
+
+// Quantile p of `values` by linear interpolation between order statistics (type 7, the default of NumPy and R).
+double quantile(std::vector<double> values, double p);
+
+}  // namespace rat

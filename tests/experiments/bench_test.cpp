@@ -1,0 +1,107 @@
+// The benchmark's arithmetic and form; its numbers are the machine's.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "experiments/bench/bench.h"
+#include "experiments/bench/peak_memory.h"
+
+namespace rat {
+namespace {
+
+BenchConfig small() {
+  BenchConfig config;
+  config.model.vocab = 32;
+  config.model.d_model = 32;
+  config.model.layers = {{.kind = "rat", .chunk = 8, .window = 4}, {.kind = "swa", .chunk = 8, .window = 4}};
+  config.seq_len = 40;
+  config.batch = 2;
+  config.min_seconds = 0;
+  return config;
+}
+
+void expect_plausible(const BenchRow& row, std::string_view what, int64_t tokens) {
+  EXPECT_EQ(row.what, what);
+  EXPECT_GE(row.repetitions, 20);
+  EXPECT_GT(row.median_ms, 0);
+  EXPECT_LE(row.q1_ms, row.median_ms);
+  EXPECT_LE(row.median_ms, row.q3_ms);
+  EXPECT_DOUBLE_EQ(row.tokens_per_s, 1000.0 * static_cast<double>(tokens) / row.median_ms);
+  EXPECT_EQ(row.seq_len, 40);
+  EXPECT_EQ(row.batch, 2);
+}
+
+TEST(Bench, LayerRows) {
+  const auto rows = bench_layer(small());
+  ASSERT_TRUE(rows) << rows.error().message;
+  ASSERT_EQ(rows->size(), 2u);
+  expect_plausible(rows->at(0), "train", 80);
+  expect_plausible(rows->at(1), "prefill", 80);
+  EXPECT_EQ(rows->at(0).kind, "rat");
+  EXPECT_EQ(rows->at(0).chunk, 8);
+  EXPECT_GT(rows->at(0).op_ms.total_ms(), 0);
+  EXPECT_LE(rows->at(0).op_ms.total_ms(), 2 * rows->at(0).q3_ms + 1);
+}
+
+TEST(Bench, ModelAndDecodeRows) {
+  const auto rows = bench_model(small());
+  ASSERT_TRUE(rows) << rows.error().message;
+  ASSERT_EQ(rows->size(), 3u);
+  expect_plausible(rows->at(0), "train", 80);
+  expect_plausible(rows->at(1), "prefill", 80);
+  expect_plausible(rows->at(2), "decode", 2);
+  EXPECT_EQ(rows->at(0).kind, format_layers(small().model.layers));
+  const auto decode = bench_decode(small());
+  ASSERT_TRUE(decode) << decode.error().message;
+  ASSERT_EQ(decode->size(), 1u);
+  expect_plausible(decode->at(0), "decode", 2);
+
+  const nlohmann::json json = nlohmann::json::parse(to_json(*rows));
+  for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device", "median_ms", "q1_ms", "q3_ms", "tokens_per_s", "peak_bytes"})
+    EXPECT_TRUE(json.at(0).contains(key)) << key;
+  EXPECT_TRUE(json.at(0).at("op_ms").contains("optimizer"));
+}
+
+TEST(Bench, StopsAndRefuses) {
+  BenchConfig config = small();
+  StopFlag stop;
+  stop.request();
+  config.stop = &stop;
+  EXPECT_EQ(bench_model(config).error().code, ErrorCode::cancelled);
+  config = small();
+  config.dtype = "bf16";
+  EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("'bf16'"));
+  config = small();
+  config.device = "cuda";
+  EXPECT_FALSE(bench_decode(config));
+  config = small();
+  config.batch = 0;
+  EXPECT_FALSE(bench_layer(config));
+  config = small();
+  config.repetitions = 0;
+  EXPECT_FALSE(bench_layer(config));
+}
+
+TEST(Bench, QuantilesInterpolate) {
+  EXPECT_EQ(quantile({3}, 0.25), 3);
+  EXPECT_EQ(quantile({4, 1, 3, 2}, 0.5), 2.5);
+  EXPECT_EQ(quantile({4, 1, 3, 2}, 0.25), 1.75);
+  EXPECT_EQ(quantile({4, 1, 3, 2}, 1), 4);
+}
+
+TEST(PeakMemory, SeesABlockThatCameAndWent) {
+  const PeakMemory peak;
+  if (!peak.bytes()) GTEST_SKIP() << "this system does not let a process reset its memory high-water mark";
+  {
+    std::vector<char> block(64 << 20);
+    for (std::size_t i = 0; i < block.size(); i += 4096) block[i] = 1;
+    EXPECT_EQ(std::accumulate(block.begin(), block.end(), int64_t{0}), (64 << 20) / 4096);
+  }
+  EXPECT_GT(*peak.bytes(), 60 << 20);
+  EXPECT_LT(*peak.bytes(), 100 << 20);
+}
+
+}  // namespace
+}  // namespace rat
