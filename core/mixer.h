@@ -6,7 +6,6 @@
 // so a mixer sees `projected` (B, T, N), whose column blocks it defines, and writes `mixed` (B, T, D).
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,6 +16,7 @@
 #include "core/tensor.h"
 #include "core/trace/snapshot.h"
 #include "kernels/backend.h"
+#include "kernels/base/rows.h"
 
 namespace rat {
 
@@ -78,8 +78,11 @@ class Mixer {
   // `projected`, `mixed` and pass.saved are those of forward. Writes all of grad_projected; adds to weights.grad.
   virtual Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected,
                           const float* mixed, const float* grad_mixed, float* grad_projected) = 0;
-  // Fills `out` with one probe of the forward pass just done (B = 1).
-  virtual Status record(const MixerPass& pass, Probe probe, const float* projected, ProbeTensor& out) = 0;
+  // What a (T, D) probe of the forward pass just done (B = 1) shows: rows of `projected` or of pass.saved.
+  virtual kernels::Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const = 0;
+  // Columns K of the attention probe for T tokens, and the weights of one head of that pass: (T, K), NaN where masked.
+  virtual int64_t attention_columns(int64_t tokens) const = 0;
+  virtual Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) = 0;
 
   virtual std::unique_ptr<MixerState> start() const = 0;
   // Loads the state that a forward pass over one fresh sequence (B = 1) ends in.

@@ -25,7 +25,8 @@ void RopeTable::ensure(int64_t positions) {
 Status rope(const RopeArgs& args, const Exec& exec) {
   RAT_TRY(expect_shape("rope", "x", args.x, args.x.rows, args.x.cols));
   RAT_TRY(expect_shape("rope", "y", args.y, args.x.rows, args.x.cols));
-  if (args.table == nullptr || args.table->head_size() % 2 != 0 || args.x.cols % args.table->head_size() != 0)
+  if (args.table == nullptr) return exec.run(&Backend::rope, "rope", args);
+  if (args.table->head_size() % 2 != 0 || args.x.cols % args.table->head_size() != 0)
     return fail(ErrorCode::shape_mismatch, "rope: rows of {} columns are not whole heads of even size", args.x.cols);
   if (args.tokens < 1 || args.chunk_len < 1 || args.first < 0)
     return fail(ErrorCode::invalid_argument, "rope: tokens {}, chunk_len {} and first {} are not valid", args.tokens,

@@ -36,7 +36,7 @@ class RopeTable {
 struct RopeArgs {
   Input x;
   Output y;
-  const RopeTable* table = nullptr;  // must hold every position that occurs
+  const RopeTable* table = nullptr;  // must hold every position that occurs; null: no rotation, y is x
   int64_t tokens = 0;                // T
   int64_t chunk_len = 1;             // L
   int64_t first = 0;                 // token index of row 0

@@ -35,6 +35,18 @@ void RotateRows(const RopeArgs& a, int64_t begin, int64_t end) {
   }
 }
 
+// No position embedding: a copy, or a sum.
+void CopyRows(const RopeArgs& a, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    const float* x = a.x.row(row);
+    float* y = a.y.row(row);
+    for_each_vector(a.x.cols, [&](auto d, int64_t j) HWY_ATTR {
+      const auto v = hn::LoadU(d, x + j);
+      hn::StoreU(a.add ? hn::Add(hn::LoadU(d, y + j), v) : v, d, y + j);
+    });
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace rat::kernels
 HWY_AFTER_NAMESPACE();
@@ -42,10 +54,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace rat::kernels {
 HWY_EXPORT(RotateRows);
+HWY_EXPORT(CopyRows);
 
 Status cpu::rope(const RopeArgs& args) {
-  parallel_ranges(args.x.rows, rows_per_block(args.x.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(RotateRows)(args, begin, end); });
+  parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
+    if (args.table != nullptr) HWY_DYNAMIC_DISPATCH(RotateRows)(args, begin, end);
+    else HWY_DYNAMIC_DISPATCH(CopyRows)(args, begin, end);
+  });
   return ok();
 }
 

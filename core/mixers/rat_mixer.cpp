@@ -1,0 +1,274 @@
+// RAT: a gated recurrence inside each chunk; queries attend to the end states of earlier chunks and to their own running
+// state. Columns of `projected`: output gate z (D), value (D), forget gate (D), query (G P), key (G P).
+#include <algorithm>
+
+#include "core/mixers/mixers.h"
+#include "core/op_times.h"
+#include "kernels/gated_scan/gated_scan.h"
+#include "kernels/gating/gating.h"
+#include "kernels/range_attention/range_attention.h"
+#include "kernels/rope/rope.h"
+
+namespace rat {
+namespace {
+
+using kernels::Input;
+using kernels::Output;
+
+enum Saved : std::size_t { state_k = saved_mixer, state_v, rotated_q, end_k, pre_gate, log_sum };
+enum Work : std::size_t { grad_y = work_mixer, grad_state_k, grad_state_v, grad_q, grad_end_k, step_row };
+
+struct RatState : MixerState {
+  std::vector<float> end_k, end_v;      // (chunks, D): keys rotated by their chunk index
+  std::vector<float> running_k, running_v;  // (D)
+  int64_t bytes() const override {
+    return static_cast<int64_t>((end_k.size() + end_v.size() + running_k.size() + running_v.size()) * sizeof(float));
+  }
+};
+
+class RatMixer final : public Mixer {
+ public:
+  RatMixer(const ModelConfig& config, const LayerConfig& layer)
+      : D_(config.d_model), H_(config.heads), P_(config.head_size()), W_(config.groups * P_), L_(layer.chunk),
+        rope_(config.positions == Positions::rope), table_(P_, config.rope_base) {}
+
+  Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
+  Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
+                  const float* grad_mixed, float* grad_projected) override;
+  Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override;
+  int64_t attention_columns(int64_t tokens) const override { return chunks(tokens) + 1; }
+  Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
+  std::unique_ptr<MixerState> start() const override;
+  Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
+  Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
+              float* mixed) override;
+
+ private:
+  int64_t width() const { return 3 * D_ + 2 * W_; }
+  int64_t chunks(int64_t tokens) const { return (tokens - 1) / L_; }  // whose end state some token attends to
+  const kernels::RopeTable* table(int64_t tokens) {
+    if (rope_) table_.ensure(tokens / L_ + 1);
+    return rope_ ? &table_ : nullptr;
+  }
+  // A (B*T, D) buffer, and the end states of the chunks of one sequence in it.
+  Output states(float* data, int64_t rows) const { return {data, rows, D_}; }
+  template <class T>
+  kernels::Rows<T> ends(T* data, const MixerPass& pass, int64_t b, int64_t count) const {
+    return {data + (b * pass.tokens + L_ - 1) * D_, count, D_, L_ * D_};
+  }
+  kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected) const;
+
+  int64_t D_, H_, P_, W_, L_;  // W: width of the shared queries and keys, G P
+  bool rope_;
+  kernels::RopeTable table_;
+};
+
+Status RatMixer::forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) {
+  const int64_t rows = pass.rows(), C = chunks(pass.tokens);
+  Activations& saved = *pass.saved;
+  const Output in(projected, rows, width());
+  const Output z = in.columns(0, D_), v = in.columns(D_, D_), gate = in.columns(2 * D_, D_);
+  const Output q = in.columns(3 * D_, W_), k = in.columns(3 * D_ + W_, W_);
+  const Output k_states = states(saved[state_k].ensure(rows * D_), rows);
+  const Output v_states = states(saved[state_v].ensure(rows * D_), rows);
+  {
+    const OpTimer timer(pass.times, Op::scan);
+    RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
+    RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
+    RAT_TRY(kernels::gated_scan({gate, k, k_states, pass.tokens, L_}, pass.exec));
+    RAT_TRY(kernels::gated_scan({gate, v, v_states, pass.tokens, L_}, pass.exec));
+  }
+  const OpTimer timer(pass.times, Op::attention);
+  const auto* rotation = table(pass.tokens);
+  const Output q_rotated(saved[rotated_q].ensure(rows * W_), rows, W_);
+  float* end_keys = saved[end_k].ensure(pass.batch * C * D_);
+  RAT_TRY(kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = pass.tokens, .chunk_len = L_}, pass.exec));
+  for (int64_t b = 0; b < pass.batch && C > 0; ++b)
+    RAT_TRY(kernels::rope({.x = ends<const float>(k_states.data, pass, b, C),
+                           .y = Output(end_keys + b * C * D_, C, D_), .table = rotation, .tokens = C}, pass.exec));
+  saved[pre_gate].ensure(rows * D_);
+  saved[log_sum].ensure(pass.batch * H_ * pass.tokens);
+  const auto args = attention_args(pass, projected);
+  RAT_TRY(kernels::range_attention(args, pass.exec));
+  return kernels::output_gate({.gate = z, .y = args.out, .mixed = {mixed, rows, D_}}, pass.exec);
+}
+
+kernels::RangeAttentionArgs RatMixer::attention_args(const MixerPass& pass, const float* projected) const {
+  Activations& saved = *pass.saved;
+  const int64_t rows = pass.rows(), C = chunks(pass.tokens);
+  kernels::RangeAttentionArgs args;
+  args.shape = {pass.batch, pass.tokens, H_, P_, C, {.chunk_len = L_, .offset = 0, .window = -1}};
+  args.q = Input(saved[rotated_q].data(), rows, W_);
+  args.k = {saved[end_k].data(), D_, C * D_};
+  args.v = {saved[state_v].data() + (L_ - 1) * D_, L_ * D_, pass.tokens * D_};
+  args.own_q = Input(projected, rows, width()).columns(3 * D_, W_);
+  args.own_k = Input(saved[state_k].data(), rows, D_);
+  args.own_v = Input(saved[state_v].data(), rows, D_);
+  args.out = Output(saved[pre_gate].data(), rows, D_);
+  args.lse = Output(saved[log_sum].data(), pass.batch * H_, pass.tokens);
+  return args;
+}
+
+Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float*,
+                          const float* grad_mixed, float* grad_projected) {
+  const int64_t rows = pass.rows(), C = chunks(pass.tokens);
+  Activations& saved = *pass.saved;
+  Workspace& work = *pass.work;
+  const Input in(projected, rows, width());
+  const Output grad(grad_projected, rows, width());
+  const Output to_y(work[grad_y].ensure(rows * D_), rows, D_);
+  const Output to_k = states(work[grad_state_k].ensure(rows * D_), rows);
+  const Output to_v = states(work[grad_state_v].ensure(rows * D_), rows);
+  const Output to_q(work[grad_q].ensure(rows * W_), rows, W_);
+  const Output q_grad = grad.columns(3 * D_, W_), gate_grad = grad.columns(2 * D_, D_);
+  float* to_ends = work[grad_end_k].ensure(pass.batch * C * D_);
+  {
+    const OpTimer timer(pass.times, Op::attention);
+    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_), .y = Input(saved[pre_gate].data(), rows, D_),
+                                           .grad_mixed = Input(grad_mixed, rows, D_), .grad_y = to_y,
+                                           .grad_gate = grad.columns(0, D_)}, pass.exec));
+    std::fill_n(to_ends, pass.batch * C * D_, 0.0f);
+    // Gradients of values at chunk ends are added in place, on top of those of the own values.
+    RAT_TRY(kernels::range_attention_backward(
+        {.forward = attention_args(pass, projected), .grad_out = to_y, .grad_q = to_q,
+         .grad_k = {to_ends, D_, C * D_}, .grad_v = {to_v.data + (L_ - 1) * D_, L_ * D_, pass.tokens * D_},
+         .grad_own_q = q_grad, .grad_own_k = to_k, .grad_own_v = to_v}, pass.exec));
+    const auto* rotation = table(pass.tokens);
+    RAT_TRY(kernels::rope({.x = to_q, .y = q_grad, .table = rotation, .tokens = pass.tokens, .chunk_len = L_,
+                           .inverse = true, .add = true}, pass.exec));
+    for (int64_t b = 0; b < pass.batch && C > 0; ++b)
+      RAT_TRY(kernels::rope({.x = Input(to_ends + b * C * D_, C, D_), .y = ends<float>(to_k.data, pass, b, C),
+                             .table = rotation, .tokens = C, .inverse = true, .add = true}, pass.exec));
+  }
+  const OpTimer timer(pass.times, Op::scan);
+  kernels::GatedScanBackwardArgs scan{.gate = in.columns(2 * D_, D_), .input = in.columns(D_, D_),
+                                      .state = Input(saved[state_v].data(), rows, D_), .grad_state = to_v,
+                                      .grad_input = grad.columns(D_, D_), .grad_gate = gate_grad,
+                                      .tokens = pass.tokens, .chunk_len = L_};
+  RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
+  scan.input = in.columns(3 * D_ + W_, W_);
+  scan.state = Input(saved[state_k].data(), rows, D_);
+  scan.grad_state = to_k;
+  scan.grad_input = grad.columns(3 * D_ + W_, W_);
+  scan.add_grad_gate = true;
+  RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
+  return kernels::gate_gradient({.gate = scan.gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
+}
+
+Input RatMixer::rows_of(const MixerPass& pass, Probe probe, const float* projected) const {
+  const Input in(projected, pass.rows(), width());
+  if (probe == Probe::gate) return in.columns(2 * D_, D_);
+  if (probe == Probe::out_gate) return in.columns(0, D_);
+  if (probe == Probe::state_k) return {(*pass.saved)[state_k].data(), pass.rows(), D_};
+  if (probe == Probe::state_v) return {(*pass.saved)[state_v].data(), pass.rows(), D_};
+  return {};
+}
+
+Status RatMixer::attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) {
+  kernels::RangeAttentionArgs args = attention_args(pass, projected);
+  const int64_t at = head * P_;
+  args.shape.heads = 1;
+  args.q = args.q.columns(at % W_, P_);
+  args.own_q = args.own_q.columns(at % W_, P_);
+  args.own_k = args.own_k.columns(at, P_);
+  args.own_v = args.own_v.columns(at, P_);
+  args.k.data += at;
+  args.v.data += at;
+  return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, args.shape.keys + 1}}, pass.exec);
+}
+
+std::unique_ptr<MixerState> RatMixer::start() const {
+  auto state = std::make_unique<RatState>();
+  state->running_k.assign(static_cast<std::size_t>(D_), 0.0f);
+  state->running_v.assign(static_cast<std::size_t>(D_), 0.0f);
+  return state;
+}
+
+Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
+  auto& cache = static_cast<RatState&>(state);
+  const int64_t finished = pass.tokens / L_;
+  const float* k_states = (*pass.saved)[state_k].data();
+  const float* v_states = (*pass.saved)[state_v].data();
+  cache.end_k.resize(static_cast<std::size_t>(finished * D_));
+  cache.end_v.resize(static_cast<std::size_t>(finished * D_));
+  if (finished > 0)
+    RAT_TRY(kernels::rope({.x = ends<const float>(k_states, pass, 0, finished),
+                           .y = Output(cache.end_k.data(), finished, D_), .table = table(pass.tokens),
+                           .tokens = finished}, pass.exec));
+  for (int64_t c = 0; c < finished; ++c)
+    std::copy_n(v_states + ((c + 1) * L_ - 1) * D_, D_, cache.end_v.data() + c * D_);
+  std::copy_n(k_states + (pass.tokens - 1) * D_, D_, cache.running_k.data());
+  std::copy_n(v_states + (pass.tokens - 1) * D_, D_, cache.running_v.data());
+  return ok();
+}
+
+Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
+                      MixerState& state, float* mixed) {
+  auto& cache = static_cast<RatState&>(state);
+  const Output in(projected, 1, width());
+  const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_), q = in.columns(3 * D_, W_);
+  RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
+  RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
+  const float* v = projected + D_;
+  const float* k = projected + 3 * D_ + W_;
+  for (int64_t d = 0; d < D_; ++d) {
+    const float g = gate.data[d], keep = position % L_ == 0 ? 0.0f : g;
+    float& running_k = cache.running_k[static_cast<std::size_t>(d)];
+    float& running_v = cache.running_v[static_cast<std::size_t>(d)];
+    running_k = keep * running_k + (1.0f - g) * k[d % W_];
+    running_v = keep * running_v + (1.0f - g) * v[d];
+  }
+  float* scratch = (*pass.work)[step_row].ensure(W_ + D_);
+  const Output q_rotated(scratch, 1, W_), y(scratch + W_, 1, D_);
+  const auto* rotation = table(position + 1);
+  RAT_TRY(kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = 1, .chunk_len = L_, .first = position},
+                        pass.exec));
+  const auto finished = static_cast<int64_t>(cache.end_k.size()) / D_;
+  const Input own_k(cache.running_k.data(), 1, D_);
+  RAT_TRY(kernels::attend_one({.heads = H_, .q = q_rotated, .k = Input(cache.end_k.data(), finished, D_),
+                               .v = Input(cache.end_v.data(), finished, D_), .own_q = q, .own_k = own_k,
+                               .own_v = Input(cache.running_v.data(), 1, D_), .out = y}, pass.exec));
+  RAT_TRY(kernels::output_gate({.gate = z, .y = y, .mixed = {mixed, 1, D_}}, pass.exec));
+  if (position % L_ != L_ - 1) return ok();
+  cache.end_v.insert(cache.end_v.end(), cache.running_v.begin(), cache.running_v.end());
+  cache.end_k.resize(cache.end_v.size());
+  return kernels::rope({.x = own_k, .y = Output(cache.end_k.data() + finished * D_, 1, D_), .table = rotation,
+                        .tokens = 1, .chunk_len = L_, .first = position}, pass.exec);
+}
+
+MixerCost cost(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) {
+  const auto D = static_cast<double>(config.d_model);
+  const int64_t chunks = tokens / layer.chunk, rest = tokens % layer.chunk;
+  // Token t attends to t / L end states and itself; the scan costs 4 flops per channel for keys and for values.
+  const double seen = static_cast<double>(layer.chunk) * static_cast<double>(chunks) * static_cast<double>(chunks - 1) / 2 +
+                      static_cast<double>(rest) * static_cast<double>(chunks);
+  const double per_key = 4 * D;
+  const int64_t shared = config.groups * config.head_size();
+  return {.flops_per_token = per_key * (seen / static_cast<double>(tokens) + 1) + 8 * D,
+          .decode_flops = per_key * static_cast<double>(chunks + 1) + 8 * D,
+          .cache_bytes = 4 * 2 * config.d_model * (chunks + 1),
+          .saved_floats_per_token = 3 * config.d_model + shared + config.heads + config.d_model / layer.chunk};
+}
+
+}  // namespace
+
+MixerType rat_mixer_type() {
+  MixerType type;
+  type.name = "rat";
+  type.description = "recurrence inside chunks of L tokens, softmax attention over the chunks";
+  type.uses_chunk = true;
+  type.uses_groups = true;
+  type.probes = {Probe::gate, Probe::out_gate, Probe::state_k, Probe::state_v,
+                 Probe::attention, Probe::attention_overview, Probe::attention_entropy};
+  type.projected_width = [](const ModelConfig& c) { return 3 * c.d_model + 2 * c.groups * c.head_size(); };
+  type.extra_weights = [](const ModelConfig& c, const LayerConfig& layer) {
+    return std::vector<WeightSpec>{{"gate_bias", "gate_bias", {c.d_model}, Init::gate_bias, layer.chunk}};
+  };
+  type.cost = cost;
+  type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RatMixer>(c, layer);
+  };
+  return type;
+}
+
+}  // namespace rat

@@ -1,0 +1,125 @@
+// RNN: one gated recurrence over the whole sequence, RAT's other limit.
+// Columns of `projected`: output gate z (D), value (D), forget gate (D).
+#include <algorithm>
+
+#include "core/mixers/mixers.h"
+#include "core/op_times.h"
+#include "kernels/gated_scan/gated_scan.h"
+#include "kernels/gating/gating.h"
+
+namespace rat {
+namespace {
+
+using kernels::Input;
+using kernels::Output;
+
+enum Saved : std::size_t { state_v = saved_mixer };
+enum Work : std::size_t { grad_state = work_mixer };
+
+struct RnnState : MixerState {
+  std::vector<float> running;  // (D)
+  int64_t bytes() const override { return static_cast<int64_t>(running.size() * sizeof(float)); }
+};
+
+class RnnMixer final : public Mixer {
+ public:
+  explicit RnnMixer(const ModelConfig& config) : D_(config.d_model) {}
+
+  Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override {
+    const OpTimer timer(pass.times, Op::scan);
+    const int64_t rows = pass.rows();
+    const Output in(projected, rows, 3 * D_);
+    const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_);
+    const Output state((*pass.saved)[state_v].ensure(rows * D_), rows, D_);
+    RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
+    RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
+    RAT_TRY(kernels::gated_scan({gate, in.columns(D_, D_), state, pass.tokens, pass.tokens}, pass.exec));
+    return kernels::output_gate({.gate = z, .y = state, .mixed = {mixed, rows, D_}}, pass.exec);
+  }
+
+  Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float*,
+                  const float* grad_mixed, float* grad_projected) override {
+    const OpTimer timer(pass.times, Op::scan);
+    const int64_t rows = pass.rows();
+    const Input in(projected, rows, 3 * D_), state((*pass.saved)[state_v].data(), rows, D_);
+    const Output grad(grad_projected, rows, 3 * D_);
+    const Output to_state((*pass.work)[grad_state].ensure(rows * D_), rows, D_);
+    const Input gate = in.columns(2 * D_, D_);
+    const Output gate_grad = grad.columns(2 * D_, D_);
+    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_), .y = state,
+                                           .grad_mixed = Input(grad_mixed, rows, D_), .grad_y = to_state,
+                                           .grad_gate = grad.columns(0, D_)}, pass.exec));
+    RAT_TRY(kernels::gated_scan_backward({.gate = gate, .input = in.columns(D_, D_), .state = state,
+                                          .grad_state = to_state, .grad_input = grad.columns(D_, D_),
+                                          .grad_gate = gate_grad, .tokens = pass.tokens, .chunk_len = pass.tokens},
+                                         pass.exec));
+    return kernels::gate_gradient({.gate = gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
+  }
+
+  Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
+    const Input in(projected, pass.rows(), 3 * D_);
+    if (probe == Probe::gate) return in.columns(2 * D_, D_);
+    if (probe == Probe::out_gate) return in.columns(0, D_);
+    if (probe == Probe::state_v) return {(*pass.saved)[state_v].data(), pass.rows(), D_};
+    return {};
+  }
+
+  int64_t attention_columns(int64_t) const override { return 0; }
+  Status attention_of_head(const MixerPass&, const float*, int64_t, float*) override {
+    return fail(ErrorCode::unsupported, "rnn layers have no attention weights; ask for gate or state_v");
+  }
+
+  std::unique_ptr<MixerState> start() const override {
+    auto state = std::make_unique<RnnState>();
+    state->running.assign(static_cast<std::size_t>(D_), 0.0f);
+    return state;
+  }
+
+  Status fill(const MixerPass& pass, const float*, MixerState& state) override {
+    const float* last = (*pass.saved)[state_v].data() + (pass.tokens - 1) * D_;
+    std::copy_n(last, D_, static_cast<RnnState&>(state).running.data());
+    return ok();
+  }
+
+  Status step(const MixerPass& pass, const MixerWeights& weights, int64_t, float* projected, MixerState& state,
+              float* mixed) override {
+    std::vector<float>& running = static_cast<RnnState&>(state).running;
+    const Output in(projected, 1, 3 * D_);
+    const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_);
+    RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
+    RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
+    for (int64_t d = 0; d < D_; ++d) {
+      float& h = running[static_cast<std::size_t>(d)];
+      h = gate.data[d] * h + (1.0f - gate.data[d]) * projected[D_ + d];
+    }
+    return kernels::output_gate({.gate = z, .y = Input(running.data(), 1, D_), .mixed = {mixed, 1, D_}}, pass.exec);
+  }
+
+ private:
+  int64_t D_;
+};
+
+}  // namespace
+
+MixerType rnn_mixer_type() {
+  MixerType type;
+  type.name = "rnn";
+  type.description = "one gated recurrence over the whole sequence, no attention";
+  type.uses_heads = false;
+  type.probes = {Probe::gate, Probe::out_gate, Probe::state_v};
+  type.projected_width = [](const ModelConfig& c) { return 3 * c.d_model; };
+  type.extra_weights = [](const ModelConfig& c, const LayerConfig&) {
+    return std::vector<WeightSpec>{{"gate_bias", "gate_bias", {c.d_model}, Init::gate_bias, rnn_gate_span}};
+  };
+  type.cost = [](const ModelConfig& c, const LayerConfig&, int64_t) {
+    const double scan = 4.0 * static_cast<double>(c.d_model);
+    return MixerCost{.flops_per_token = scan, .decode_flops = scan, .cache_bytes = 4 * c.d_model,
+                     .saved_floats_per_token = c.d_model};
+  };
+  type.create = [](const ModelConfig& c, const LayerConfig&) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RnnMixer>(c);
+  };
+  return type;
+}
+
+}  // namespace rat

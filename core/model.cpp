@@ -1,0 +1,212 @@
+#include "core/model.h"
+
+#include <algorithm>
+
+#include "core/model_impl.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/rms_norm/rms_norm.h"
+
+namespace rat {
+
+using kernels::Input;
+using kernels::Output;
+
+Status stopped(const PassOptions& options) {
+  if (options.stop && options.stop->requested()) return fail(ErrorCode::cancelled, "the pass was stopped");
+  return ok();
+}
+
+Model::Impl::Impl(const ModelConfig& config_, uint64_t seed) : config(config_), store(model_weights(config_), seed) {
+  std::span<Parameter> rest = store.parameters();
+  const auto take = [&](std::size_t count) {
+    const auto taken = rest.first(count);
+    rest = rest.subspan(count);
+    return taken;
+  };
+  embedding = &take(1)[0];
+  for (const LayerConfig& layer : config.layers) {
+    const auto sequence = take(sequence_layer_weights(config, layer).size());
+    const auto feed_forward = take(feed_forward_weights(config).size());
+    blocks.push_back({SequenceLayer(config, layer, sequence), FeedForward(config, feed_forward), {}});
+  }
+  norm = &take(1)[0];
+  head = &take(1)[0];
+}
+
+MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options) {
+  MixerPass pass;
+  pass.batch = batch;
+  pass.tokens = tokens;
+  pass.saved = &saved;
+  pass.work = &work;
+  pass.times = options.times;
+  return pass;
+}
+
+Status Model::Impl::check_tokens(std::span<const int32_t> tokens) const {
+  for (std::size_t i = 0; i < tokens.size(); ++i)
+    if (tokens[i] < 0 || tokens[i] >= config.vocab)
+      return fail(ErrorCode::invalid_argument, "token {} at index {} is outside the model's vocabulary of {}", tokens[i], i,
+                  config.vocab);
+  return ok();
+}
+
+Status Model::Impl::check_batch(const TokenBatch& batch) const {
+  const auto cells = static_cast<std::size_t>(batch.batch * batch.tokens);
+  if (batch.batch < 1 || batch.tokens < 1 || batch.inputs.size() != cells || batch.targets.size() != cells)
+    return fail(ErrorCode::shape_mismatch, "a batch of {} x {} tokens has {} inputs and {} targets", batch.batch,
+                batch.tokens, batch.inputs.size(), batch.targets.size());
+  RAT_TRY(check_tokens(batch.inputs));
+  for (std::size_t i = 0; i < cells; ++i)
+    if (batch.targets[i] != ignore_target && (batch.targets[i] < 0 || batch.targets[i] >= config.vocab))
+      return fail(ErrorCode::invalid_argument, "target {} at index {} is outside the model's vocabulary of {}",
+                  batch.targets[i], i, config.vocab);
+  return ok();
+}
+
+Status Model::Impl::embed(std::span<const int32_t> tokens, float* x, const PassOptions& options) {
+  const OpTimer timer(options.times, Op::embedding);
+  return kernels::embedding({.ids = tokens, .table = Input(embedding->value.data(), config.vocab, config.d_model),
+                             .out = Output(x, static_cast<int64_t>(tokens.size()), config.d_model)}, {});
+}
+
+Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits, const PassOptions& options) {
+  const int64_t D = config.d_model;
+  const Output normed(work[work_normed].ensure(count * D), count, D);
+  {
+    const OpTimer timer(options.times, Op::norm);
+    RAT_TRY(kernels::rms_norm({.x = Input(stream, count, D), .weight = norm->value, .y = normed}, {}));
+  }
+  const OpTimer timer(options.times, Op::gemm);
+  return kernels::matmul({.a = normed, .b = Input(head->value.data(), config.vocab, D),
+                          .c = Output(logits, count, config.vocab), .transpose_b = true}, {});
+}
+
+// About 16 MiB of logits at a time, whatever the vocabulary.
+int64_t Model::Impl::head_rows(int64_t rows) const {
+  return std::min(rows, std::max<int64_t>(64, (int64_t{1} << 22) / config.vocab));
+}
+
+Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad,
+                                  Model::Evaluation& out, const PassOptions& options) {
+  const int64_t D = config.d_model, V = config.vocab, rows = batch.batch * batch.tokens, block = head_rows(rows);
+  const auto targets = std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t t) { return t >= 0; });
+  if (grad && targets == 0)
+    return fail(ErrorCode::invalid_argument, "no token of the batch has a target, so there is no loss to train on");
+  const auto grad_scale = grad ? static_cast<float>(scale / static_cast<double>(targets)) : 0.0f;
+  float* logits = work[work_logits].ensure(block * V);
+  float* grad_normed = grad ? work[work_narrow].ensure(block * D) : nullptr;
+  kernels::CrossEntropySums sums;
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    const int64_t count = std::min(block, rows - begin);
+    RAT_TRY(stopped(options));
+    RAT_TRY(logits_of(stream + begin * D, count, logits, options));
+    {
+      const OpTimer timer(options.times, Op::cross_entropy);
+      RAT_TRY(kernels::cross_entropy({.logits = Output(logits, count, V),
+                                      .targets = std::span(batch.targets).subspan(static_cast<std::size_t>(begin),
+                                                                                  static_cast<std::size_t>(count)),
+                                      .grad_scale = grad_scale, .sums = &sums}, {}));
+    }
+    if (!grad) continue;
+    const Input grad_logits(logits, count, V), normed(work[work_normed].data(), count, D);
+    const Output to_normed(grad_normed, count, D);
+    {
+      const OpTimer timer(options.times, Op::gemm);
+      RAT_TRY(kernels::matmul({.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed}, {}));
+      RAT_TRY(kernels::matmul({.a = grad_logits, .b = normed, .c = Output(head->grad.data(), V, D), .transpose_a = true,
+                               .accumulate = true}, {}));
+    }
+    const OpTimer timer(options.times, Op::norm);
+    RAT_TRY(kernels::rms_norm_backward({.x = Input(stream + begin * D, count, D), .weight = norm->value,
+                                        .grad_y = to_normed, .grad_x = Output(grad + begin * D, count, D),
+                                        .grad_weight = norm->grad}, {}));
+  }
+  out = {sums.loss, sums.targets, sums.correct};
+  return ok();
+}
+
+Model::Model() = default;
+Model::~Model() = default;
+
+Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t seed) {
+  RAT_TRY(validate(config));
+  const int64_t count = weight_count(model_weights(config));
+  if (count > int64_t{1} << 36)
+    return fail(ErrorCode::invalid_argument, "the model would have {} parameters; the largest supported number is {}", count,
+                int64_t{1} << 36);
+  std::unique_ptr<Model> model(new Model);
+  try {
+    model->impl_ = std::make_unique<Impl>(config, seed);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::invalid_argument, "there is not enough memory for {} parameters ({} bytes with gradients)", count,
+                count * 8);
+  }
+  return model;
+}
+
+const ModelConfig& Model::config() const { return impl_->config; }
+std::span<Parameter> Model::parameters() { return impl_->store.parameters(); }
+std::span<const Parameter> Model::parameters() const { return std::as_const(impl_->store).parameters(); }
+int64_t Model::parameter_count() const { return impl_->store.count(); }
+void Model::zero_gradients() { impl_->store.zero_gradients(); }
+
+Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options) {
+  Impl& m = *impl_;
+  RAT_TRY(m.check_batch(batch));
+  const int64_t rows = batch.batch * batch.tokens, size = rows * m.config.d_model;
+  const auto input_of = [&](std::size_t i) {
+    return i < m.blocks.size() ? m.blocks[i].saved[saved_x].ensure(size) : m.work[work_stream].ensure(size);
+  };
+  RAT_TRY(m.embed(batch.inputs, input_of(0), options));
+  for (std::size_t i = 0; i < m.blocks.size(); ++i) {
+    RAT_TRY(stopped(options));
+    Impl::Block& block = m.blocks[i];
+    const MixerPass pass = m.pass_for(batch.batch, batch.tokens, block.saved, options);
+    float* middle = block.saved[saved_middle].ensure(size);
+    RAT_TRY(block.sequence.forward(pass, input_of(i), middle, true));
+    RAT_TRY(stopped(options));
+    RAT_TRY(block.feed_forward.forward(pass, middle, input_of(i + 1), true));
+  }
+  Evaluation sums;
+  float* grad = m.work[work_step].ensure(size);
+  RAT_TRY(m.head_and_loss(input_of(m.blocks.size()), batch, scale, grad, sums, options));
+  for (std::size_t i = m.blocks.size(); i-- > 0;) {
+    RAT_TRY(stopped(options));
+    Impl::Block& block = m.blocks[i];
+    const MixerPass pass = m.pass_for(batch.batch, batch.tokens, block.saved, options);
+    RAT_TRY(block.feed_forward.backward(pass, block.saved[saved_middle].data(), grad));
+    RAT_TRY(stopped(options));
+    RAT_TRY(block.sequence.backward(pass, block.saved[saved_x].data(), grad, grad, true));
+  }
+  const OpTimer timer(options.times, Op::embedding);
+  RAT_TRY(kernels::embedding_backward({.ids = batch.inputs, .grad_out = Input(grad, rows, m.config.d_model),
+                                       .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model)},
+                                      {}));
+  return sums.loss_sum / static_cast<double>(sums.targets);
+}
+
+Result<Model::Evaluation> Model::evaluate(const TokenBatch& batch, const PassOptions& options) {
+  RAT_TRY(impl_->check_batch(batch));
+  const auto nothing = [](std::size_t, const auto&) { return ok(); };
+  RAT_ASSIGN(const float* stream, impl_->run_blocks(batch.inputs, batch.batch, options, nothing, nothing));
+  Evaluation sums;
+  RAT_TRY(impl_->head_and_loss(stream, batch, 0.0, nullptr, sums, options));
+  return sums;
+}
+
+Result<std::vector<float>> Model::logits(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options) {
+  if (batch < 1 || tokens.empty() || static_cast<int64_t>(tokens.size()) % batch != 0)
+    return fail(ErrorCode::shape_mismatch, "{} tokens are not {} sequences of one length", tokens.size(), batch);
+  RAT_TRY(impl_->check_tokens(tokens));
+  const auto nothing = [](std::size_t, const auto&) { return ok(); };
+  RAT_ASSIGN(const float* stream, impl_->run_blocks(tokens, batch, options, nothing, nothing));
+  const auto rows = static_cast<int64_t>(tokens.size());
+  std::vector<float> result(tokens.size() * static_cast<std::size_t>(impl_->config.vocab));
+  RAT_TRY(impl_->logits_of(stream, rows, result.data(), options));
+  return result;
+}
+
+}  // namespace rat

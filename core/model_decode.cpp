@@ -1,0 +1,58 @@
+#include <algorithm>
+
+#include "core/decode_state.h"
+#include "core/model_impl.h"
+
+namespace rat {
+
+std::unique_ptr<DecodeState> Model::start_decoding() const {
+  auto state = std::make_unique<DecodeState::Impl>();
+  for (const Impl::Block& block : impl_->blocks) state->layers.push_back(block.sequence.start());
+  return std::make_unique<DecodeState>(std::move(state));
+}
+
+// A fresh state is loaded from one parallel forward pass; a started one continues token by token.
+Result<std::vector<float>> Model::prefill(DecodeState& state, std::span<const int32_t> tokens,
+                                          const PassOptions& options) {
+  if (tokens.empty()) return fail(ErrorCode::invalid_argument, "prefill needs at least one token");
+  RAT_TRY(impl_->check_tokens(tokens));
+  DecodeState::Impl& cache = state.impl();
+  RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
+  if (cache.position > 0) {
+    for (const int32_t token : tokens.first(tokens.size() - 1)) RAT_TRY(decode(state, token, options));
+    return decode(state, tokens.back(), options);
+  }
+  const auto fill = [&](std::size_t i, const MixerPass& pass) {
+    return impl_->blocks[i].sequence.fill(pass, *cache.layers[i]);
+  };
+  const auto nothing = [](std::size_t, const float*) { return ok(); };
+  const auto stream = impl_->run_blocks(tokens, 1, options, fill, nothing);
+  if (!stream) {  // a stopped pass leaves the state as it was: empty
+    for (std::size_t i = 0; i < cache.layers.size(); ++i) cache.layers[i] = impl_->blocks[i].sequence.start();
+    return stream.error();
+  }
+  cache.position = static_cast<int64_t>(tokens.size());
+  std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
+  RAT_TRY(impl_->logits_of(*stream + (cache.position - 1) * impl_->config.d_model, 1, logits.data(), options));
+  return logits;
+}
+
+Result<std::vector<float>> Model::decode(DecodeState& state, int32_t token, const PassOptions& options) {
+  RAT_TRY(impl_->check_tokens({&token, 1}));
+  RAT_TRY(stopped(options));  // before the first layer only: a half-done step could not be undone
+  DecodeState::Impl& cache = state.impl();
+  RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
+  float* x = impl_->work[work_stream].ensure(impl_->config.d_model);
+  RAT_TRY(impl_->embed({&token, 1}, x, options));
+  const MixerPass pass = impl_->pass_for(1, 1, impl_->shared, options);
+  for (std::size_t i = 0; i < impl_->blocks.size(); ++i) {
+    RAT_TRY(impl_->blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
+    RAT_TRY(impl_->blocks[i].feed_forward.forward(pass, x, x, false));
+  }
+  ++cache.position;
+  std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
+  RAT_TRY(impl_->logits_of(x, 1, logits.data(), options));
+  return logits;
+}
+
+}  // namespace rat

@@ -1,0 +1,69 @@
+// The inside of Model. model.cpp trains and evaluates; model_decode.cpp generates; model_trace.cpp records.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "core/feed_forward.h"
+#include "core/model.h"
+#include "core/sequence_layer.h"
+#include "core/weights.h"
+
+namespace rat {
+
+struct Model::Impl {
+  Impl(const ModelConfig& config_, uint64_t seed);
+
+  struct Block {
+    SequenceLayer sequence;
+    FeedForward feed_forward;
+    Activations saved;  // training only
+  };
+
+  ModelConfig config;
+  ParameterStore store;
+  std::deque<Block> blocks;
+  Parameter *embedding, *norm, *head;
+  Activations shared;  // of whichever layer runs now, in passes without backward
+  Workspace work;
+
+  MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);
+  Status check_tokens(std::span<const int32_t> tokens) const;
+  Status check_batch(const TokenBatch& batch) const;
+
+  Status embed(std::span<const int32_t> tokens, float* x, const PassOptions& options);
+  // Forward through all blocks without keeping activations; the stream ends in the returned buffer (B*T, D).
+  // `after_layer(i, pass)` runs when layer i's mixer has run and its activations are still there; `after_block(i, x)`
+  // when the block is done.
+  template <class AfterLayer, class AfterBlock>
+  Result<float*> run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
+                            const AfterLayer& after_layer, const AfterBlock& after_block);
+  // Final norm and head of rows [begin, begin + count) of the stream: logits (count, V).
+  Status logits_of(const float* stream, int64_t count, float* logits, const PassOptions& options);
+  // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
+  Status head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad, Model::Evaluation& sums,
+                       const PassOptions& options);
+  int64_t head_rows(int64_t rows) const;  // rows of logits held at a time
+};
+
+Status stopped(const PassOptions& options);
+
+template <class AfterLayer, class AfterBlock>
+Result<float*> Model::Impl::run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
+                                       const AfterLayer& after_layer, const AfterBlock& after_block) {
+  const auto rows = static_cast<int64_t>(tokens.size());
+  float* x = work[work_stream].ensure(rows * config.d_model);
+  RAT_TRY(embed(tokens, x, options));
+  const MixerPass pass = pass_for(batch, rows / batch, shared, options);
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    RAT_TRY(stopped(options));
+    RAT_TRY(blocks[i].sequence.forward(pass, x, x, true));
+    RAT_TRY(after_layer(i, pass));
+    RAT_TRY(stopped(options));
+    RAT_TRY(blocks[i].feed_forward.forward(pass, x, x, false));
+    RAT_TRY(after_block(i, x));
+  }
+  return x;
+}
+
+}  // namespace rat

@@ -1,0 +1,105 @@
+#include "core/sequence_layer.h"
+
+#include "core/mixer_list.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/rms_norm/rms_norm.h"
+
+namespace rat {
+
+using kernels::Input;
+using kernels::Output;
+
+SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters)
+    : D_(config.d_model), in_proj_(&parameters[0]), out_proj_(&parameters[1]), norm_(&parameters[2]) {
+  const auto type = find_mixer_type(layer.kind);
+  RAT_CHECK(bool(type), "the layer kind was validated");
+  type_ = *type;
+  N_ = type_->projected_width(config);
+  mixer_ = type_->create(config, layer);
+  for (Parameter& parameter : parameters.subspan(3)) {
+    extra_.value.push_back(parameter.value);
+    extra_.grad.push_back(parameter.grad);
+  }
+}
+
+Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y,
+                                  bool residual) {
+  const OpTimer timer(pass.times, Op::gemm);
+  return kernels::matmul({.a = Input(mixed, rows, D_), .b = Input(out_proj_->value.data(), D_, D_),
+                          .c = Output(y, rows, D_), .transpose_b = true, .accumulate = residual && x == y,
+                          .addend = residual && x != y ? x : nullptr}, pass.exec);
+}
+
+Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, bool residual) {
+  const int64_t rows = pass.rows();
+  const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
+  float* projected = (*pass.saved)[saved_projected].ensure(rows * N_);
+  float* mixed = (*pass.saved)[saved_mixed].ensure(rows * D_);
+  {
+    const OpTimer timer(pass.times, Op::norm);
+    RAT_TRY(kernels::rms_norm({.x = Input(x, rows, D_), .weight = norm_->value, .y = normed}, pass.exec));
+  }
+  {
+    const OpTimer timer(pass.times, Op::gemm);
+    RAT_TRY(kernels::matmul({.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = Output(projected, rows, N_),
+                             .transpose_b = true}, pass.exec));
+  }
+  RAT_TRY(mixer_->forward(pass, extra_, projected, mixed));
+  return project_out(pass, rows, mixed, x, y, residual);
+}
+
+Status SequenceLayer::backward(const MixerPass& pass, const float* x, const float* grad_y, float* grad_x,
+                               bool residual) {
+  const int64_t rows = pass.rows();
+  const float* projected = (*pass.saved)[saved_projected].data();
+  const float* mixed = (*pass.saved)[saved_mixed].data();
+  const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
+  const Output narrow((*pass.work)[work_narrow].ensure(rows * D_), rows, D_);  // grad of mixed, then of normed
+  const Output wide((*pass.work)[work_wide].ensure(rows * N_), rows, N_);      // grad of projected
+  const Input x_rows(x, rows, D_), grad_rows(grad_y, rows, D_);
+  {
+    const OpTimer timer(pass.times, Op::norm);
+    RAT_TRY(kernels::rms_norm({.x = x_rows, .weight = norm_->value, .y = normed}, pass.exec));
+  }
+  {
+    const OpTimer timer(pass.times, Op::gemm);
+    RAT_TRY(kernels::matmul({.a = grad_rows, .b = Input(out_proj_->value.data(), D_, D_), .c = narrow}, pass.exec));
+    RAT_TRY(kernels::matmul({.a = grad_rows, .b = Input(mixed, rows, D_), .c = Output(out_proj_->grad.data(), D_, D_),
+                             .transpose_a = true, .accumulate = true}, pass.exec));
+  }
+  RAT_TRY(mixer_->backward(pass, extra_, projected, mixed, narrow.data, wide.data));
+  {
+    const OpTimer timer(pass.times, Op::gemm);
+    RAT_TRY(kernels::matmul({.a = wide, .b = normed, .c = Output(in_proj_->grad.data(), N_, D_), .transpose_a = true,
+                             .accumulate = true}, pass.exec));
+    RAT_TRY(kernels::matmul({.a = wide, .b = Input(in_proj_->value.data(), N_, D_), .c = narrow}, pass.exec));
+  }
+  const OpTimer timer(pass.times, Op::norm);
+  return kernels::rms_norm_backward({.x = x_rows, .weight = norm_->value, .grad_y = narrow,
+                                     .grad_x = Output(grad_x, rows, D_), .grad_weight = norm_->grad,
+                                     .add_grad_x = residual}, pass.exec);
+}
+
+Status SequenceLayer::fill(const MixerPass& pass, MixerState& state) {
+  return mixer_->fill(pass, (*pass.saved)[saved_projected].data(), state);
+}
+
+Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y,
+                           bool residual) {
+  const Output normed((*pass.work)[work_normed].ensure(D_), 1, D_);
+  const Output projected((*pass.work)[work_wide].ensure(N_), 1, N_);
+  float* mixed = (*pass.work)[work_narrow].ensure(D_);
+  RAT_TRY(kernels::rms_norm({.x = Input(x, 1, D_), .weight = norm_->value, .y = normed}, pass.exec));
+  {
+    const OpTimer timer(pass.times, Op::gemm);
+    RAT_TRY(kernels::matmul({.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = projected,
+                             .transpose_b = true}, pass.exec));
+  }
+  {
+    const OpTimer timer(pass.times, Op::attention);
+    RAT_TRY(mixer_->step(pass, extra_, position, projected.data, state, mixed));
+  }
+  return project_out(pass, 1, mixed, x, y, residual);
+}
+
+}  // namespace rat

@@ -1,0 +1,40 @@
+// One sequence layer: y = out_proj( mixer( in_proj( rms_norm(x) ) ) ), without the residual.
+#pragma once
+
+#include <memory>
+
+#include "core/mixer.h"
+#include "core/model.h"
+
+namespace rat {
+
+class SequenceLayer {
+ public:
+  // `parameters`: in the order of sequence_layer_weights. They outlive the layer.
+  SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters);
+
+  // x, y (B, T, D). With `residual`, y = x + layer(x), and y may be x.
+  Status forward(const MixerPass& pass, const float* x, float* y, bool residual);
+  // After forward with the same pass and x. Adds to the weights' gradients. With `residual`, grad_x already holds the
+  // gradient of the sum (and may be grad_y): the branch's is added.
+  Status backward(const MixerPass& pass, const float* x, const float* grad_y, float* grad_x, bool residual);
+
+  std::unique_ptr<MixerState> start() const { return mixer_->start(); }
+  // Loads the state after forward with B = 1 over a fresh sequence.
+  Status fill(const MixerPass& pass, MixerState& state);
+  Status step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y, bool residual);
+
+  const MixerType& type() const { return *type_; }
+  Mixer& mixer() { return *mixer_; }
+
+ private:
+  Status project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y, bool residual);
+
+  int64_t D_, N_;
+  const MixerType* type_;
+  std::unique_ptr<Mixer> mixer_;
+  Parameter *in_proj_, *out_proj_, *norm_;
+  MixerWeights extra_;
+};
+
+}  // namespace rat
