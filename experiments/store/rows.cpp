@@ -1,5 +1,7 @@
 #include "experiments/store/rows.h"
 
+#include <sqlite3.h>
+
 #include <array>
 #include <cmath>
 #include <unordered_map>
@@ -48,12 +50,47 @@ RunRow read_run(SQLite::Statement& row, double now) {
   return run;
 }
 
+double stored_value(ValueKind kind, bool is_null, double value) {
+  if (kind == ValueKind::negative_zero) return -0.0;
+  return kind == ValueKind::nan || is_null ? std::nan("") : value;
+}
+
 // Calls `use(row)` for each row of `sql` whose runs match.
 template <class Use>
 void for_each(SQLite::Database& db, const std::string& sql, const std::optional<std::string>& parameter, Use&& use) {
   SQLite::Statement query(db, sql);
   if (parameter) query.bind(1, *parameter);
   while (query.executeStep()) use(query);
+}
+
+// A hundred thousand rows when there are thousands of runs, so this one loop uses SQLite's own calls.
+void read_summaries(SQLite::Database& db, const std::string& where, const std::optional<std::string>& parameter,
+                    const std::unordered_map<int64_t, std::size_t>& row_of, std::vector<RunRow>& runs) {
+  std::unordered_map<int64_t, std::string> names;
+  for_each(db, "SELECT name_id, name FROM metric_names", {},
+           [&](SQLite::Statement& row) { names[row.getColumn(0).getInt64()] = row.getColumn(1).getString(); });
+  const std::string sql = fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM metric_summary s {}",
+                                      parameter ? "JOIN runs r USING (run) WHERE " + where : "ORDER BY s.run");
+  sqlite3_stmt* raw = nullptr;
+  int code = sqlite3_prepare_v2(db.getHandle(), sql.c_str(), -1, &raw, nullptr);
+  const std::unique_ptr<sqlite3_stmt, decltype(&sqlite3_finalize)> query(raw, sqlite3_finalize);
+  if (code == SQLITE_OK && parameter) code = sqlite3_bind_text(raw, 1, parameter->c_str(), -1, SQLITE_TRANSIENT);
+  int64_t run = -1;
+  RunRow* row = nullptr;
+  while (code == SQLITE_OK && (code = sqlite3_step(raw)) == SQLITE_ROW) {
+    code = SQLITE_OK;
+    if (const int64_t next = sqlite3_column_int64(raw, 0); next != run) {
+      run = next;
+      const auto at = row_of.find(run);
+      row = at == row_of.end() ? nullptr : &runs[at->second];  // a hidden run
+    }
+    if (!row) continue;
+    const double last = stored_value(static_cast<ValueKind>(sqlite3_column_int(raw, 5)), sqlite3_column_type(raw, 4) == SQLITE_NULL,
+                                     sqlite3_column_double(raw, 4));
+    const double best = sqlite3_column_type(raw, 6) == SQLITE_NULL ? std::nan("") : sqlite3_column_double(raw, 6);
+    row->metrics[names[sqlite3_column_int64(raw, 1)]] = {last, best, sqlite3_column_int64(raw, 3), sqlite3_column_int64(raw, 2)};
+  }
+  if (code != SQLITE_DONE) throw SQLite::Exception(db.getHandle(), code);
 }
 
 }  // namespace
@@ -71,12 +108,7 @@ void bind_value(SQLite::Statement& statement, int value_index, int kind_index, d
 }
 
 double read_value(const SQLite::Column& value, const SQLite::Column& kind) {
-  switch (static_cast<ValueKind>(kind.getInt())) {
-    case ValueKind::nan: return std::nan("");
-    case ValueKind::negative_zero: return -0.0;
-    case ValueKind::as_is: break;
-  }
-  return value.isNull() ? std::nan("") : value.getDouble();
+  return stored_value(static_cast<ValueKind>(kind.getInt()), value.isNull(), value.getDouble());
 }
 
 bool larger_is_better(std::string_view metric) {
@@ -99,18 +131,7 @@ std::vector<RunRow> read_runs(SQLite::Database& db, const fs::path& database, co
              row_of[row.getColumn(0).getInt64()] = runs.size();
              runs.push_back(read_run(row, now));
            });
-  std::unordered_map<int64_t, std::string> names;
-  for_each(db, "SELECT name_id, name FROM metric_names", {},
-           [&](SQLite::Statement& row) { names[row.getColumn(0).getInt64()] = row.getColumn(1).getString(); });
-  for_each(db,
-           fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM metric_summary s "
-                       "JOIN runs r USING (run) WHERE {}", where),
-           parameter, [&](SQLite::Statement& row) {
-             const SQLite::Column best = row.getColumn(6);
-             runs[row_of.at(row.getColumn(0).getInt64())].metrics[names[row.getColumn(1).getInt64()]] = {
-                 read_value(row.getColumn(4), row.getColumn(5)), best.isNull() ? std::nan("") : best.getDouble(),
-                 row.getColumn(3).getInt64(), row.getColumn(2).getInt64()};
-           });
+  read_summaries(db, where, parameter, row_of, runs);
   for_each(db, fmt::format("SELECT t.run, t.tag FROM tags t JOIN runs r USING (run) WHERE {} ORDER BY t.run, t.tag", where), parameter,
            [&](SQLite::Statement& row) { runs[row_of.at(row.getColumn(0).getInt64())].tags.push_back(row.getColumn(1).getString()); });
   for_each(db,
