@@ -74,7 +74,8 @@ class View {
   virtual int64_t probe_tokens() const { return 512; }
   // What Export would draw: none when there is nothing to show. `trace_file` is filled by the exporter.
   virtual std::optional<Recipe> recipe(const Frame& frame) const = 0;
-  // Ctrl+Left / Right etc.; returns whether it was used. `key` is an ImGuiKey_.
+  // Ctrl+Left / Right etc.; returns whether it was used. `key` is an ImGuiKey_, or for keys that ImGui 1.86 does not
+  // name the capital letter or sign itself: 'L', 'S', '[', ']'.
   virtual bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) { (void)key, (void)ctrl, (void)shift, (void)frame; return false; }
 };
 

@@ -1,0 +1,248 @@
+// Prompt in, tokens out. Probabilities of the next token, the cache it costs, and the states that follow it.
+#include <fmt/format.h>
+#include <imgui.h>
+#include <imgui_stdlib.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+#include "views/canvases/format.h"
+#include "views/canvases/generation_text.h"
+#include "views/canvases/live_strip.h"
+#include "views/canvases/map_controls.h"
+#include "views/canvases/token_text.h"
+
+namespace rat::views {
+namespace {
+
+constexpr std::size_t shown_candidates = 12;
+constexpr const char* example_prompt = "#include <vector>\n\n// Returns the sum of all values.\n";
+
+class GenerateView final : public View {
+ public:
+  void draw(Frame& frame) override;
+  ProbeRequest probes(const Selection& selection, const ModelConfig& model) const override { return strip_.probes(selection, model); }
+  std::optional<Recipe> recipe(const Frame& frame) const override { return strip_.recipe(frame); }
+  bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) override;
+
+ private:
+  void draw_editor(const Pen& pen, Box box, Frame& frame);
+  void draw_parameters(const Pen& pen, Box& box);
+  void draw_buttons(const Pen& pen, Box& box, Frame& frame);
+  void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, bool byte_tokens) const;
+  void draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const;
+  void start(Frame& frame, int64_t count);
+  static bool has_model(const Frame& frame);
+  static bool bytes(const Frame& frame) { return !frame.trace || frame.trace->tokens.empty() || frame.trace->byte_tokens; }
+
+  std::string prompt_ = example_prompt;
+  int count_ = 200, top_k_ = 0, seed_ = 1;
+  float temperature_ = 0.8f;
+  GenerationText text_;
+  LiveStrip strip_;
+};
+
+bool GenerateView::has_model(const Frame& frame) {
+  return (frame.inspect && !frame.inspect->run_id.empty()) || (frame.training && !frame.training->run_id.empty()) || (frame.stored_run && !frame.stored_run->id.empty());
+}
+
+void GenerateView::start(Frame& frame, int64_t count) {
+  SamplingConfig sampling;
+  sampling.temperature = temperature_;
+  sampling.top_k = top_k_;
+  sampling.seed = static_cast<uint64_t>(seed_);
+  if (frame.commands && frame.commands->generate) frame.commands->generate(prompt_, count, sampling);
+}
+
+// Label above its field; as many in a row as fit.
+void GenerateView::draw_parameters(const Pen& pen, Box& box) {
+  const float field = pen.px(76), gap = pen.px(8), height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
+  const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
+  const int rows = (4 + in_row - 1) / in_row;
+  const auto place = [&](int i, std::string_view label) {
+    const float x = box.x0 + static_cast<float>(i % in_row) * (field + gap), y = box.y0 + static_cast<float>(i / in_row) * height;
+    pen.text({x, y}, pen.theme->secondary, label);
+    ImGui::SetCursorScreenPos({x, y + pen.line_height() + pen.px(2)});
+    ImGui::SetNextItemWidth(std::min(field, std::max(box.width(), 1.0f)));
+  };
+  place(0, "Tokens");
+  if (ImGui::InputInt("##count", &count_, 0)) count_ = std::clamp(count_, 1, 1 << 20);
+  place(1, "Temperature");
+  if (ImGui::InputFloat("##temperature", &temperature_, 0, 0, "%.2f")) temperature_ = std::isfinite(temperature_) ? std::clamp(temperature_, 0.0f, 10.0f) : 0.8f;
+  hint("0: always the most likely token");
+  place(2, "Top k");
+  if (ImGui::InputInt("##top k", &top_k_, 0)) top_k_ = std::max(top_k_, 0);
+  hint("0: all tokens");
+  place(3, "Seed");
+  if (ImGui::InputInt("##seed", &seed_, 0)) seed_ = std::max(seed_, 0);
+  box.take_top(static_cast<float>(rows) * height);
+}
+
+void GenerateView::draw_buttons(const Pen& pen, Box& box, Frame& frame) {
+  const bool ready = has_model(frame) && !prompt_.empty();
+  const bool running = frame.generation && frame.generation->running;
+  const bool begun = frame.generation && !frame.generation->tokens.empty();
+  const float height = pen.px(control_height);
+  float x = box.x0, y = box.y0;
+  const auto button = [&](const char* id, std::string_view label, bool primary, bool enabled) {
+    const float wide = small_button_width(pen, label) + pen.px(8);
+    if (x > box.x0 && x + wide > box.x1) x = box.x0, y += height + pen.px(4);
+    const Box at{x, y, x + wide, y + height};
+    ImGui::SetCursorScreenPos(at.min());
+    const bool clicked = ImGui::InvisibleButton(id, {wide, height}) && enabled;
+    const bool hovered = ImGui::IsItemHovered() && enabled;
+    const Color face = primary && enabled ? mix(pen.theme->accent, pen.theme->text, hovered ? 0.12f : 0) : hovered ? pen.theme->hairline : pen.theme->raised;
+    pen.fill(at, face, 1, pen.px(4));
+    if (!(primary && enabled)) pen.outline(at, pen.theme->hairline, 1, pen.px(4));
+    const Color ink = !enabled ? mix(pen.theme->pane, pen.theme->secondary, 0.6f) : primary ? readable_on(face) : pen.theme->text;
+    pen.text({(at.x0 + at.x1) / 2, at.y0 + (height - pen.line_height()) / 2}, ink, label, Align::center);
+    x += wide + pen.px(8);
+    return clicked;
+  };
+  if (running) {
+    if (button("stop", "Stop", true, true) && frame.commands && frame.commands->stop_generation) frame.commands->stop_generation();
+  } else if (button("generate", "Generate", true, ready)) {
+    start(frame, count_);
+  }
+  hint("Start over from the prompt (Ctrl+Enter)");
+  if (button("step", "Step 1", false, ready && !running)) {
+    if (!begun) start(frame, 1);
+    else if (frame.commands && frame.commands->generate_more) frame.commands->generate_more(1);
+  }
+  hint("One token; the strip below follows");
+  if (button("more", "Continue", false, ready && begun && !running) && frame.commands && frame.commands->generate_more) frame.commands->generate_more(count_);
+  hint("Go on from where it stopped");
+  if (button("copy", "Copy text", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
+  box.take_top(y + height - box.y0 + pen.px(8));
+}
+
+void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
+  pen.heading(box.min(), "Prompt");
+  box.take_top(pen.caps->FontSize + pen.px(4));
+  const Box field = box.take_top(std::clamp(box.height() * 0.2f, pen.px(52), pen.px(120)));
+  ImGui::SetCursorScreenPos(field.min());
+  ImGui::PushFont(pen.mono);
+  ImGui::InputTextMultiline("##prompt", &prompt_, {std::max(field.width(), 1.0f), std::max(field.height(), 1.0f)});
+  ImGui::PopFont();
+  if (ImGui::IsItemActive() && ImGui::GetIO().KeyCtrl && ImGui::IsKeyPressed(ImGui::GetKeyIndex(ImGuiKey_Enter), false) && has_model(frame)) start(frame, count_);
+  pen.outline(field, ImGui::IsItemActive() ? pen.theme->accent : pen.theme->hairline, 1, pen.px(4));
+  box.take_top(pen.px(8));
+  draw_parameters(pen, box);
+  draw_buttons(pen, box, frame);
+  if (!has_model(frame)) {
+    box.take_top(pen.text_wrapped(box, pen.theme->secondary, "No model yet. Press Start, or open a run in the table below.") + pen.px(8));
+  }
+  const auto& generation = frame.generation;
+  if (generation) message_line(pen, box, generation->message, generation->message_is_error);
+  if (generation && !generation->tokens.empty()) {
+    text_.draw(pen, box, *generation, bytes(frame));
+  } else if (has_model(frame)) {
+    pen.fill(box, pen.theme->background, 1, pen.px(4));
+    empty_state(pen, box, "Nothing generated yet.", "Generate streams tokens; Step 1 makes one at a time.");
+  }
+}
+
+void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, bool byte_tokens) const {
+  pen.heading(box.min(), "Next token");
+  box.take_top(pen.caps->FontSize + pen.px(6));
+  const std::vector<float>& p = generation.next_probabilities;
+  const float height = pen.px(20);
+  if (p.empty()) {
+    box.take_top(pen.text_wrapped(box, pen.theme->secondary, "Probabilities appear with the first token.") + pen.px(8));
+    return;
+  }
+  std::vector<int32_t> order(p.size());
+  std::iota(order.begin(), order.end(), 0);
+  const std::size_t count = std::min(shown_candidates, order.size());
+  const auto greater = [&](int32_t a, int32_t b) {
+    const float x = p[static_cast<std::size_t>(a)], y = p[static_cast<std::size_t>(b)];
+    return (std::isnan(x) ? -1 : x) > (std::isnan(y) ? -1 : y);
+  };
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(), greater);
+  const float most = std::max(p[static_cast<std::size_t>(order[0])], 1e-6f), names = pen.width("\\xe2", pen.mono) + pen.px(14), numbers = pen.width("100.0 %") + pen.px(8);
+  double rest = 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    const float one = p[static_cast<std::size_t>(order[i])];
+    rest -= one;
+    const Box at = box.take_top(height);
+    if (at.height() < height) return;
+    const float y = at.y0 + (height - pen.line_height()) / 2;
+    pen.text({at.x0, at.y0 + (height - pen.mono->FontSize) / 2}, pen.theme->text, token_text(order[i], byte_tokens), Align::left, pen.mono);
+    const Box track{at.x0 + names, at.y0 + pen.px(4), std::max(at.x1 - numbers, at.x0 + names), at.y1 - pen.px(4)};
+    pen.fill(track, pen.theme->raised, 1, pen.px(2));
+    pen.fill({track.x0, track.y0, track.x0 + std::clamp(one / most, 0.0f, 1.0f) * track.width(), track.y1}, pen.theme->accent, 1, pen.px(2));
+    pen.text({at.x1, y}, pen.theme->secondary, percent(one), Align::right);
+  }
+  const Box at = box.take_top(height);
+  if (at.height() < height || p.size() <= count) return;
+  pen.text({at.x0, at.y0 + pen.px(2)}, pen.theme->secondary, fmt::format("{} others", grouped(static_cast<int64_t>(p.size() - count))));
+  pen.text({at.x1, at.y0 + pen.px(2)}, pen.theme->secondary, percent(std::max(rest, 0.0)), Align::right);
+}
+
+void GenerateView::draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const {
+  pen.heading(box.min(), "Decode, batch 1, f32");
+  box.take_top(pen.caps->FontSize + pen.px(6));
+  const auto fact = [&](std::string_view name, std::string value) {
+    const float height = pen.px(24);
+    const Box at = box.take_top(height);
+    if (at.height() < height) return;
+    const float y = at.y0 + (height - pen.line_height()) / 2;
+    pen.text({at.x0, y}, pen.theme->secondary, name);
+    pen.text({at.x1, y}, pen.theme->text, value, Align::right);
+    pen.hairline(at.x0, at.y1 - 1, at.x1, at.y1 - 1);
+  };
+  const auto rate = [](double x) { return x > 0 ? si(x, "tok/s") : std::string("\xe2\x80\x93"); };
+  fact("position", fmt::format("{} tokens", grouped(generation.position)));
+  fact("cache", bytes_text(static_cast<double>(generation.cache_bytes)));
+  fact("prefill", generation.prefill_ms > 0 ? milliseconds(generation.prefill_ms) : "\xe2\x80\x93");
+  fact("prefill speed", rate(generation.prefill_tokens_per_s));
+  fact("decode speed", rate(generation.decode_tokens_per_s));
+}
+
+void GenerateView::draw(Frame& frame) {
+  const Pen pen = Pen::of(frame);
+  Box box = canvas_box(pen);
+  if (box.empty()) return;
+  if (frame.inspect) message_line(pen, box, frame.inspect->message, frame.inspect->message_is_error);
+  static const GenerationStatus nothing;
+  const GenerationStatus& generation = frame.generation ? *frame.generation : nothing;
+  const bool has_strip = frame.trace && frame.trace->token_count() > 0 && frame.selection && box.height() > pen.px(430);
+  const Box strip_box = has_strip ? box.take_bottom(std::clamp(box.height() * 0.34f, pen.px(170), pen.px(360))) : Box{};
+  if (has_strip) box.take_bottom(pen.px(12));
+  if (box.width() > pen.px(560)) {
+    Box side = box.take_right(std::clamp(box.width() * 0.28f, pen.px(220), pen.px(320)));
+    box.take_right(pen.px(24));
+    const bool facts_first = side.height() < pen.px(430);
+    if (facts_first) {  // the numbers always fit; the bars take what is left
+      draw_facts(pen, side, generation);
+      side.take_top(pen.px(14));
+    }
+    draw_candidates(pen, side, generation, bytes(frame));
+    side.take_top(pen.px(14));
+    if (!facts_first) draw_facts(pen, side, generation);
+  }
+  draw_editor(pen, box, frame);
+  if (has_strip) strip_.draw(pen, strip_box, frame);
+}
+
+bool GenerateView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
+  (void)shift;
+  if (ctrl && key == ImGuiKey_Enter && has_model(frame)) {
+    start(frame, count_);
+    return true;
+  }
+  if (ctrl) return false;
+  if (key == ImGuiKey_Escape && frame.generation && frame.generation->running) {
+    if (frame.commands && frame.commands->stop_generation) frame.commands->stop_generation();
+    return true;
+  }
+  return move_layer_or_head(key, frame);
+}
+
+}  // namespace
+
+std::unique_ptr<View> make_generate_view() { return std::make_unique<GenerateView>(); }
+
+}  // namespace rat::views
