@@ -38,6 +38,7 @@ class PlotWidget : public QCustomPlot {
   void set_title_visible(bool visible);
   // Every plot of a stack with the same left margin: axis rectangles line up. 0: automatic.
   void set_left_margin(int pixels);
+  void set_selected_run(const std::string& run_id);  // its point is ringed
   const PlotDescription& plot() const { return plot_; }
   // The limits that are shown now, for a recipe: none while following.
   std::optional<std::pair<double, double>> x_limits() const;
@@ -66,19 +67,25 @@ class PlotWidget : public QCustomPlot {
     std::size_t index = 0;
   };
   Hit hit(const QPointF& position) const;
+  double x_to_axis_fast(double value) const;
+  double y_to_axis_fast(double value) const;
   void rebuild(bool keep_zoom);
   void user_zoomed();
   void place_cursor();
+  void place_cursor_again();
+  static void pan(QCPAxis* axis, double from_pixel, double to_pixel);
 
   PlotDescription plot_;
   const Theme* theme_;
   QString empty_text_;
+  std::string selected_run_;
   std::optional<double> cursor_;
+  QCPItemStraightLine* cursor_line_ = nullptr;  // owned by the plot
   bool following_ = true, shown_ = false;
   bool log_x_ = false, log_y_ = false, scales_touched_x_ = false, scales_touched_y_ = false;
-  bool wheel_needs_modifier_ = false, legend_visible_ = true, title_visible_ = true, cursor_enabled_ = false;
+  bool wheel_needs_modifier_ = false, legend_visible_ = true, title_visible_ = true;
   int left_margin_ = 0;
-  QPointF press_;
+  QPointF press_, last_;
   bool pressed_ = false;
 };
 

@@ -43,20 +43,26 @@ struct Recipe {
   std::string venue = "neurips";           // views/plots/venues.h
   bool full_width = false;
   double width_in = 0, height_in = 0;      // 0: from the venue, height = width * 0.618
+  std::string legend = "inside";           // inside, below, none
   std::string commit;                      // of the program that wrote it
 };
 
+// Unknown keys are errors that suggest the nearest known one; missing keys take the defaults above.
 Result<Recipe> parse_recipe(std::string_view json);
 std::string to_json(const Recipe& recipe);
 
 // The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
 // (min/max per bucket, said in the note) and 0 draws everything.
 Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = 0);
+// Points a line on paper is thinned to: more cannot be told apart at 600 dots per inch.
+inline constexpr int64_t figure_max_points = 4000;
 // attention, states: from a trace.
 Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace);
 
 // Traces as safetensors (tensors named "<probe>/<layer>", tokens, metadata): `rat inspect` and figure exports use it.
 Status write_trace(const std::filesystem::path& path, const TraceSnapshot& trace);
 Result<TraceSnapshot> read_trace(const std::filesystem::path& path);
+// Only what the figure draws (and sorts by): what is saved beside it.
+TraceSnapshot trace_of_figure(const Recipe& recipe, const TraceSnapshot& trace);
 
 }  // namespace rat

@@ -1,0 +1,34 @@
+// The pieces that the figures of stored runs share. Internal to views/plots.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "experiments/run_spec.h"
+#include "views/plots/metric_info.h"
+#include "views/plots/recipe.h"
+
+namespace rat {
+
+Result<PlotDescription> build_curves(const Recipe& recipe, const StoreReader& store, int64_t max_points);
+Result<PlotDescription> build_tradeoff(const Recipe& recipe, const StoreReader& store);
+Result<PlotDescription> build_throughput(const Recipe& recipe, const StoreReader& store);
+
+// The rows of the recipe's runs, in its order; an id that is not in the store is an error.
+Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, const StoreReader& store);
+
+// "cpu, f32, batch 16, T 512": what all these runs have in common; a setting that differs is left out.
+std::string common_settings(const std::vector<RunRow>& runs);
+
+// Runs with the same spec up to seed and name, in order of first appearance.
+std::vector<std::vector<RunRow>> group_seeds(const std::vector<RunRow>& runs);
+
+// The dash and marker that tell series k from its neighbours in print without colour.
+Dash dash_of(std::size_t k);
+Marker marker_of(std::size_t k);
+
+// Typed labels and limits replace the derived ones.
+void apply_axis(const Axis& wanted, Axis& axis);
+
+}  // namespace rat
