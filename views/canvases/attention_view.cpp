@@ -103,8 +103,8 @@ void AttentionView::draw_title(const Pen& pen, Box& box, const AttentionMap& map
     pen.text({row.x0, row.y0 + (control - line) / 2}, pen.theme->text, title);
     controls_.draw(pen, row.x1, row.y0, control, map_, false);
   }
-  const Box caption = box.take_top(line + pen.px(6));
-  pen.text_fitted({caption.x0, caption.y0 + pen.px(1)}, pen.theme->secondary, what, caption.width());
+  box.take_top(pen.px(1));
+  box.take_top(pen.text_wrapped(box, pen.theme->secondary, what) + pen.px(3));
 }
 
 void AttentionView::update_selection(Selection& selection, const MapResult& result) {
@@ -229,27 +229,27 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
   out.badge = truth_badge(*map.trace);
   const bool bytes = map.trace->byte_tokens;
   const std::string index = std::string(grouped(std::max<int64_t>(map.queries() - 1, 10)).size(), '8');
+  const std::string token = " " + widest_token(map.trace->model.vocab, bytes);
   std::string query, context, key, span, weight, peak;
   if (row >= 0) {
     const std::span tokens(map.trace->tokens);
-    query = fmt::format("{}  {}", grouped(row), token_text(tokens[static_cast<std::size_t>(row)], bytes));
-    const int64_t from = std::max<int64_t>(0, row - (bytes ? 11 : 3));
-    context = span_text(tokens.subspan(static_cast<std::size_t>(from), static_cast<std::size_t>(row + 1 - from)), bytes);
+    query = fmt::format("{} {}", grouped(row), quoted_token(tokens[static_cast<std::size_t>(row)], bytes));
+    context = tail_text(tokens.first(static_cast<std::size_t>(row)), bytes, 12);
     const float w = map.weight(row, col);
     weight = std::isnan(w) ? (col > row || map.by_chunk() ? "masked" : "outside window") : number(w);
     const auto [begin, end] = map.span(row, col);
-    key = map.own_state(col) ? "own" : map.by_chunk() ? grouped(col) : fmt::format("{}  {}", grouped(col), token_text(tokens[static_cast<std::size_t>(col)], bytes));
+    key = map.own_state(col) ? "own" : map.by_chunk() ? grouped(col) : fmt::format("{} {}", grouped(col), quoted_token(tokens[static_cast<std::size_t>(col)], bytes));
     span = map.by_chunk() ? fmt::format("{}\xe2\x80\x93{}", grouped(begin), grouped(end - 1)) : fmt::format("{} back", grouped(row - col));
     if (const auto shares = map.by_chunk() && !std::isnan(w) ? retention(*map.trace, map.layer_index, map.head, begin, end) : std::vector<float>{}; !shares.empty()) {
       const auto at = std::max_element(shares.begin(), shares.end()) - shares.begin();
-      peak = fmt::format("{}  {}  {}", grouped(begin + at), token_text(tokens[static_cast<std::size_t>(begin + at)], bytes), number(w * shares[static_cast<std::size_t>(at)]));
+      peak = fmt::format("{} {} {}", grouped(begin + at), quoted_token(tokens[static_cast<std::size_t>(begin + at)], bytes), number(w * shares[static_cast<std::size_t>(at)]));
     }
   }
-  out.fields = {{"query", query, index + "  \\xe2"}, {"after", context, bytes ? "888888888888" : "8888 8888 8888", true},
-                {map.by_chunk() ? "chunk" : "key", key, map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + "  \\xe2"},
+  out.fields = {{"query", query, index + token}, {"after", context, "888888888888", true},
+                {map.by_chunk() ? "chunk" : "key", key, map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + token},
                 {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? index + "\xe2\x80\x93" + index : index + " back"},
                 {"weight", weight, map.by_chunk() ? "0.00088" : "outside window"}};
-  if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index)) out.fields.push_back({"unfolded peak", peak, index + "  \\xe2  0.00088"});
+  if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index)) out.fields.push_back({"unfolded peak", peak, index + token + " 0.00088"});
   return out;
 }
 
@@ -314,8 +314,9 @@ std::optional<Recipe> AttentionView::recipe(const Frame& frame) const {
 }
 
 bool AttentionView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
-  (void)shift;
-  if (ctrl || !frame.selection) return false;
+  if (!frame.selection) return false;
+  if (move_token(key, ctrl, shift, frame)) return true;
+  if (ctrl) return false;
   if (key == ImGuiKey_Escape) {
     frame.selection->clear_pins();
     return true;

@@ -1,9 +1,10 @@
 #include "views/canvases/color_scale.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
-#include "views/canvases/format.h"
 #include "views/canvases/ticks.h"
 
 namespace rat::views {
@@ -36,18 +37,18 @@ std::array<uint32_t, 256> color_table(ColorMap map) {
 
 std::vector<ScaleTick> scale_ticks(const ColorScale& scale, int most) {
   std::vector<ScaleTick> ticks;
-  if (!(scale.high > scale.low)) return {{0, number(scale.low)}};
+  if (!(scale.high > scale.low)) return {{0, fmt::format("{:.3g}", scale.low)}};
   const bool log = scale.kind == ScaleKind::log;
   const std::vector<double> values = log ? log_ticks(scale.low, scale.high, std::max(most - 2, 1)) : linear_ticks(scale.low, scale.high, most);
   // The ends always carry their number; inner ticks too close to an end give way.
   const float gap = 0.7f / static_cast<float>(std::max(most, 1));
-  ticks.push_back({0, (log ? "\xe2\x89\xa4 " : "") + number(scale.low)});
+  ticks.push_back({0, (log ? "\xe2\x89\xa4 " : "") + fmt::format("{:.3g}", scale.low)});
   for (const double value : values) {
     const float t = scale.position(static_cast<float>(value));
     const bool crowded = t < gap || t > 1 - gap || std::fabs(t - ticks.back().position) < gap;
-    if (!crowded) ticks.push_back({t, number(value)});
+    if (!crowded) ticks.push_back({t, fmt::format("{:.3g}", value)});
   }
-  ticks.push_back({1, number(scale.high)});
+  ticks.push_back({1, fmt::format("{:.3g}", scale.high)});
   return ticks;
 }
 

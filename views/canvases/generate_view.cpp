@@ -58,7 +58,7 @@ void GenerateView::start(Frame& frame, int64_t count) {
 
 // Label above its field; as many in a row as fit.
 void GenerateView::draw_parameters(const Pen& pen, Box& box) {
-  const float field = pen.px(76), gap = pen.px(8), height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
+  const float field = pen.px(84), gap = pen.px(12), height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
   const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
   const int rows = (4 + in_row - 1) / in_row;
   const auto place = [&](int i, std::string_view label) {
@@ -169,7 +169,7 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
     const Box at = box.take_top(height);
     if (at.height() < height) return;
     const float y = at.y0 + (height - pen.line_height()) / 2;
-    pen.text({at.x0, at.y0 + (height - pen.mono->FontSize) / 2}, pen.theme->text, token_text(order[i], byte_tokens), Align::left, pen.mono);
+    pen.text({at.x0, y}, pen.theme->text, token_text(order[i], byte_tokens), Align::left, pen.mono);
     const Box track{at.x0 + names, at.y0 + pen.px(4), std::max(at.x1 - numbers, at.x0 + names), at.y1 - pen.px(4)};
     pen.fill(track, pen.theme->raised, 1, pen.px(2));
     pen.fill({track.x0, track.y0, track.x0 + std::clamp(one / most, 0.0f, 1.0f) * track.width(), track.y1}, pen.theme->accent, 1, pen.px(2));
@@ -194,8 +194,9 @@ void GenerateView::draw_facts(const Pen& pen, Box& box, const GenerationStatus& 
     pen.hairline(at.x0, at.y1 - 1, at.x1, at.y1 - 1);
   };
   const auto rate = [](double x) { return x > 0 ? si(x, "tok/s") : std::string("\xe2\x80\x93"); };
-  fact("position", fmt::format("{} tokens", grouped(generation.position)));
-  fact("cache", bytes_text(static_cast<double>(generation.cache_bytes)));
+  const bool any = generation.position > 0;
+  fact("position", any ? fmt::format("{} tokens", grouped(generation.position)) : "\xe2\x80\x93");
+  fact("cache", any ? bytes_text(static_cast<double>(generation.cache_bytes)) : "\xe2\x80\x93");
   fact("prefill", generation.prefill_ms > 0 ? milliseconds(generation.prefill_ms) : "\xe2\x80\x93");
   fact("prefill speed", rate(generation.prefill_tokens_per_s));
   fact("decode speed", rate(generation.decode_tokens_per_s));

@@ -81,7 +81,9 @@ void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStat
     pen.fill({x + 1, y, x + 1 + pen.px(2), y + pen.mono->FontSize}, pen.theme->accent);
   }
   ImGui::Dummy({1, static_cast<float>(lines_.size()) * step});
-  if (generation.tokens.size() != shown_tokens_) ImGui::SetScrollY(ImGui::GetScrollMaxY() + step);
+  // The scroll range is known one frame after the text has grown.
+  if (generation.tokens.size() != shown_tokens_) follow_frames_ = 2;
+  if (follow_frames_ > 0) --follow_frames_, ImGui::SetScrollY(ImGui::GetScrollMaxY());
   shown_tokens_ = generation.tokens.size();
   ImGui::EndChild();
 }

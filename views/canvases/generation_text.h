@@ -26,6 +26,7 @@ class GenerationText {
   std::string made_of_, text_;
   std::vector<Line> lines_;
   std::size_t shown_tokens_ = 0;
+  int follow_frames_ = 0;
 };
 
 }  // namespace rat::views

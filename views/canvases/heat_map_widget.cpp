@@ -171,7 +171,7 @@ void HeatMapWidget::draw_boundaries(const Pen& pen, const Layout& layout, const 
     for (auto k = static_cast<int64_t>(std::floor(a / static_cast<double>(every))) + 1; static_cast<double>(k * every) < b; ++k)
       line(std::round(static_cast<float>((static_cast<double>(k * every) - a) / (b - a)) * pixels));
   };
-  const ImU32 ink = to_imgui(pen.theme->kind == ThemeKind::dark ? Color{255, 255, 255} : Color{255, 255, 255}, 0.16f);
+  const ImU32 ink = to_imgui(Color{255, 255, 255}, 0.16f);
   const float thick = std::max(1.0f, std::round(pen.scale));
   lines(axes.x_every, window_.x0, window_.x1, plot.width(), main_columns(axes),
         [&](float x) { pen.list->AddRectFilled({plot.x0 + x, plot.y0}, {plot.x0 + x + thick, plot.y1}, ink); });
@@ -183,18 +183,22 @@ void HeatMapWidget::draw_crosshair(const Pen& pen, const Layout& layout, const M
   const Box& plot = layout.plot;
   const double cell_w = plot.width() / (window_.x1 - window_.x0), cell_h = plot.height() / (window_.y1 - window_.y0);
   const float thick = std::max(1.0f, std::round(pen.scale));
-  const ImU32 ink = to_imgui(color, 0.9f);
+  const ImU32 ink = to_imgui(color, 0.9f), halo = to_imgui(Color{0, 0, 0}, 0.35f);  // the halo shows it on light cells
   const bool has_row = row >= 0 && row < matrix_.rows();
   const float y = plot.y0 + static_cast<float>((static_cast<double>(row) + 0.5 - window_.y0) * cell_h);
   const bool row_visible = has_row && y >= plot.y0 && y <= plot.y1;
   const float right = axes.last_column_apart ? layout.apart.x1 : plot.x1;
-  if (row_visible) pen.list->AddRectFilled({plot.x0, std::floor(y - thick / 2)}, {right, std::floor(y - thick / 2) + thick}, ink);
+  const auto line = [&](float x0, float y0, float x1, float y1) {
+    pen.list->AddRectFilled({x0, y0}, {x1 + thick * (x1 - x0 <= thick ? 1 : 0), y1 + thick * (y1 - y0 <= thick ? 1 : 0)}, halo);
+    pen.list->AddRectFilled({x0, y0}, {x1, y1}, ink);
+  };
+  if (row_visible) line(plot.x0, std::floor(y - thick / 2), right, std::floor(y - thick / 2) + thick);
   if (col < 0 || col >= matrix_.cols()) return;
   const bool apart = axes.last_column_apart && col == matrix_.cols() - 1;
   const float x = apart ? (layout.apart.x0 + layout.apart.x1) / 2 : plot.x0 + static_cast<float>((static_cast<double>(col) + 0.5 - window_.x0) * cell_w);
   if (!apart && (x < plot.x0 || x > plot.x1)) return;
   const float top = row_visible ? y : plot.y0;
-  pen.list->AddRectFilled({std::floor(x - thick / 2), top}, {std::floor(x - thick / 2) + thick, plot.y1}, ink);
+  line(std::floor(x - thick / 2), top, std::floor(x - thick / 2) + thick, plot.y1);
   if (!row_visible) return;
   const float half_w = std::max(pen.px(4), apart ? layout.apart.width() / 2 : static_cast<float>(cell_w) / 2), half_h = std::max(pen.px(3), static_cast<float>(cell_h) / 2);
   pen.list->AddRect({x - half_w, y - half_h}, {x + half_w, y + half_h}, ink, 0, 0, thick);

@@ -110,13 +110,13 @@ void LiveStrip::draw(const Pen& pen, Box box, Frame& frame) {
   if (what == What::attention) {
     axes = {chunk > 0 ? fmt::format("key: chunk of {}, last column = own running state", grouped(chunk)) : "key token", "head", "weight, log", chunk > 0, 0, 0};
   } else {
-    axes = {"token", "channel", what == What::gate ? "gate" : std::string(probe_name(tensor->probe)), false, chunk, 0};
+    axes = {"token", "channel", what == What::gate ? "gate" : tensor->probe == Probe::residual ? "residual" : "value state", false, chunk, 0};
   }
   MapCursor cursor;
   const Box readout = box.take_bottom(pen.line_height() + pen.px(4));
   const MapResult result = map_.draw(pen, box, frame.textures, axes, scale, cursor);
   const int32_t newest = trace.tokens.back();
-  std::string text = fmt::format("newest token {}  {}", grouped(trace.token_count() - 1), token_text(newest, trace.byte_tokens));
+  std::string text = fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, trace.byte_tokens));
   if (result.hovered) {
     text += fmt::format("  \xc2\xb7  {} {}, {} {}: {}", axes.y_label, grouped(result.row), what == What::attention ? (axes.last_column_apart ? "chunk" : "key") : "token",
                         axes.last_column_apart && result.col == map_.matrix().cols() - 1 ? "own" : grouped(result.col), number(map_.matrix().at(result.row, result.col)));

@@ -165,6 +165,24 @@ bool move_layer_or_head(int key, const Frame& frame) {
   return true;
 }
 
+bool move_token(int key, bool ctrl, bool shift, const Frame& frame) {
+  if (!frame.selection || !frame.trace || frame.trace->token_count() == 0 || frame.trace->model.layers.empty()) return false;
+  Selection& selection = *frame.selection;
+  clamp_selection(selection, frame.trace->model);
+  const int64_t tokens = frame.trace->token_count(), chunk = chunk_length(frame.trace->model.layers[static_cast<std::size_t>(selection.layer)], tokens);
+  int64_t at = selection.query_token < 0 ? selection.hover_token : selection.query_token;
+  const int64_t boundary = std::max<int64_t>(chunk, 1);
+  if (key == ImGuiKey_LeftArrow) at = at < 0 ? tokens - 1 : ctrl ? (at - 1) / boundary * boundary : at - (shift ? 10 : 1);
+  else if (key == ImGuiKey_RightArrow) at = at < 0 ? 0 : ctrl ? (at / boundary + 1) * boundary : at + (shift ? 10 : 1);
+  else if (key == ImGuiKey_Home) at = 0;
+  else if (key == ImGuiKey_End) at = tokens - 1;
+  else return false;
+  selection.query_token = std::clamp<int64_t>(at, 0, tokens - 1);
+  selection.key = std::max<int64_t>(selection.key, 0);
+  selection.channel = std::max<int64_t>(selection.channel, 0);
+  return true;
+}
+
 void clamp_selection(Selection& selection, const ModelConfig& model) {
   selection.layer = std::clamp(selection.layer, 0, std::max(0, static_cast<int>(model.layers.size()) - 1));
   selection.head = std::clamp(selection.head, 0, std::max(0, static_cast<int>(model.heads) - 1));

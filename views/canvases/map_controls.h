@@ -50,6 +50,8 @@ int64_t chunk_length(const LayerConfig& layer, int64_t tokens);
 int layer_chips(const Pen& pen, Box& box, const ModelConfig& model, int current);
 // Up / Down and [ ] move the layer and head; returns whether the key was one of them.
 bool move_layer_or_head(int key, const Frame& frame);
+// Left / Right move the pinned token by 1 (Shift: 10), Ctrl: to the next chunk boundary, Home / End to the ends.
+bool move_token(int key, bool ctrl, bool shift, const Frame& frame);
 // Keeps layer and head inside the model.
 void clamp_selection(Selection& selection, const ModelConfig& model);
 

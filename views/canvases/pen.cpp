@@ -71,6 +71,7 @@ void Pen::text(ImVec2 at, Color color, std::string_view text, Align align, ImFon
   if (text.empty()) return;
   ImFont* used = face ? face : font;
   if (align != Align::left) at.x -= width(text, used) * (align == Align::center ? 0.5f : 1.0f);
+  at.y += font->Ascent - used->Ascent;  // faces of one line share the baseline of the interface face
   list->AddText(used, used->FontSize, {std::round(at.x), std::round(at.y)}, to_imgui(color), text.data(), text.data() + text.size());
 }
 
@@ -134,6 +135,7 @@ void Pen::heading(ImVec2 at, std::string_view text) const {
   std::string capitals(text);
   for (char& c : capitals)
     if (c >= 'a' && c <= 'z') c = static_cast<char>(c - 'a' + 'A');
+  at.y += caps->Ascent - font->Ascent;  // a heading stands alone: `at` is its own top
   this->text(at, theme->secondary, capitals, Align::left, caps);
 }
 

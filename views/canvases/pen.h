@@ -44,7 +44,7 @@ struct Pen {
   float line_height(const ImFont* face = nullptr) const { return (face ? face : font)->FontSize; }
   float width(std::string_view text, ImFont* face = nullptr) const;
 
-  // `at` is the top left, top centre or top right corner of the line.
+  // `at` is the top left, top centre or top right corner of a line of the interface face, whose baseline every face keeps.
   void text(ImVec2 at, Color color, std::string_view text, Align align = Align::left, ImFont* face = nullptr) const;
   // Cut at `max_width` with an ellipsis; returns the width drawn.
   float text_fitted(ImVec2 at, Color color, std::string_view text, float max_width, ImFont* face = nullptr) const;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 
 #include "views/canvases/format.h"
@@ -79,8 +80,12 @@ void draw_readout(const Pen& pen, const Box& box, const Readout& readout) {
 
 std::string truth_badge(const TraceSnapshot& trace) {
   std::string out = trace.kernel_path.empty() ? "probe" : trace.kernel_path;
+  const auto lower = [](std::string text) {
+    for (char& c : text) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return text;
+  };
   for (const std::string& part : {trace.dtype, trace.device})
-    if (!part.empty() && out.find(part) == std::string::npos) out += " \xc2\xb7 " + part;
+    if (!part.empty() && lower(out).find(lower(part)) == std::string::npos) out += " \xc2\xb7 " + part;
   return out;
 }
 

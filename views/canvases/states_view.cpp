@@ -61,7 +61,7 @@ const StateKind& StatesView::kind_for(const LayerConfig& layer) const {
 }
 
 void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind) {
-  const float control = pen.px(small_control), line = pen.line_height();
+  const float control = pen.px(small_control);
   std::vector<std::string_view> labels;
   std::vector<Probe> probes;
   int current = 0;
@@ -100,11 +100,9 @@ void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& tr
   if (kind.is_signed && controls_.clamped_at()) note += fmt::format(" \xc2\xb7 colours end at the 99.5th percentile, largest |x| {}", number(*controls_.clamped_at()));
   box.take_top(pen.px(4));
   if (const std::string summary = lives_.summary(); !summary.empty()) {
-    const Box at = box.take_top(line + pen.px(2));
-    pen.text_fitted(at.min(), pen.theme->text, summary, at.width());
+    box.take_top(pen.text_wrapped(box, pen.theme->text, summary));
   }
-  const Box at = box.take_top(line + pen.px(6));
-  pen.text_fitted(at.min(), pen.theme->secondary, note, at.width());
+  box.take_top(pen.text_wrapped(box, pen.theme->secondary, note) + pen.px(4));
 }
 
 void StatesView::update_half_lives(const Frame& frame, const LayerConfig& layer, int layer_index) {
@@ -223,13 +221,13 @@ Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer
   std::string text, position, channel, value, life;
   if (token >= 0) {
     const int64_t c = order_[static_cast<std::size_t>(row)], per_head = std::max<int64_t>(trace.model.head_size(), 1);
-    text = fmt::format("{}  {}", grouped(token), token_text(trace.tokens[static_cast<std::size_t>(token)], trace.byte_tokens));
+    text = fmt::format("{} {}", grouped(token), quoted_token(trace.tokens[static_cast<std::size_t>(token)], trace.byte_tokens));
     if (chunk > 0) position = fmt::format("{} of {}", token % chunk + 1, std::min(chunk, trace.token_count() - token / chunk * chunk));
     channel = fmt::format("{} (head {})", c, c / per_head);
     value = number(map_.matrix().at(row, token));
     if (c < static_cast<int64_t>(lives_.tokens.size())) life = half_life_text(lives_.tokens[static_cast<std::size_t>(c)]);
   }
-  out.fields = {{"token", text, index + "  \\xe2"}};
+  out.fields = {{"token", text, index + " " + widest_token(trace.model.vocab, trace.byte_tokens)}};
   if (chunk > 0) out.fields.push_back({"in chunk", position, fmt::format("{0} of {0}", std::string(grouped(chunk).size(), '8'))});
   out.fields.push_back({"channel", channel, "8888 (head 88)"});
   out.fields.push_back({std::string(kind.label), value, "-0.00088"});
@@ -298,8 +296,9 @@ std::optional<Recipe> StatesView::recipe(const Frame& frame) const {
 }
 
 bool StatesView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
-  (void)shift;
-  if (ctrl || !frame.selection) return false;
+  if (!frame.selection) return false;
+  if (move_token(key, ctrl, shift, frame)) return true;
+  if (ctrl) return false;
   if (key == ImGuiKey_Escape) {
     frame.selection->clear_pins();
     return true;

@@ -48,7 +48,7 @@ ThroughputData from_live(const TrainingStatus& status) {
   data.spec = status.spec;
   const std::size_t steps = status.recent_step_ms.size();
   data.speeds.push_back({"train", known(status.tokens_per_s_median), known(status.tokens_per_s_q1), known(status.tokens_per_s_q3), conditions(data.spec, status.spec.train.batch),
-                         steps > 0 ? fmt::format("median of {} step{}, warm-up excluded", steps, steps == 1 ? "" : "s") : "after the first steps"});
+                         steps > 0 ? fmt::format("median of {} step{}", steps, steps == 1 ? "" : "s") : "after the first steps"});
   for (const char* regime : {"prefill", "decode"}) data.speeds.push_back({regime, unknown, unknown, unknown, conditions(data.spec, 1), "measured when the run ends"});
   data.step_ms = status.recent_step_ms;
   data.last_step = status.step;

@@ -25,7 +25,7 @@ class ThroughputView final : public View {
 
  private:
   float draw_speeds(const Pen& pen, Box box, const ThroughputData& data) const;
-  float draw_steps(const Pen& pen, Box box, const ThroughputData& data) const;
+  float draw_steps(const Pen& pen, Box box, const ThroughputData& data, float plot_height) const;
   void plot_steps(const Pen& pen, const Box& plot, const ThroughputData& data, double low, double high) const;
   float draw_ops(const Pen& pen, Box box, const ThroughputData& data) const;
   float draw_cost(const Pen& pen, Box box, const ThroughputData& data) const;
@@ -64,9 +64,9 @@ float ThroughputView::draw_speeds(const Pen& pen, Box box, const ThroughputData&
     const bool measured = !std::isnan(row.tokens_per_s);
     pen.text({at.x0 + regime_width + speed_width, y}, measured ? pen.theme->text : pen.theme->secondary, measured ? si(row.tokens_per_s, "tok/s") : "\xe2\x80\x93", Align::right);
     const float x = at.x0 + regime_width + speed_width + pen.px(16);
-    const std::string spread = std::isnan(row.q1) ? row.basis : fmt::format("IQR {} \xe2\x80\x93 {} \xc2\xb7 {}", si(row.q1), si(row.q3), row.basis);
-    pen.text_fitted({x, y}, pen.theme->secondary, spread, at.x1 - x);
-    pen.text_fitted({x, second}, pen.theme->secondary, row.conditions, at.x1 - x);
+    const std::string spread = std::isnan(row.q1) ? row.basis : fmt::format("{}, IQR {} \xe2\x80\x93 {}", row.basis, si(row.q1), si(row.q3));
+    pen.text_fitted({x, y}, pen.theme->secondary, row.conditions, at.x1 - x);
+    pen.text_fitted({x, second}, pen.theme->secondary, spread, at.x1 - x);
     pen.hairline(at.x0, at.y1 - 1, at.x1, at.y1 - 1);
   }
   return box.y0 - top;
@@ -94,9 +94,9 @@ void ThroughputView::plot_steps(const Pen& pen, const Box& plot, const Throughpu
            fmt::format("step {}: {}", grouped(data.last_step - static_cast<int64_t>(count - 1 - i)), milliseconds(data.step_ms[i])), Align::right);
 }
 
-float ThroughputView::draw_steps(const Pen& pen, Box box, const ThroughputData& data) const {
+float ThroughputView::draw_steps(const Pen& pen, Box box, const ThroughputData& data, float plot_height) const {
   const float top = box.y0, line = pen.line_height();
-  section(pen, box, "Step time, ms, train");
+  section(pen, box, "Step time, ms, train, warm-up excluded");
   if (data.step_ms.empty()) {
     const std::string text = std::isnan(data.step_median) ? "No step has been measured yet." : fmt::format("last step stored: {}. The step-by-step record is in Curves.", milliseconds(data.step_median));
     box.take_top(pen.text_wrapped(box, pen.theme->secondary, text) + pen.px(8));
@@ -106,7 +106,7 @@ float ThroughputView::draw_steps(const Pen& pen, Box box, const ThroughputData& 
                                                            : fmt::format("median {} (dashed), IQR {} \xe2\x80\x93 {} (band)", milliseconds(data.step_median), milliseconds(data.step_q1), milliseconds(data.step_q3));
   pen.text_fitted({box.x0, box.y0}, pen.theme->secondary, spread, box.width());
   box.take_top(2 * line + pen.px(6));
-  const Box area = box.take_top(pen.px(150));
+  const Box area = box.take_top(plot_height);
   box.take_top(line + pen.px(10));
   float low = INFINITY, high = 0;
   for (const float ms : data.step_ms)
@@ -213,13 +213,14 @@ void ThroughputView::draw(Frame& frame) {
     page.take_left(pen.px(36));
     Box right = page;
     left.take_top(draw_speeds(pen, left, *data) + gap);
-    left.take_top(draw_steps(pen, left, *data));
+    const float used = left.y0 - origin.y + pen.caps->FontSize + 3 * pen.line_height() + pen.px(30);  // the plot takes the rest of the canvas
+    left.take_top(draw_steps(pen, left, *data, std::clamp(box.height() - used, pen.px(120), pen.px(420))));
     right.take_top(draw_ops(pen, right, *data) + gap);
     right.take_top(draw_cost(pen, right, *data));
     content_height_ = std::max(left.y0, right.y0) - origin.y;
   } else {
     page.take_top(draw_speeds(pen, page, *data) + gap);
-    page.take_top(draw_steps(pen, page, *data) + gap);
+    page.take_top(draw_steps(pen, page, *data, pen.px(140)) + gap);
     page.take_top(draw_ops(pen, page, *data) + gap);
     page.take_top(draw_cost(pen, page, *data));
     content_height_ = page.y0 - origin.y;

@@ -71,4 +71,22 @@ std::string join(std::span<const int32_t> tokens, bool byte_tokens, bool keep_la
 std::string span_text(std::span<const int32_t> tokens, bool byte_tokens) { return join(tokens, byte_tokens, false); }
 std::string running_text(std::span<const int32_t> tokens, bool byte_tokens) { return join(tokens, byte_tokens, true); }
 
+std::string quoted_token(int32_t token, bool byte_tokens) {
+  return byte_tokens ? "\xe2\x80\x9c" + token_text(token, true) + "\xe2\x80\x9d" : token_text(token, false);
+}
+
+std::string widest_token(int64_t vocab, bool byte_tokens) {
+  return byte_tokens ? quoted_token(0xdd, true) : std::string(fmt::format("{}", vocab > 1 ? vocab - 1 : 8).size(), '8');
+}
+
+std::string tail_text(std::span<const int32_t> tokens, bool byte_tokens, std::size_t most) {
+  std::string best;
+  for (std::size_t count = 1; count <= tokens.size() && count <= most; ++count) {
+    std::string text = span_text(tokens.last(count), byte_tokens);
+    if (text.size() > most) break;
+    best = std::move(text);
+  }
+  return best;
+}
+
 }  // namespace rat::views
