@@ -1,0 +1,203 @@
+#include "app/window/imgui_canvas.h"
+
+#include <backends/imgui_impl_opengl3.h>
+#include <imgui.h>
+
+#include <QElapsedTimer>
+#include <QKeyEvent>
+#include <QOpenGLContext>
+#include <QOpenGLFunctions>
+
+namespace rat::app {
+namespace {
+
+constexpr int blink_ms = 400;  // the text cursor of a field
+
+// Keys that a canvas may use even while the window has them as shortcuts: a view's own navigation.
+bool is_navigation(const QKeyEvent& key) {
+  switch (key.key()) {
+    case Qt::Key_Left:
+    case Qt::Key_Right:
+    case Qt::Key_Up:
+    case Qt::Key_Down:
+    case Qt::Key_Home:
+    case Qt::Key_End:
+    case Qt::Key_PageUp:
+    case Qt::Key_PageDown:
+    case Qt::Key_Escape:
+    case Qt::Key_Tab: return !(key.modifiers() & Qt::AltModifier);
+    default: return false;
+  }
+}
+
+}  // namespace
+
+ImGuiCanvas::ImGuiCanvas(const views::ViewType& type, std::function<void(views::Frame&)> fill, QWidget* parent)
+    : QOpenGLWidget(parent), type_(type), fill_(std::move(fill)), view_(type.make()), theme_(&theme(ThemeKind::dark)) {
+  IMGUI_CHECKVERSION();
+  context_ = ImGui::CreateContext();
+  ImGui::SetCurrentContext(context_);
+  input_.attach();
+  setFocusPolicy(Qt::StrongFocus);
+  setMouseTracking(true);
+  setMinimumSize(320, 240);
+  setAccessibleName(QString::fromUtf8(type.title.data(), static_cast<int>(type.title.size())));
+  blink_.setInterval(blink_ms);
+  connect(&blink_, &QTimer::timeout, this, [this] { refresh(1); });
+  connect(this, &QOpenGLWidget::frameSwapped, this, [this] {
+    if (frames_wanted_ > 0 || input_.pending()) update();
+  });
+}
+
+ImGuiCanvas::~ImGuiCanvas() {
+  if (context() != nullptr) {
+    disconnect(context(), nullptr, this, nullptr);
+    makeCurrent();
+    release_gl();
+    doneCurrent();
+  }
+  ImGui::DestroyContext(context_);
+}
+
+void ImGuiCanvas::release_gl() {
+  if (!gl_ready_) return;
+  ImGui::SetCurrentContext(context_);
+  textures_.clear();
+  ImGui_ImplOpenGL3_Shutdown();
+  gl_ready_ = false;
+}
+
+void ImGuiCanvas::initializeGL() {
+  ImGui::SetCurrentContext(context_);
+  // Docking and floating give the widget a new context: what lived in the old one has to go with it.
+  connect(context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] {
+    makeCurrent();
+    release_gl();
+    doneCurrent();
+  }, Qt::DirectConnection);
+  const QSurfaceFormat format = context()->format();
+  const auto* renderer = reinterpret_cast<const char*>(context()->functions()->glGetString(GL_RENDERER));
+  gl_description_ = QString("OpenGL %1.%2, %3").arg(format.majorVersion()).arg(format.minorVersion())
+                        .arg(renderer ? renderer : "unknown renderer");
+  const char* glsl = format.majorVersion() >= 3 ? "#version 130" : "#version 120";
+  if (context()->isOpenGLES()) glsl = format.majorVersion() >= 3 ? "#version 300 es" : "#version 100";
+  else if (format.profile() == QSurfaceFormat::CoreProfile) glsl = "#version 150";
+  gl_ready_ = ImGui_ImplOpenGL3_Init(glsl);
+  if (!gl_ready_) emit failed(QString("The canvas needs OpenGL 2.1 or newer; this display gives %1.").arg(gl_description_));
+  scale_ = 0;  // the font texture belongs to the context
+}
+
+void ImGuiCanvas::load_fonts(float scale) {
+  fonts_ = load_canvas_fonts(*ImGui::GetIO().Fonts, scale);
+  ImGui_ImplOpenGL3_DestroyFontsTexture();
+  ImGui_ImplOpenGL3_CreateFontsTexture();
+  scale_ = scale;
+  style_dirty_ = true;
+}
+
+void ImGuiCanvas::paintGL() {
+  if (!gl_ready_) return;
+  QElapsedTimer timer;
+  timer.start();
+  ImGui::SetCurrentContext(context_);
+  const auto scale = static_cast<float>(devicePixelRatioF());
+  if (scale != scale_) load_fonts(scale);
+  if (std::exchange(style_dirty_, false)) views::apply_theme(*theme_, scale);
+
+  if (frames_wanted_ > 0) --frames_wanted_;
+  input_.new_frame(*this, scale);
+  textures_.begin_frame();
+  ImGui_ImplOpenGL3_NewFrame();
+  ImGui::NewFrame();
+  draw_view();
+  ImGui::Render();
+
+  QOpenGLFunctions& gl = *context()->functions();
+  const Color& back = theme_->pane;
+  gl.glViewport(0, 0, static_cast<int>(ImGui::GetIO().DisplaySize.x), static_cast<int>(ImGui::GetIO().DisplaySize.y));
+  gl.glClearColor(back.r / 255.0f, back.g / 255.0f, back.b / 255.0f, 1.0f);
+  gl.glClear(GL_COLOR_BUFFER_BIT);
+  ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
+  textures_.drop_unused();
+  input_.update_cursor(*this);
+
+  const bool blinking = ImGui::GetIO().WantTextInput;
+  if (blinking != blink_.isActive()) blinking ? blink_.start() : blink_.stop();
+  ++frames_drawn_;
+  last_frame_ms_ = static_cast<double>(timer.nsecsElapsed()) * 1e-6;
+  emit drawn();
+}
+
+void ImGuiCanvas::draw_view() {
+  views::Frame next = frame();
+  const ImGuiIO& io = ImGui::GetIO();
+  ImGui::SetNextWindowPos(ImVec2(0, 0));
+  ImGui::SetNextWindowSize(io.DisplaySize);
+  constexpr ImGuiWindowFlags flags = ImGuiWindowFlags_NoDecoration | ImGuiWindowFlags_NoMove |
+                                     ImGuiWindowFlags_NoSavedSettings | ImGuiWindowFlags_NoBringToFrontOnFocus |
+                                     ImGuiWindowFlags_NoNav | ImGuiWindowFlags_NoScrollWithMouse;
+  if (ImGui::Begin("canvas", nullptr, flags)) view_->draw(next);
+  ImGui::End();
+}
+
+views::Frame ImGuiCanvas::frame() {
+  views::Frame next;
+  fill_(next);
+  next.textures = &textures_;
+  next.theme = theme_;
+  next.mono = fonts_.mono;
+  next.small_caps = fonts_.heading;
+  next.scale = scale_ > 0 ? scale_ : static_cast<float>(devicePixelRatioF());
+  return next;
+}
+
+void ImGuiCanvas::set_theme(const Theme& theme) {
+  theme_ = &theme;
+  style_dirty_ = true;
+  refresh();
+}
+
+void ImGuiCanvas::refresh(int frames) {
+  frames_wanted_ = std::max(frames_wanted_, frames);
+  if (isVisible()) update();
+}
+
+bool ImGuiCanvas::wants_text() const {
+  ImGui::SetCurrentContext(context_);
+  return ImGui::GetIO().WantTextInput;
+}
+
+bool ImGuiCanvas::event(QEvent* event) {
+  if (event->type() == QEvent::ShortcutOverride) {
+    // While a field of the canvas is edited, plain letters and the editing keys are text, not shortcuts.
+    auto* key = static_cast<QKeyEvent*>(event);
+    const bool plain = !(key->modifiers() & (Qt::ControlModifier | Qt::AltModifier));
+    const bool editing = wants_text() && (plain || QString("ACVXZY").contains(QChar(key->key() & 0xffff)));
+    if (editing || is_navigation(*key)) {
+      event->accept();
+      return true;
+    }
+  }
+  if (event->type() == QEvent::KeyPress && !wants_text()) {
+    auto* key = static_cast<QKeyEvent*>(event);
+    views::Frame now = frame();
+    const int imgui_key = ImGuiInput::imgui_key(key->key());
+    const bool used = imgui_key >= 0 && view_->key_pressed(imgui_key, key->modifiers() & Qt::ControlModifier,
+                                                           key->modifiers() & Qt::ShiftModifier, now);
+    if (used) {
+      refresh();
+      return true;
+    }
+  }
+  ImGui::SetCurrentContext(context_);
+  if (input_.handle(event, static_cast<float>(devicePixelRatioF()))) {
+    refresh(3);
+    // Keys that the canvas did not need go on to the window (shortcuts, focus by Tab).
+    if (event->type() != QEvent::KeyPress || wants_text()) {
+      if (event->type() != QEvent::Leave && event->type() != QEvent::FocusOut) return true;
+    }
+  }
+  return QOpenGLWidget::event(event);
+}
+
+}  // namespace rat::app

@@ -1,0 +1,69 @@
+// One canvas of the window: a QOpenGLWidget that owns an ImGui context and draws one views::View into it.
+// It repaints on news and on input, not for ever: `refresh` asks for a few frames, which is what ImGui needs to settle.
+#pragma once
+
+#include <QOpenGLWidget>
+#include <QTimer>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "app/window/fonts.h"
+#include "app/window/gl_texture_store.h"
+#include "app/window/imgui_input.h"
+#include "views/canvases/view.h"
+
+struct ImGuiContext;
+
+namespace rat::app {
+
+class ImGuiCanvas final : public QOpenGLWidget {
+  Q_OBJECT
+
+ public:
+  // `fill` completes a frame (snapshots, selection, commands) just before it is drawn.
+  ImGuiCanvas(const views::ViewType& type, std::function<void(views::Frame&)> fill, QWidget* parent = nullptr);
+  ~ImGuiCanvas() override;
+
+  const views::ViewType& type() const { return type_; }
+  views::View& view() { return *view_; }
+  void set_theme(const Theme& theme);
+  void refresh(int frames = 2);
+  bool wants_text() const;           // a text field of the canvas has the keyboard
+  views::Frame frame();              // as the next repaint would see it
+  int64_t frames_drawn() const { return frames_drawn_; }
+  double last_frame_ms() const { return last_frame_ms_; }
+  const QString& gl_description() const { return gl_description_; }
+
+ signals:
+  void drawn();
+  void failed(QString message);      // GL is missing or too old: the canvas stays empty, the window works
+
+ protected:
+  void initializeGL() override;
+  void paintGL() override;
+  bool event(QEvent* event) override;
+
+ private:
+  void release_gl();
+  void load_fonts(float scale);
+  void draw_view();
+
+  const views::ViewType& type_;
+  std::function<void(views::Frame&)> fill_;
+  std::unique_ptr<views::View> view_;
+  ImGuiContext* context_ = nullptr;
+  ImGuiInput input_;
+  GlTextureStore textures_;
+  CanvasFonts fonts_;
+  const Theme* theme_;
+  float scale_ = 0;
+  bool gl_ready_ = false, style_dirty_ = true;
+  int frames_wanted_ = 0;
+  int64_t frames_drawn_ = 0;
+  double last_frame_ms_ = 0;
+  QString gl_description_;
+  QTimer blink_;
+};
+
+}  // namespace rat::app

@@ -1,0 +1,65 @@
+#include "app/window/store_worker.h"
+
+namespace rat::app {
+
+StoreWorker::StoreWorker(StoreWriter& writer) : writer_(writer), agent_(new QObject) {
+  qRegisterMetaType<RunList>();
+  agent_->moveToThread(&thread_);
+  connect(&thread_, &QThread::finished, agent_, &QObject::deleteLater);
+  thread_.setObjectName("store reader");
+  thread_.start();
+}
+
+StoreWorker::~StoreWorker() {
+  thread_.quit();
+  thread_.wait();
+}
+
+void StoreWorker::post(std::function<void()> work) {
+  QMetaObject::invokeMethod(agent_, std::move(work), Qt::QueuedConnection);
+}
+
+void StoreWorker::read(bool force) {
+  if (!force && read_queued_.exchange(true)) return;  // one waiting read is enough
+  post([this, force] {
+    read_queued_ = false;
+    read_now(force);
+  });
+}
+
+void StoreWorker::write(std::function<Status(StoreWriter&)> edit) {
+  post([this, edit = std::move(edit)] {
+    if (const Status done = edit(writer_); !done) emit failed(QString::fromStdString(done.error().message));
+    read_now(true);
+  });
+}
+
+StoreReader* StoreWorker::open() {
+  if (reader_) return &*reader_;
+  Result<StoreReader> opened = StoreReader::open(writer_.path());
+  if (!opened) {
+    emit failed(QString::fromStdString(opened.error().message));
+    return nullptr;
+  }
+  reader_.emplace(*std::move(opened));
+  return &*reader_;
+}
+
+void StoreWorker::read_now(bool force) {
+  StoreReader* reader = open();
+  if (!reader) return;
+  const Result<int64_t> version = reader->data_version();
+  if (version && *version == version_ && !force) return;
+  Result<std::vector<RunRow>> runs = reader->runs();
+  if (!version || !runs) {
+    const QString problem = QString::fromStdString(!version ? version.error().message : runs.error().message);
+    if (problem != last_problem_) emit failed(problem);  // said once, not twice a second
+    last_problem_ = problem;
+    return;
+  }
+  last_problem_.clear();
+  version_ = *version;
+  emit runs_read(std::make_shared<const std::vector<RunRow>>(*std::move(runs)));
+}
+
+}  // namespace rat::app
