@@ -98,7 +98,7 @@ void add_bench(CLI::App& command, Context& context) {
   const auto options = std::make_shared<BenchOptions>();
   BenchConfig& config = options->config;
   const auto size = [&](const char* name, int64_t& target, const char* text, const char* letter) {
-    return command.add_option(name, target, text)->check(CLI::PositiveNumber)->capture_default_str()->type_name(letter);
+    return command.add_option(name, target, text)->check(at_least(1))->capture_default_str()->type_name(letter);
   };
   command.add_option("WHAT", options->what, "layer, model or decode")->required()
       ->check(CLI::IsMember({"layer", "model", "decode"}))->type_name("");
@@ -112,12 +112,12 @@ void add_bench(CLI::App& command, Context& context) {
   size("--seq-len", config.seq_len, "Tokens of a sequence", "T");
   CLI::Option* batch = size("--batch", config.batch, "Sequences", "B");
   command.add_option("--tokens", options->tokens, "Tokens of a batch, instead of --batch")
-      ->check(CLI::PositiveNumber)->excludes(batch)->type_name("N");
+      ->check(at_least(1))->excludes(batch)->type_name("N");
   size("--d-model", config.model.d_model, "Model size", "D");
   size("--heads", config.model.heads, "Heads", "H");
   size("--groups", config.model.groups, "Shared query/key groups of rat", "G");
   size("--vocab", config.model.vocab, "Vocabulary of a model", "V");
-  size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(CLI::Range(20, 1'000'000));
+  size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(at_least(20));
   command.add_option("--device", config.device, "What computes")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str()->type_name("");
   command.add_option("--dtype", config.dtype, "In which precision")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str()->type_name("");
   command.footer(examples);

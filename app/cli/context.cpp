@@ -46,6 +46,26 @@ int wrong_usage(const Context& context, const std::string& sentence) {
   return exit_usage;
 }
 
+CLI::Validator at_least(int64_t low) {
+  return CLI::Validator(
+      [low](std::string& text) {
+        int64_t value = 0;
+        const bool ok = CLI::detail::lexical_cast(text, value) && value >= low;
+        return ok ? std::string() : fmt::format("'{}' is not a whole number of at least {}.", text, low);
+      },
+      "");
+}
+
+CLI::Validator between(double low, double high) {
+  return CLI::Validator(
+      [low, high](std::string& text) {
+        double value = 0;
+        const bool ok = CLI::detail::lexical_cast(text, value) && value >= low && value <= high;
+        return ok ? std::string() : fmt::format("'{}' is not a number from {} to {}.", text, low, high);
+      },
+      "");
+}
+
 std::string nearest(const std::string& word, const std::vector<std::string>& known) {
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(2, word.size() / 3) + 1;

@@ -30,6 +30,10 @@ void finish_command(CLI::App& command, Context& context, std::function<Result<in
 // Only the sentence, as a usage error: exit code 2 with a pointer to `--help`.
 int wrong_usage(const Context& context, const std::string& sentence);
 
+// Checks of option values, with a sentence that says the limits.
+CLI::Validator at_least(int64_t low);
+CLI::Validator between(double low, double high);
+
 // "did you mean 'train'?" candidates: the nearest of `known` when it is near enough, else empty.
 std::string nearest(const std::string& word, const std::vector<std::string>& known);
 

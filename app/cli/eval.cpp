@@ -113,7 +113,7 @@ void add_eval(CLI::App& command, Context& context) {
       ->type_name("NAME");
   command.add_option("--data", options->data, "Other text: a file, a folder, or - for standard input")->type_name("PATH");
   command.add_option("--tokens", options->tokens, "How many positions (default: train.eval_tokens of the run)")
-      ->check(CLI::PositiveNumber)
+      ->check(at_least(1))
       ->type_name("N");
   command.footer(examples);
   finish_command(command, context, [options, &context] { return eval(*options, context); });

@@ -76,8 +76,8 @@ void add_paper(CLI::App& command, const Options& options) {
   Recipe& recipe = options->recipe;
   command.add_option("--venue", recipe.venue, "Column width and text size of")->check(CLI::IsMember(ids))->capture_default_str()->type_name("");
   command.add_flag("--full-width", recipe.full_width, "Across both columns");
-  command.add_option("--width", recipe.width_in, "Inches, instead of the venue's")->check(CLI::Range(0.5, 40.0))->type_name("IN");
-  command.add_option("--height", recipe.height_in, "Inches (default: 0.618 of the width)")->check(CLI::Range(0.5, 40.0))->type_name("IN");
+  command.add_option("--width", recipe.width_in, "Inches, instead of the venue's")->check(between(0.5, 40.0))->type_name("IN");
+  command.add_option("--height", recipe.height_in, "Inches (default: 0.618 of the width)")->check(between(0.5, 40.0))->type_name("IN");
   command.add_option("--legend", recipe.legend, "Where")->check(CLI::IsMember({"inside", "below", "none"}))->capture_default_str()->type_name("");
 }
 
@@ -105,7 +105,7 @@ void add_curves(CLI::App& figure, Context& context) {
   Recipe& recipe = options->recipe;
   command.add_option("--metric", recipe.metric, "loss, val_loss, grad_norm, tokens_per_s, ...")->capture_default_str()->type_name("NAME");
   command.add_option("--smoothing", recipe.smoothing, "EMA weight, 0 to 0.999; the raw curve stays, faint")
-      ->check(CLI::Range(0.0, 0.999))->capture_default_str()->type_name("S");
+      ->check(between(0.0, 0.999))->capture_default_str()->type_name("S");
   command.add_flag("--hide-raw", options->hide_raw, "Without the faint raw curve");
   command.add_flag("--collapse-seeds", recipe.collapse_seeds, "Runs that differ only in seed: mean and interval");
   command.add_option("--x-axis", recipe.x_axis, "What the curve is drawn over")

@@ -91,11 +91,11 @@ void add_generate(CLI::App& command, Context& context) {
   command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
   command.add_option("--prompt", options->prompt, "Text to continue")->required()->type_name("TEXT");
   command.add_option("--tokens", options->tokens, "How many bytes to draw")
-      ->check(CLI::PositiveNumber)->capture_default_str()->type_name("N");
+      ->check(at_least(1))->capture_default_str()->type_name("N");
   command.add_option("--temperature", options->sampling.temperature, "0 is greedy; higher is wilder")
-      ->check(CLI::Range(0.0, 100.0))->capture_default_str()->type_name("X");
+      ->check(between(0.0, 100.0))->capture_default_str()->type_name("X");
   command.add_option("--top-k", options->sampling.top_k, "Draw from the K most likely bytes; 0: from all")
-      ->check(CLI::NonNegativeNumber)->capture_default_str()->type_name("K");
+      ->check(at_least(0))->capture_default_str()->type_name("K");
   command.add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str()->type_name("N");
   command.footer(examples);
   finish_command(command, context, [options, &context] { return run_generate(*options, context); });

@@ -120,7 +120,7 @@ void add_inspect(CLI::App& command, Context& context) {
   command.add_option("--text", options->text, "What to look at")->required()->type_name("TEXT");
   command.add_option("--probe", options->probes, "Values to save, one or more")->required()->type_name("NAME");
   command.add_option("--layer", options->layer, "Only this layer (default: every layer that has the value)")
-      ->check(CLI::NonNegativeNumber)->type_name("N");
+      ->check(at_least(0))->type_name("N");
   command.add_option("--out", options->out, "File to write")->required()->type_name("FILE.safetensors");
   command.footer(examples());
   finish_command(command, context, [options, &context] { return inspect(*options, context); });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 #include <new>
 
 #include "app/cli/commands.h"
@@ -10,6 +11,22 @@
 
 namespace rat::cli {
 namespace {
+
+// Options as `--name TYPE   what it does (default: x)`: without the parser's own notes on excludes and counts.
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_option_opts(const CLI::Option* option) const override {
+    std::string type = option->get_type_name();
+    if (type.starts_with(":")) type.erase(0, 1);  // the choices alone: {cpu,cuda}
+    return type.empty() ? "" : " " + type;
+  }
+  std::string make_option_desc(const CLI::Option* option) const override {
+    std::string text = option->get_description();
+    if (!option->get_default_str().empty()) text += fmt::format(" (default: {})", option->get_default_str());
+    if (option->get_required() && !option->get_positional()) text += " (required)";
+    return text;
+  }
+};
 
 std::string version_text() {
   return fmt::format("rat {} (commit {}{}, {}{}{}, {})", build_info::version, build_info::commit,
@@ -33,16 +50,16 @@ void declare(CLI::App& app, Context& context) {
   app.description("RAT Workbench on the command line: train, measure and look into chunked sequence models.");
   app.set_version_flag("--version", version_text());
   app.set_help_flag("-h,--help", "Print this help and exit");
-  app.get_formatter()->column_width(34);
-  app.get_formatter()->label("OPTIONS", "[OPTIONS]");
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.get_formatter()->column_width(30);
   app.get_formatter()->label("SUBCOMMAND", "COMMAND");
-  app.get_formatter()->label("REQUIRED", "(required)");
   app.add_option("--db", context.database, "Run database (default: $XDG_DATA_HOME/rat-workbench/runs.db)")
       ->type_name("FILE");
   app.footer(overview_footer);
   app.require_subcommand(0, 1);
   for (const Command& command : commands()) {
     CLI::App* sub = app.add_subcommand(std::string(command.name), std::string(command.summary));
+    sub->group("Commands");
     command.add(*sub, context);
   }
 }
@@ -72,7 +89,9 @@ std::vector<std::string> known_words(const CLI::App& app, bool options) {
 std::string explain(const CLI::App& root, const CLI::ParseError& error) {
   const CLI::App* command = deepest(&root);
   const std::vector<std::string> rest = root.remaining(true);
-  if (error.get_name() == "ExtrasError" && !rest.empty()) {
+  // A word that no command takes also leaves the command it was meant to be missing.
+  const bool misunderstood = dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);
+  if (misunderstood && !rest.empty()) {
     const bool is_option = rest.front().starts_with("-");
     const std::string word = rest.front().substr(0, rest.front().find('='));
     const std::vector<std::string> known = known_words(*command, is_option);
@@ -83,6 +102,8 @@ std::string explain(const CLI::App& root, const CLI::ParseError& error) {
                          fmt::join(known, ", "));
     return fmt::format("{} does not take '{}'.", full_name(command), word);
   }
+  if (const std::vector<std::string> known = known_words(*command, false); dynamic_cast<const CLI::RequiredError*>(&error) && !known.empty())
+    return fmt::format("{} takes one of {}.", full_name(command), fmt::join(known, ", "));
   return fmt::format("{}: {}", full_name(command), error.what());
 }
 

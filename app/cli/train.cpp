@@ -105,7 +105,7 @@ void add_train(CLI::App& command, Context& context) {
   CLI::Option* set = add_assignments(command, options->assignments);
   CLI::Option* data = command.add_option("--data", options->data, "Text: a file, a folder, or - for standard input")
                           ->type_name("PATH");
-  command.add_option("--steps", options->steps, "Optimizer steps in all")->check(CLI::PositiveNumber)->type_name("N");
+  command.add_option("--steps", options->steps, "Optimizer steps in all")->check(at_least(1))->type_name("N");
   CLI::Option* name = command.add_option("--name", options->name, "What to call the run")->type_name("NAME");
   CLI::Option* resume =
       command.add_option("--resume", options->resume, "Continue this run (id or name)")->type_name("RUN");

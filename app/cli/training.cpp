@@ -3,10 +3,10 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "app/cli/output.h"
 #include "app/cli/progress.h"
@@ -14,8 +14,10 @@
 namespace rat::cli {
 namespace {
 
-std::string step_details(const StepReport& report) {
-  return fmt::format("loss {:.4f}  lr {:.2e}  {} tok/s{}", report.loss, report.lr, format_count(report.tokens_per_s),
+// `validation`: the newest validation loss, if there is one yet.
+std::string step_details(const StepReport& report, const std::optional<double>& validation) {
+  return fmt::format("loss {:.4f}{}  lr {:.2e}  {} tok/s{}", report.loss,
+                     validation ? fmt::format("  val {:.4f}", *validation) : "", report.lr, format_count(report.tokens_per_s),
                      report.skipped ? "  (gradient not finite: step skipped)" : "");
 }
 
@@ -34,23 +36,29 @@ Result<TrainingOutcome> drive(Trainer& trainer, Interrupts& interrupts, const st
     RAT_TRY(trainer.stop_run());
     return outcome(true);
   };
-  const auto give_up = [&](const Error& error) {
-    trainer.fail_run(error.message);
-    return error;
-  };
+  std::optional<double> validation;
 
+  if (!trainer.notice().empty()) print_note("note: " + trainer.notice());
   interrupts.begin_work();
   while (!trainer.done()) {
     if (interrupts.requested()) return stop_here();
     const Result<StepReport> report = trainer.train_step(&interrupts.stop());
     if (!report && report.error().code == ErrorCode::cancelled) return stop_here();
-    if (!report) return give_up(report.error());
-    progress.update(report->step, step_details(*report), Clock::now());
+    if (!report) return report.error();  // the trainer has recorded the run as failed
+    if (report->evaluated) validation = report->val_loss;
+    if (!report->warning.empty()) {
+      progress.clear();
+      print_note("warning: " + report->warning);
+    }
+    progress.update(report->step, step_details(*report, validation), Clock::now());
   }
   interrupts.stop_inside_steps();
   const Status finished = trainer.finish(&interrupts.stop());
   if (!finished && finished.error().code == ErrorCode::cancelled) return stop_here();
-  if (!finished) return give_up(finished.error());
+  if (!finished) {
+    trainer.fail_run(finished.error().message);
+    return finished.error();
+  }
   return outcome(false);
 }
 
