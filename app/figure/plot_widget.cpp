@@ -107,6 +107,12 @@ void PlotWidget::set_cursor(std::optional<double> x) {
   layer("cursor")->replot();
 }
 
+void PlotWidget::set_x_range(double low, double high) {
+  following_ = false;
+  xAxis->setRange(low, high);
+  replot(QCustomPlot::rpQueuedReplot);
+}
+
 void PlotWidget::set_follow(bool follow) {
   if (following_ == follow) return;
   following_ = follow;
@@ -190,8 +196,8 @@ void PlotWidget::user_zoomed() {
   following_ = false;
   place_cursor_again();
   replot(QCustomPlot::rpQueuedReplot);
-  emit x_range_changed(xAxis->range().lower, xAxis->range().upper);
   if (was) emit following_changed(false);
+  emit x_range_changed(xAxis->range().lower, xAxis->range().upper);
 }
 
 void PlotWidget::place_cursor_again() {
@@ -203,6 +209,7 @@ void PlotWidget::mousePressEvent(QMouseEvent* event) {
   press_ = last_ = event->position();
   pressed_ = event->buttons() != Qt::NoButton && axisRect()->rect().contains(event->position().toPoint());
   setFocus(Qt::MouseFocusReason);
+  emit mousePress(event);
 }
 
 void PlotWidget::mouseMoveEvent(QMouseEvent* event) {

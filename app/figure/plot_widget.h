@@ -26,6 +26,7 @@ class PlotWidget : public QCustomPlot {
   void set_empty_text(const QString& text);
   // The cursor shared by several plots: a vertical line at x (data coordinates); none hides it.
   void set_cursor(std::optional<double> x);
+  void set_x_range(double low, double high);  // as if the user had zoomed, without the signal
   void set_follow(bool follow);            // true: fit again with every show_plot
   bool following() const { return following_; }
   void fit();

@@ -28,8 +28,8 @@ Result<double> x_factor(const Recipe& recipe, const RunRow& run) {
   return static_cast<double>(spec.train.batch) * static_cast<double>(spec.train.seq_len);
 }
 
-Result<Curve> read_curve(const Recipe& recipe, const StoreReader& store, const RunRow& run) {
-  RAT_ASSIGN(const std::vector<MetricPoint> points, store.series(run.id, recipe.metric));
+Result<Curve> read_curve(const Recipe& recipe, PlotData& data, const RunRow& run) {
+  RAT_ASSIGN(const std::span<const MetricPoint> points, data.series(run.id, recipe.metric));
   RAT_ASSIGN(const double factor, x_factor(recipe, run));
   Curve curve;
   curve.run = run;
@@ -143,8 +143,8 @@ void warn_about(const Curve& curve, const Recipe& recipe, PlotDescription& plot)
 
 }  // namespace
 
-Result<PlotDescription> build_curves(const Recipe& recipe, const StoreReader& store, int64_t max_points) {
-  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, store));
+Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64_t max_points) {
+  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, data));
   const MetricInfo info = metric_info(recipe.metric);
   PlotDescription plot;
   plot.title = info.title;
@@ -162,7 +162,7 @@ Result<PlotDescription> build_curves(const Recipe& recipe, const StoreReader& st
   for (std::size_t g = 0; g < groups.size(); ++g) {
     std::vector<Curve> curves;
     for (const RunRow& run : groups[g]) {
-      RAT_ASSIGN(Curve curve, read_curve(recipe, store, run));
+      RAT_ASSIGN(Curve curve, read_curve(recipe, data, run));
       warn_about(curve, recipe, plot);
       plot.run_ids.push_back(run.id);
       if (!curve.x.empty() || !curve.bad_x.empty()) curves.push_back(std::move(curve));

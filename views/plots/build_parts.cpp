@@ -31,13 +31,13 @@ int64_t seq_len_of(const RunRow& run) {
 
 }  // namespace
 
-Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, const StoreReader& store) {
+Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, PlotData& data) {
   if (recipe.runs.empty())
     return fail(ErrorCode::invalid_argument, "This {} figure names no runs; add their ids to the recipe's 'runs'.",
                 figure_kind_name(recipe.kind));
   std::vector<RunRow> rows;
   for (const std::string& id : recipe.runs) {
-    RAT_ASSIGN(RunRow row, store.run(id));
+    RAT_ASSIGN(RunRow row, data.run(id));
     const bool twice = std::any_of(rows.begin(), rows.end(), [&](const RunRow& other) { return other.id == row.id; });
     if (!twice) rows.push_back(std::move(row));
   }
@@ -83,10 +83,15 @@ void apply_axis(const Axis& wanted, Axis& axis) {
 }
 
 Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points) {
+  PlotData data(store);
+  return build_plot(recipe, data, max_points);
+}
+
+Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points) {
   switch (recipe.kind) {
-    case FigureKind::curves: return build_curves(recipe, store, max_points);
-    case FigureKind::tradeoff: return build_tradeoff(recipe, store);
-    case FigureKind::throughput: return build_throughput(recipe, store);
+    case FigureKind::curves: return build_curves(recipe, data, max_points);
+    case FigureKind::tradeoff: return build_tradeoff(recipe, data);
+    case FigureKind::throughput: return build_throughput(recipe, data);
     case FigureKind::attention:
     case FigureKind::states: break;
   }

@@ -7,16 +7,17 @@
 
 #include "experiments/run_spec.h"
 #include "views/plots/metric_info.h"
+#include "views/plots/plot_data.h"
 #include "views/plots/recipe.h"
 
 namespace rat {
 
-Result<PlotDescription> build_curves(const Recipe& recipe, const StoreReader& store, int64_t max_points);
-Result<PlotDescription> build_tradeoff(const Recipe& recipe, const StoreReader& store);
-Result<PlotDescription> build_throughput(const Recipe& recipe, const StoreReader& store);
+Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64_t max_points);
+Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data);
+Result<PlotDescription> build_throughput(const Recipe& recipe, PlotData& data);
 
 // The rows of the recipe's runs, in its order; an id that is not in the store is an error.
-Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, const StoreReader& store);
+Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, PlotData& data);
 
 // "cpu, f32, batch 16, T 512": what all these runs have in common; a setting that differs is left out.
 std::string common_settings(const std::vector<RunRow>& runs);

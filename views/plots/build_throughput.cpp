@@ -10,8 +10,8 @@ namespace {
 
 constexpr double warm_up_share = 0.1;  // of a run's steps, left out
 
-Result<std::optional<Bar>> bar_of(const StoreReader& store, const RunRow& run, std::string_view op) {
-  RAT_ASSIGN(const std::vector<MetricPoint> points, store.series(run.id, fmt::format("op_ms/{}", op)));
+Result<std::optional<Bar>> bar_of(PlotData& data, const RunRow& run, std::string_view op) {
+  RAT_ASSIGN(const std::span<const MetricPoint> points, data.series(run.id, fmt::format("op_ms/{}", op)));
   std::vector<double> values;
   for (std::size_t i = static_cast<std::size_t>(warm_up_share * static_cast<double>(points.size())); i < points.size(); ++i)
     if (std::isfinite(points[i].value)) values.push_back(points[i].value);
@@ -29,8 +29,8 @@ Result<std::optional<Bar>> bar_of(const StoreReader& store, const RunRow& run, s
 
 }  // namespace
 
-Result<PlotDescription> build_throughput(const Recipe& recipe, const StoreReader& store) {
-  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, store));
+Result<PlotDescription> build_throughput(const Recipe& recipe, PlotData& data) {
+  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, data));
   PlotDescription plot;
   plot.title = "time per operation";
   plot.x.label = "ms a training step";
@@ -38,7 +38,7 @@ Result<PlotDescription> build_throughput(const Recipe& recipe, const StoreReader
   for (const RunRow& run : runs) plot.run_ids.push_back(run.id);
   for (const std::string_view op : op_names)
     for (const RunRow& run : runs) {
-      RAT_ASSIGN(std::optional<Bar> bar, bar_of(store, run, op));
+      RAT_ASSIGN(std::optional<Bar> bar, bar_of(data, run, op));
       if (!bar) continue;
       if (runs.size() > 1) bar->name += " · " + (run.name.empty() ? run.layers : run.name);
       plot.bars.push_back(*bar);

@@ -29,13 +29,13 @@ struct Configuration {
 
 // One number for a finished or running run: the last one, or the median after warm-up of what every step measures.
 // None when the run has no finite value (yet).
-Result<std::optional<double>> run_value(const StoreReader& store, const RunRow& run, const std::string& metric) {
+Result<std::optional<double>> run_value(PlotData& data, const RunRow& run, const std::string& metric) {
   if (!metric_info(metric).per_step) {
     const auto found = run.metrics.find(metric);
     if (found == run.metrics.end() || !std::isfinite(found->second.last)) return std::optional<double>();
     return std::optional(found->second.last);
   }
-  RAT_ASSIGN(const std::vector<MetricPoint> points, store.series(run.id, metric));
+  RAT_ASSIGN(const std::span<const MetricPoint> points, data.series(run.id, metric));
   const auto skipped = static_cast<std::size_t>(warm_up_share * static_cast<double>(points.size()));
   std::vector<double> values;
   for (std::size_t i = skipped; i < points.size(); ++i)
@@ -53,14 +53,14 @@ void summarise(Quantity& quantity) {
 }
 
 // Configurations of which at least one seed has both x and y; the others are counted in `missing`.
-Result<std::vector<Configuration>> read_configurations(const Recipe& recipe, const StoreReader& store,
+Result<std::vector<Configuration>> read_configurations(const Recipe& recipe, PlotData& data,
                                                        const std::vector<RunRow>& runs, int64_t& missing) {
   std::vector<Configuration> all;
   for (const std::vector<RunRow>& group : group_seeds(runs)) {
     Configuration one;
     for (const RunRow& run : group) {
-      RAT_ASSIGN(const std::optional<double> x, run_value(store, run, recipe.x_metric));
-      RAT_ASSIGN(const std::optional<double> y, run_value(store, run, recipe.y_metric));
+      RAT_ASSIGN(const std::optional<double> x, run_value(data, run, recipe.x_metric));
+      RAT_ASSIGN(const std::optional<double> y, run_value(data, run, recipe.y_metric));
       if (!x || !y) {
         ++missing;
         continue;
@@ -69,7 +69,7 @@ Result<std::vector<Configuration>> read_configurations(const Recipe& recipe, con
       one.x.values.push_back(*x);
       one.y.values.push_back(*y);
       if (recipe.size_metric.empty()) continue;
-      RAT_ASSIGN(const std::optional<double> size, run_value(store, run, recipe.size_metric));
+      RAT_ASSIGN(const std::optional<double> size, run_value(data, run, recipe.size_metric));
       if (size && *size > 0) one.size.values.push_back(*size);
     }
     if (one.runs.empty()) continue;
@@ -199,10 +199,10 @@ std::string note_of(const Recipe& recipe, const std::vector<Configuration>& all,
 
 }  // namespace
 
-Result<PlotDescription> build_tradeoff(const Recipe& recipe, const StoreReader& store) {
-  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, store));
+Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
+  RAT_ASSIGN(const std::vector<RunRow> runs, recipe_runs(recipe, data));
   int64_t missing = 0;
-  RAT_ASSIGN(std::vector<Configuration> all, read_configurations(recipe, store, runs, missing));
+  RAT_ASSIGN(std::vector<Configuration> all, read_configurations(recipe, data, runs, missing));
   if (all.empty())
     return fail(ErrorCode::not_found, "None of these {} runs has both '{}' and '{}' yet; wait until one is finished.",
                 runs.size(), recipe.x_metric, recipe.y_metric);

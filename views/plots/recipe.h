@@ -14,6 +14,8 @@
 
 namespace rat {
 
+class PlotData;
+
 enum class FigureKind { curves, tradeoff, throughput, attention, states };
 std::string_view figure_kind_name(FigureKind kind);
 
@@ -54,6 +56,8 @@ std::string to_json(const Recipe& recipe);
 // The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
 // (min/max per bucket, said in the note) and 0 draws everything.
 Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = 0);
+// The same, with what earlier calls read remembered: for plots that follow a training run.
+Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points = 0);
 // Points a line on paper is thinned to: more cannot be told apart at 600 dots per inch.
 inline constexpr int64_t figure_max_points = 4000;
 // attention, states: from a trace.
