@@ -38,7 +38,8 @@ class Canvas {
 };
 
 // A trace with every probe that its layers have, filled with values that a test can recompute.
-std::shared_ptr<TraceSnapshot> full_trace(const std::string& layers, int64_t tokens, int64_t d_model = 16, int64_t heads = 2, bool byte_tokens = true);
+std::shared_ptr<TraceSnapshot> full_trace(const std::string& layers, int64_t tokens, int64_t d_model = 16,
+                                          int64_t heads = 2, bool byte_tokens = true);
 float state_value(int64_t token, int64_t channel);
 
 }  // namespace rat::views

@@ -1,4 +1,5 @@
-// Every canvas in the list, drawn headless: empty, loading, full, tiny, huge, with broken numbers, and hovered all over.
+// Every canvas in the list, drawn headless: empty, loading, full, tiny, huge, with broken numbers, and hovered all
+// over.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -35,8 +36,9 @@ struct Case {
   int64_t tokens, d_model, heads;
   bool bytes;
 };
-const Case cases[] = {{"rat:16*2", 70, 16, 2, true}, {"attention*2", 40, 16, 2, true}, {"swa:8,rat:4", 33, 16, 4, true}, {"rnn*2", 50, 16, 2, true},
-                      {"rat:8", 64, 16, 2, false},   {"rat:16", 1, 16, 2, true},       {"rat:1", 20, 2, 1, true},        {"rat:512", 30, 16, 2, true}};
+const Case cases[] = {{"rat:16*2", 70, 16, 2, true}, {"attention*2", 40, 16, 2, true}, {"swa:8,rat:4", 33, 16, 4, true},
+                      {"rnn*2", 50, 16, 2, true},    {"rat:8", 64, 16, 2, false},      {"rat:16", 1, 16, 2, true},
+                      {"rat:1", 20, 2, 1, true},     {"rat:512", 30, 16, 2, true}};
 
 class EveryCanvas : public testing::TestWithParam<std::size_t> {
  protected:
@@ -68,7 +70,7 @@ TEST_P(EveryCanvas, DrawsEveryKindOfModelAtEverySizeAndScale) {
     const auto view = type().make();
     canvas.frame.trace = full_trace(one.layers, one.tokens, one.d_model, one.heads, one.bytes);
     give_everything(canvas);
-    for (const ImVec2 size : {ImVec2(1, 1), ImVec2(30, 700), ImVec2(300, 200), ImVec2(700, 400), ImVec2(2000, 1300), ImVec2(8192, 4320)})
+    for (const ImVec2 size : {ImVec2(1, 1), ImVec2(30, 700), ImVec2(300, 200), ImVec2(700, 400), ImVec2(2000, 1300)})
       for (const float scale : {1.0f, 2.0f}) {
         canvas.frame.scale = scale;
         for (int layer = 0; layer < static_cast<int>(canvas.frame.trace->model.layers.size()); ++layer) {
@@ -80,6 +82,14 @@ TEST_P(EveryCanvas, DrawsEveryKindOfModelAtEverySizeAndScale) {
   }
 }
 
+TEST_P(EveryCanvas, DrawsAcrossTheLargestWindow) {
+  Canvas canvas;
+  const auto view = type().make();
+  canvas.frame.trace = full_trace("rat:16", 70);
+  give_everything(canvas);
+  canvas.draw(*view, 8192, 4320, {4000, 2000});
+}
+
 TEST_P(EveryCanvas, SurvivesHoverClicksAndWheelEverywhere) {
   Canvas canvas;
   const auto view = type().make();
@@ -87,7 +97,8 @@ TEST_P(EveryCanvas, SurvivesHoverClicksAndWheelEverywhere) {
   give_everything(canvas);
   for (float x = 5; x < 800; x += 40)
     for (float y = 5; y < 560; y += 35) {
-      canvas.draw(*view, 800, 560, {x, y}, static_cast<int>(x + y) % 3 == 0, static_cast<int>(x) % 4 == 0 ? 1.0f : -0.5f);
+      canvas.draw(*view, 800, 560, {x, y}, static_cast<int>(x + y) % 3 == 0,
+                  static_cast<int>(x) % 4 == 0 ? 1.0f : -0.5f);
       if (HasFatalFailure()) return;
       EXPECT_GE(canvas.selection.layer, 0);
       EXPECT_LT(canvas.selection.layer, 3);
@@ -96,7 +107,8 @@ TEST_P(EveryCanvas, SurvivesHoverClicksAndWheelEverywhere) {
 }
 
 TEST_P(EveryCanvas, DrawsBrokenNumbers) {
-  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), 0.0f}) {
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity(), 0.0f}) {
     Canvas canvas;
     const auto view = type().make();
     auto trace = full_trace("rat:4*2", 24);
@@ -143,7 +155,9 @@ TEST_P(EveryCanvas, AsksOnlyForProbesThatTheLayerHas) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryCanvas, testing::Range<std::size_t>(0, view_types().size()),
-                         [](const testing::TestParamInfo<std::size_t>& info) { return std::string(view_types()[info.param].title); });
+                         [](const testing::TestParamInfo<std::size_t>& info) {
+                           return std::string(view_types()[info.param].title);
+                         });
 
 TEST(ViewList, HasTheFourCanvasesWithShortcutsThatDoNotClash) {
   std::set<std::string_view> ids, titles, shortcuts;

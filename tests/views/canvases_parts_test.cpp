@@ -37,7 +37,8 @@ TEST(TokenText, EscapesWhatCannotBePrinted) {
 }
 
 TEST(TokenText, JoinsValidUtf8AndEscapesTheRest) {
-  EXPECT_EQ(span_text(bytes_of("na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x80"), true), "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x80");
+  EXPECT_EQ(span_text(bytes_of("na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x80"), true),
+            "na\xc3\xafve \xe2\x82\xac \xf0\x9f\x90\x80");
   EXPECT_EQ(span_text(bytes_of("a\xc3(b"), true), "a\\xc3(b");
   EXPECT_EQ(span_text(bytes_of("\xc0\xaf"), true), "\\xc0\\xaf") << "overlong";
   EXPECT_EQ(span_text(bytes_of("\xe0\x80\xaf"), true), "\\xe0\\x80\\xaf") << "overlong";
@@ -101,7 +102,9 @@ double lightness(Color c) {  // CIE L*
 TEST(ColorMaps, SequentialOnesGetLighterAndHaveTheKnownEnds) {
   for (const ColorMap map : {ColorMap::viridis, ColorMap::cividis, ColorMap::magma})
     for (int i = 1; i <= 64; ++i)
-      EXPECT_GT(lightness(color_at(map, static_cast<float>(i) / 64)), lightness(color_at(map, static_cast<float>(i - 1) / 64)) - 0.3) << color_map_name(map) << " " << i;
+      EXPECT_GT(lightness(color_at(map, static_cast<float>(i) / 64)),
+                lightness(color_at(map, static_cast<float>(i - 1) / 64)) - 0.3)
+          << color_map_name(map) << " " << i;
   EXPECT_EQ(color_at(ColorMap::viridis, 0), (Color{0x44, 0x01, 0x54}));
   EXPECT_EQ(color_at(ColorMap::viridis, 1), (Color{0xfd, 0xe7, 0x25}));
   EXPECT_EQ(color_at(ColorMap::viridis, -3), color_at(ColorMap::viridis, 0));
@@ -148,10 +151,12 @@ TEST(Reduction, KeepsTheMaximumOfEveryPixel) {
     }
   }
   for (int trial = 0; trial < 200; ++trial) {
-    const int64_t begin = static_cast<int64_t>(random() % (rows - 300)), end = begin + 1 + static_cast<int64_t>(random() % 299);
+    const int64_t begin = static_cast<int64_t>(random() % (rows - 300)),
+                  end = begin + 1 + static_cast<int64_t>(random() % 299);
     matrix.merge_rows(begin, end, 0, merged);
     for (int64_t c = 0; c < cols; c += 11) {
-      const float inside = direct_extreme(values, cols, begin, end, c, c + 1), got = merged[static_cast<std::size_t>(c)];
+      const float inside = direct_extreme(values, cols, begin, end, c, c + 1),
+                  got = merged[static_cast<std::size_t>(c)];
       if (!std::isnan(inside)) {
         EXPECT_GE(got, inside) << "a maximum was lost";
       }
@@ -191,12 +196,14 @@ TEST(Raster, MasksTakeTheBackgroundAndMagnifiedCellsTheirOwnColour) {
   const std::vector<float> values{1.0f, nan_value, 0.0f, 1.0f};
   const MatrixPyramid matrix(nullptr, values.data(), 2, 2, 2, CellKind::masked);
   const Color background{1, 2, 3};
-  const Raster raster = rasterise(matrix, {0, 2, 0, 2}, 10, 10, {ColorMap::viridis, ScaleKind::linear, 0, 1}, background, {255, 0, 0});
+  const Raster raster =
+      rasterise(matrix, {0, 2, 0, 2}, 10, 10, {ColorMap::viridis, ScaleKind::linear, 0, 1}, background, {255, 0, 0});
   const auto pixel = [&](int x, int y) { return raster.pixels[static_cast<std::size_t>(y * 10 + x)]; };
   EXPECT_EQ(pixel(2, 2), packed(color_at(ColorMap::viridis, 1)));
   EXPECT_EQ(pixel(7, 2), packed(background));
   EXPECT_EQ(pixel(2, 7), packed(color_at(ColorMap::viridis, 0))) << "a zero is the lowest colour, not the mask";
-  const Raster beyond = rasterise(matrix, {5, 9, 5, 9}, 10, 10, {ColorMap::viridis, ScaleKind::linear, 0, 1}, background, {});
+  const Raster beyond =
+      rasterise(matrix, {5, 9, 5, 9}, 10, 10, {ColorMap::viridis, ScaleKind::linear, 0, 1}, background, {});
   for (const uint32_t p : beyond.pixels) EXPECT_EQ(p, packed(background));
 }
 

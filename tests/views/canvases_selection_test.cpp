@@ -87,7 +87,8 @@ TEST(States, SortingKeepsTheHoveredValueEqualToTheSnapshot) {
     std::vector<int64_t> seen;
     for (float y = 150; y < 480; y += 4) {
       canvas.draw(*view, 1000, 700, {300, y});
-      if (canvas.selection.hover_channel >= 0 && (seen.empty() || seen.back() != canvas.selection.hover_channel)) seen.push_back(canvas.selection.hover_channel);
+      if (canvas.selection.hover_channel >= 0 && (seen.empty() || seen.back() != canvas.selection.hover_channel))
+        seen.push_back(canvas.selection.hover_channel);
     }
     ASSERT_GE(seen.size(), 8u);
     // Gates grow with the channel index in the test trace: longest half-life first is descending order.
@@ -103,7 +104,8 @@ TEST(HeatMap, ReadsTheCellUnderTheMouseAndWheelZoomsAboutIt) {
     MapResult result;
     void draw(Frame& frame) override {
       map.set_matrix("one", [this] { return MatrixPyramid(nullptr, values.data(), 40, 30, 30, CellKind::signed_); });
-      result = map.draw(Pen::of(frame), {0, 0, 600, 500}, frame.textures, {"x", "y", "v", false, 0, 0}, {ColorMap::viridis, ScaleKind::linear, 0, 1}, {});
+      result = map.draw(Pen::of(frame), {0, 0, 600, 500}, frame.textures, {"x", "y", "v", false, 0, 0},
+                        {ColorMap::viridis, ScaleKind::linear, 0, 1}, {});
     }
     ProbeRequest probes(const Selection&, const ModelConfig&) const override { return {}; }
     std::optional<Recipe> recipe(const Frame&) const override { return std::nullopt; }
@@ -113,12 +115,14 @@ TEST(HeatMap, ReadsTheCellUnderTheMouseAndWheelZoomsAboutIt) {
   const Box plot = view.result.plot;
   for (int row = 0; row < 40; row += 3)
     for (int col = 0; col < 30; col += 7) {
-      const ImVec2 centre{plot.x0 + (static_cast<float>(col) + 0.5f) * plot.width() / 30, plot.y0 + (static_cast<float>(row) + 0.5f) * plot.height() / 40};
+      const ImVec2 centre{plot.x0 + (static_cast<float>(col) + 0.5f) * plot.width() / 30,
+                          plot.y0 + (static_cast<float>(row) + 0.5f) * plot.height() / 40};
       canvas.draw(view, 600, 500, centre);
       ASSERT_TRUE(view.result.hovered);
       EXPECT_EQ(view.result.row, row);
       EXPECT_EQ(view.result.col, col);
-      EXPECT_EQ(view.map.matrix().at(view.result.row, view.result.col), view.values[static_cast<std::size_t>(row * 30 + col)]);
+      EXPECT_EQ(view.map.matrix().at(view.result.row, view.result.col),
+                view.values[static_cast<std::size_t>(row * 30 + col)]);
     }
   const ImVec2 at{plot.x0 + plot.width() * 0.3f, plot.y0 + plot.height() * 0.6f};
   canvas.draw(view, 600, 500, at);

@@ -51,8 +51,10 @@ class AttentionView final : public View {
   std::optional<AttentionMap> find_map(const TraceSnapshot& trace, const Selection& selection) const;
   void draw_title(const Pen& pen, Box& box, const AttentionMap& map);
   void draw_map(const Pen& pen, Box box, Frame& frame, const AttentionMap& map);
-  void draw_profile(const Pen& pen, const Box& box, const MapResult& result, const AttentionMap& map, const ColorScale& scale, int64_t row, int64_t col);
-  void draw_tokens(const Pen& pen, const Box& box, const AttentionMap& map, const ColorScale& scale, int64_t row, int64_t col);
+  void draw_profile(const Pen& pen, const Box& box, const MapResult& result, const AttentionMap& map,
+                    const ColorScale& scale, int64_t row, int64_t col);
+  void draw_tokens(const Pen& pen, const Box& box, const AttentionMap& map, const ColorScale& scale, int64_t row,
+                   int64_t col);
   Readout readout(const AttentionMap& map, int64_t row, int64_t col, bool pinned) const;
   void explain_missing(const Pen& pen, const Box& box, const TraceSnapshot& trace, const Selection& selection) const;
   void update_selection(Selection& selection, const MapResult& result);
@@ -63,32 +65,43 @@ class AttentionView final : public View {
   bool owns_hover_ = false;
 };
 
-std::string plural(int64_t count, std::string_view one) { return fmt::format("{} {}{}", grouped(count), one, count == 1 ? "" : "s"); }
+std::string plural(int64_t count, std::string_view one) {
+  return fmt::format("{} {}{}", grouped(count), one, count == 1 ? "" : "s");
+}
 
-std::string identity_of(const Frame& frame) { return fmt::format("{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial); }
+std::string identity_of(const Frame& frame) {
+  return fmt::format("{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial);
+}
 
 std::optional<AttentionMap> AttentionView::find_map(const TraceSnapshot& trace, const Selection& selection) const {
   const ProbeTensor* tensor = trace.find(Probe::attention, selection.layer);
-  if (!tensor || tensor->shape.size() != 3 || selection.head >= tensor->shape[0] || tensor->values.empty()) return std::nullopt;
+  if (!tensor || tensor->shape.size() != 3 || selection.head >= tensor->shape[0] || tensor->values.empty())
+    return std::nullopt;
   if (tensor->shape[1] > trace.token_count()) return std::nullopt;
-  AttentionMap map{&trace, tensor, trace.model.layers[static_cast<std::size_t>(selection.layer)], selection.layer, selection.head, 0};
+  AttentionMap map{&trace,          tensor,         trace.model.layers[static_cast<std::size_t>(selection.layer)],
+                   selection.layer, selection.head, 0};
   map.chunk = chunk_length(map.layer, trace.token_count());
   return map;
 }
 
-void AttentionView::explain_missing(const Pen& pen, const Box& box, const TraceSnapshot& trace, const Selection& selection) const {
+void AttentionView::explain_missing(const Pen& pen, const Box& box, const TraceSnapshot& trace,
+                                    const Selection& selection) const {
   const LayerConfig& layer = trace.model.layers[static_cast<std::size_t>(selection.layer)];
   if (!has_probe(layer, Probe::attention)) {
-    empty_state(pen, box, fmt::format("Layer {} is {}: it has no attention weights.", selection.layer, format_layer(layer)),
-                "Its memory is one running state: see the States canvas (Ctrl+2), or pick another layer above (Up / Down).");
+    empty_state(
+        pen, box, fmt::format("Layer {} is {}: it has no attention weights.", selection.layer, format_layer(layer)),
+        "Its memory is one running state: see the States canvas (Ctrl+2), or pick another layer above (Up / Down).");
   } else {
-    empty_state(pen, box, fmt::format("Recording layer {} ({})...", selection.layer, format_layer(layer)), "The map appears with the next recorded step.");
+    empty_state(pen, box, fmt::format("Recording layer {} ({})...", selection.layer, format_layer(layer)),
+                "The map appears with the next recorded step.");
   }
 }
 
 void AttentionView::draw_title(const Pen& pen, Box& box, const AttentionMap& map) {
-  const std::string title = fmt::format("Layer {} \xc2\xb7 {} \xc2\xb7 head {}", map.layer_index, format_layer(map.layer), map.head);
-  std::string what = map.by_chunk() ? fmt::format("{} + own state, {}", plural(map.keys() - 1, "chunk"), plural(map.queries(), "token"))
+  const std::string title =
+      fmt::format("Layer {} \xc2\xb7 {} \xc2\xb7 head {}", map.layer_index, format_layer(map.layer), map.head);
+  std::string what = map.by_chunk() ? fmt::format("{} + own state, {}", plural(map.keys() - 1, "chunk"),
+                                                  plural(map.queries(), "token"))
                                     : plural(map.queries(), "token");
   what += " \xc2\xb7 " + trace_caption(*map.trace);
   if (const std::string note = map_.reduction_note(); !note.empty()) what += " \xc2\xb7 " + note;
@@ -122,13 +135,17 @@ void AttentionView::draw_map(const Pen& pen, Box box, Frame& frame, const Attent
   Selection& selection = *frame.selection;
   const std::string identity = fmt::format("{}/{}/{}", identity_of(frame), map.layer_index, map.head);
   map_.set_matrix(identity, [&] {
-    return MatrixPyramid(frame.trace, map.tensor->values.data() + map.head * map.queries() * map.keys(), map.queries(), map.keys(), map.keys(), CellKind::masked);
+    return MatrixPyramid(frame.trace, map.tensor->values.data() + map.head * map.queries() * map.keys(), map.queries(),
+                         map.keys(), map.keys(), CellKind::masked);
   });
   const ColorScale scale = controls_.scale(map_.matrix(), identity);
 
-  const auto inside = [&](int64_t row, int64_t col) { return row >= 0 && row < map.queries() && col >= 0 && col < map.keys(); };
+  const auto inside = [&](int64_t row, int64_t col) {
+    return row >= 0 && row < map.queries() && col >= 0 && col < map.keys();
+  };
   const bool hovering = inside(selection.hover_token, selection.hover_key);
-  const int64_t row = hovering ? selection.hover_token : selection.query_token, col = hovering ? selection.hover_key : selection.key;
+  const int64_t row = hovering ? selection.hover_token : selection.query_token,
+                col = hovering ? selection.hover_key : selection.key;
   const bool any = inside(row, col);
   const Readout strip = readout(map, any ? row : -1, any ? col : -1, any && !hovering);
   const float strip_height = readout_height(pen, box.width(), strip);
@@ -141,24 +158,37 @@ void AttentionView::draw_map(const Pen& pen, Box box, Frame& frame, const Attent
   const bool profile = box.height() > pen.px(340);
   const Box profile_box = profile ? box.take_bottom(pen.px(56)) : Box{};
 
-  const std::string columns = map.by_chunk() ? fmt::format("key: chunk index (each = {}), last column = own running state", plural(map.chunk, "token")) : "key token";
-  const MapAxes axes{columns, "query token", controls_.kind() == ScaleKind::linear ? "weight" : controls_.kind() == ScaleKind::log ? "weight, log" : "weight, gamma",
-                     map.by_chunk(), 0, map.chunk};
+  const std::string columns =
+      map.by_chunk()
+          ? fmt::format("key: chunk index (each = {}), last column = own running state", plural(map.chunk, "token"))
+          : "key token";
+  const MapAxes axes{columns,
+                     "query token",
+                     controls_.kind() == ScaleKind::linear ? "weight"
+                     : controls_.kind() == ScaleKind::log  ? "weight, log"
+                                                           : "weight, gamma",
+                     map.by_chunk(),
+                     0,
+                     map.chunk};
   MapCursor cursor;
   if (hovering) cursor.hover_row = selection.hover_token, cursor.hover_col = selection.hover_key;
-  if (inside(selection.query_token, selection.key)) cursor.pinned_row = selection.query_token, cursor.pinned_col = selection.key;
+  if (inside(selection.query_token, selection.key))
+    cursor.pinned_row = selection.query_token, cursor.pinned_col = selection.key;
   const MapResult result = map_.draw(pen, box, frame.textures, axes, scale, cursor);
   update_selection(selection, result);
-  if (profile && !result.plot.empty()) draw_profile(pen, profile_box, result, map, scale, any ? row : -1, any ? col : -1);
+  if (profile && !result.plot.empty())
+    draw_profile(pen, profile_box, result, map, scale, any ? row : -1, any ? col : -1);
 }
 
 // The chosen query's weights over the same columns as the map above it.
-void AttentionView::draw_profile(const Pen& pen, const Box& box, const MapResult& result, const AttentionMap& map, const ColorScale& scale, int64_t row, int64_t col) {
+void AttentionView::draw_profile(const Pen& pen, const Box& box, const MapResult& result, const AttentionMap& map,
+                                 const ColorScale& scale, int64_t row, int64_t col) {
   const float line = pen.line_height();
   const Box plot{result.plot.x0, box.y0 + pen.px(10), result.plot.x1, box.y1 - pen.px(4)};
   pen.hairline(plot.x0, plot.y1, plot.x1, plot.y1);
   if (row < 0) {
-    pen.text({(plot.x0 + plot.x1) / 2, (plot.y0 + plot.y1 - line) / 2}, pen.theme->secondary, "weights of the query under the mouse", Align::center);
+    pen.text({(plot.x0 + plot.x1) / 2, (plot.y0 + plot.y1 - line) / 2}, pen.theme->secondary,
+             "weights of the query under the mouse", Align::center);
     return;
   }
   const auto weights = map.tensor->row(map.head, row);
@@ -175,16 +205,20 @@ void AttentionView::draw_profile(const Pen& pen, const Box& box, const MapResult
   };
   if (per_pixel >= 1) {
     for (int x = 0; x < static_cast<int>(plot.width()); ++x) {
-      const auto begin = static_cast<int64_t>(result.window.x0 + x * per_pixel), end = std::min(columns, static_cast<int64_t>(std::ceil(result.window.x0 + (x + 1) * per_pixel)));
+      const auto begin = static_cast<int64_t>(result.window.x0 + x * per_pixel),
+                 end = std::min(columns, static_cast<int64_t>(std::ceil(result.window.x0 + (x + 1) * per_pixel)));
       float w = 0;
       for (int64_t c = std::max<int64_t>(begin, 0); c < end; ++c)
         if (const float one = weights[static_cast<std::size_t>(c)]; one > w) w = one;
       bar(plot.x0 + static_cast<float>(x), plot.x0 + static_cast<float>(x) + 1, w, col >= begin && col < end);
     }
   } else {
-    for (auto c = static_cast<int64_t>(result.window.x0); c < std::min(columns, static_cast<int64_t>(std::ceil(result.window.x1))); ++c) {
-      const float x0 = plot.x0 + static_cast<float>((static_cast<double>(c) - result.window.x0) / per_pixel), x1 = x0 + static_cast<float>(1 / per_pixel);
-      bar(std::max(std::round(x0), plot.x0), std::min(std::round(x1) - (1 / per_pixel > 4 ? 1.0f : 0.0f), plot.x1), weights[static_cast<std::size_t>(c)], c == col);
+    for (auto c = static_cast<int64_t>(result.window.x0);
+         c < std::min(columns, static_cast<int64_t>(std::ceil(result.window.x1))); ++c) {
+      const float x0 = plot.x0 + static_cast<float>((static_cast<double>(c) - result.window.x0) / per_pixel),
+                  x1 = x0 + static_cast<float>(1 / per_pixel);
+      bar(std::max(std::round(x0), plot.x0), std::min(std::round(x1) - (1 / per_pixel > 4 ? 1.0f : 0.0f), plot.x1),
+          weights[static_cast<std::size_t>(c)], c == col);
     }
   }
   if (map.by_chunk()) bar(result.apart.x0, result.apart.x1, weights.back(), map.own_state(col));
@@ -192,9 +226,11 @@ void AttentionView::draw_profile(const Pen& pen, const Box& box, const MapResult
   pen.text({plot.x0 - pen.px(6), plot.y1 - line}, pen.theme->secondary, "0", Align::right);
 }
 
-void AttentionView::draw_tokens(const Pen& pen, const Box& box, const AttentionMap& map, const ColorScale& scale, int64_t row, int64_t col) {
+void AttentionView::draw_tokens(const Pen& pen, const Box& box, const AttentionMap& map, const ColorScale& scale,
+                                int64_t row, int64_t col) {
   if (row < 0) {
-    pen.text({box.x0, box.y0 + pen.px(2)}, pen.theme->secondary, "Move over the map to read a cell. Click pins it, Esc clears; wheel zooms, drag pans.");
+    pen.text({box.x0, box.y0 + pen.px(2)}, pen.theme->secondary,
+             "Move over the map to read a cell. Click pins it, Esc clears; wheel zooms, drag pans.");
     return;
   }
   TokenStrip strip;
@@ -203,17 +239,24 @@ void AttentionView::draw_tokens(const Pen& pen, const Box& box, const AttentionM
   std::vector<float> shade;
   if (map.by_chunk()) {
     const auto [begin, end] = map.span(row, col);
-    strip.label = map.own_state(col) ? fmt::format("own state, tokens {}\xe2\x80\x93{}", grouped(begin), grouped(end - 1)) : fmt::format("chunk {}", grouped(col));
+    strip.label = map.own_state(col)
+                      ? fmt::format("own state, tokens {}\xe2\x80\x93{}", grouped(begin), grouped(end - 1))
+                      : fmt::format("chunk {}", grouped(col));
     shade = retention(*map.trace, map.layer_index, map.head, begin, end);
     const float most = shade.empty() ? 0 : *std::max_element(shade.begin(), shade.end());
     for (float& s : shade) s = most > 0 ? s / most : 0;
     strip.first_index = begin;
-    strip.tokens = std::span(map.trace->tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(std::max<int64_t>(end - begin, 0)));
+    strip.tokens =
+        std::span(map.trace->tokens)
+            .subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(std::max<int64_t>(end - begin, 0)));
   } else {
-    const int64_t begin = std::clamp<int64_t>(col - context_tokens / 4, 0, map.keys()), end = std::min(begin + context_tokens, std::min(map.keys(), row + 1));
+    const int64_t begin = std::clamp<int64_t>(col - context_tokens / 4, 0, map.keys()),
+                  end = std::min(begin + context_tokens, std::min(map.keys(), row + 1));
     strip.label = fmt::format("keys from {}", grouped(begin));
     strip.first_index = begin, strip.marked = col;
-    if (end > begin) strip.tokens = std::span(map.trace->tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+    if (end > begin)
+      strip.tokens =
+          std::span(map.trace->tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
     for (int64_t k = begin; k < end; ++k) {
       const float w = map.weight(row, k);
       shade.push_back(std::isnan(w) ? -1.0f : scale.position(w));
@@ -238,18 +281,31 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
     const float w = map.weight(row, col);
     weight = std::isnan(w) ? (col > row || map.by_chunk() ? "masked" : "outside window") : number(w);
     const auto [begin, end] = map.span(row, col);
-    key = map.own_state(col) ? "own" : map.by_chunk() ? grouped(col) : fmt::format("{} {}", grouped(col), quoted_token(tokens[static_cast<std::size_t>(col)], bytes));
-    span = map.by_chunk() ? fmt::format("{}\xe2\x80\x93{}", grouped(begin), grouped(end - 1)) : fmt::format("{} back", grouped(row - col));
-    if (const auto shares = map.by_chunk() && !std::isnan(w) ? retention(*map.trace, map.layer_index, map.head, begin, end) : std::vector<float>{}; !shares.empty()) {
+    key = map.own_state(col) ? "own"
+          : map.by_chunk()
+              ? grouped(col)
+              : fmt::format("{} {}", grouped(col), quoted_token(tokens[static_cast<std::size_t>(col)], bytes));
+    span = map.by_chunk() ? fmt::format("{}\xe2\x80\x93{}", grouped(begin), grouped(end - 1))
+                          : fmt::format("{} back", grouped(row - col));
+    if (const auto shares = map.by_chunk() && !std::isnan(w)
+                                ? retention(*map.trace, map.layer_index, map.head, begin, end)
+                                : std::vector<float>{};
+        !shares.empty()) {
       const auto at = std::max_element(shares.begin(), shares.end()) - shares.begin();
-      peak = fmt::format("{} {} {}", grouped(begin + at), quoted_token(tokens[static_cast<std::size_t>(begin + at)], bytes), number(w * shares[static_cast<std::size_t>(at)]));
+      peak = fmt::format("{} {} {}", grouped(begin + at),
+                         quoted_token(tokens[static_cast<std::size_t>(begin + at)], bytes),
+                         number(w * shares[static_cast<std::size_t>(at)]));
     }
   }
-  out.fields = {{"query", query, index + token}, {"after", context, "888888888888", true},
-                {map.by_chunk() ? "chunk" : "key", key, map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + token},
-                {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? index + "\xe2\x80\x93" + index : index + " back"},
-                {"weight", weight, map.by_chunk() ? "0.00088" : "outside window"}};
-  if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index)) out.fields.push_back({"unfolded peak", peak, index + token + " 0.00088"});
+  out.fields = {
+      {"query", query, index + token},
+      {"after", context, "888888888888", true},
+      {map.by_chunk() ? "chunk" : "key", key,
+       map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + token},
+      {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? index + "\xe2\x80\x93" + index : index + " back"},
+      {"weight", weight, map.by_chunk() ? "0.00088" : "outside window"}};
+  if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index))
+    out.fields.push_back({"unfolded peak", peak, index + token + " 0.00088"});
   return out;
 }
 
@@ -261,7 +317,8 @@ void AttentionView::draw(Frame& frame) {
   if (!trace) return;
   clamp_selection(*frame.selection, trace->model);
   if (box.height() > pen.px(250)) {
-    overview_.draw(pen, box, std::min(box.height() * 0.24f, pen.px(170)), *trace, identity_of(frame), *frame.selection, frame.textures);
+    overview_.draw(pen, box, std::min(box.height() * 0.24f, pen.px(170)), *trace, identity_of(frame), *frame.selection,
+                   frame.textures);
   } else if (trace->model.layers.size() > 1 && box.height() > pen.px(150)) {
     frame.selection->layer = layer_chips(pen, box, trace->model, frame.selection->layer);
     box.take_top(pen.px(4));
@@ -287,7 +344,8 @@ ProbeRequest AttentionView::probes(const Selection& selection, const ModelConfig
       break;
     }
   if (has_probe(config, Probe::attention)) request.items.push_back({Probe::attention, layer});
-  if (config.kind == "rat" && has_probe(config, Probe::gate)) request.items.push_back({Probe::gate, layer});  // for unfolding
+  if (config.kind == "rat" && has_probe(config, Probe::gate))
+    request.items.push_back({Probe::gate, layer});  // for unfolding
   return request;
 }
 
@@ -307,8 +365,10 @@ std::optional<Recipe> AttentionView::recipe(const Frame& frame) const {
   if (const auto scale = controls_.shown(); scale) recipe.color_limits = {scale->low, scale->high};
   if (!map_.fitted()) {
     const Window window = map_.window();
-    recipe.token_begin = static_cast<int64_t>(std::floor(window.y0)), recipe.token_end = static_cast<int64_t>(std::ceil(window.y1));
-    recipe.column_begin = static_cast<int64_t>(std::floor(window.x0)), recipe.column_end = static_cast<int64_t>(std::ceil(window.x1));
+    recipe.token_begin = static_cast<int64_t>(std::floor(window.y0)),
+    recipe.token_end = static_cast<int64_t>(std::ceil(window.y1));
+    recipe.column_begin = static_cast<int64_t>(std::floor(window.x0)),
+    recipe.column_end = static_cast<int64_t>(std::ceil(window.x1));
   }
   return recipe;
 }

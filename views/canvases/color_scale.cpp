@@ -39,7 +39,8 @@ std::vector<ScaleTick> scale_ticks(const ColorScale& scale, int most) {
   std::vector<ScaleTick> ticks;
   if (!(scale.high > scale.low)) return {{0, fmt::format("{:.3g}", scale.low)}};
   const bool log = scale.kind == ScaleKind::log;
-  const std::vector<double> values = log ? log_ticks(scale.low, scale.high, std::max(most - 2, 1)) : linear_ticks(scale.low, scale.high, most);
+  const std::vector<double> values =
+      log ? log_ticks(scale.low, scale.high, std::max(most - 2, 1)) : linear_ticks(scale.low, scale.high, most);
   // The ends always carry their number; inner ticks too close to an end give way.
   const float gap = 0.7f / static_cast<float>(std::max(most, 1));
   ticks.push_back({0, (log ? "\xe2\x89\xa4 " : "") + fmt::format("{:.3g}", scale.low)});

@@ -23,7 +23,9 @@ constexpr const char* example_prompt = "#include <vector>\n\n// Returns the sum 
 class GenerateView final : public View {
  public:
   void draw(Frame& frame) override;
-  ProbeRequest probes(const Selection& selection, const ModelConfig& model) const override { return strip_.probes(selection, model); }
+  ProbeRequest probes(const Selection& selection, const ModelConfig& model) const override {
+    return strip_.probes(selection, model);
+  }
   std::optional<Recipe> recipe(const Frame& frame) const override { return strip_.recipe(frame); }
   bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) override;
 
@@ -35,7 +37,9 @@ class GenerateView final : public View {
   void draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const;
   void start(Frame& frame, int64_t count);
   static bool has_model(const Frame& frame);
-  static bool bytes(const Frame& frame) { return !frame.trace || frame.trace->tokens.empty() || frame.trace->byte_tokens; }
+  static bool bytes(const Frame& frame) {
+    return !frame.trace || frame.trace->tokens.empty() || frame.trace->byte_tokens;
+  }
 
   std::string prompt_ = example_prompt;
   int count_ = 200, top_k_ = 0, seed_ = 1;
@@ -45,7 +49,8 @@ class GenerateView final : public View {
 };
 
 bool GenerateView::has_model(const Frame& frame) {
-  return (frame.inspect && !frame.inspect->run_id.empty()) || (frame.training && !frame.training->run_id.empty()) || (frame.stored_run && !frame.stored_run->id.empty());
+  return (frame.inspect && !frame.inspect->run_id.empty()) || (frame.training && !frame.training->run_id.empty()) ||
+         (frame.stored_run && !frame.stored_run->id.empty());
 }
 
 void GenerateView::start(Frame& frame, int64_t count) {
@@ -58,11 +63,13 @@ void GenerateView::start(Frame& frame, int64_t count) {
 
 // Label above its field; as many in a row as fit.
 void GenerateView::draw_parameters(const Pen& pen, Box& box) {
-  const float field = pen.px(84), gap = pen.px(12), height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
+  const float field = pen.px(84), gap = pen.px(12),
+              height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
   const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
   const int rows = (4 + in_row - 1) / in_row;
   const auto place = [&](int i, std::string_view label) {
-    const float x = box.x0 + static_cast<float>(i % in_row) * (field + gap), y = box.y0 + static_cast<float>(i / in_row) * height;
+    const float x = box.x0 + static_cast<float>(i % in_row) * (field + gap),
+                y = box.y0 + static_cast<float>(i / in_row) * height;
     pen.text({x, y}, pen.theme->secondary, label);
     ImGui::SetCursorScreenPos({x, y + pen.line_height() + pen.px(2)});
     ImGui::SetNextItemWidth(std::min(field, std::max(box.width(), 1.0f)));
@@ -70,7 +77,8 @@ void GenerateView::draw_parameters(const Pen& pen, Box& box) {
   place(0, "Tokens");
   if (ImGui::InputInt("##count", &count_, 0)) count_ = std::clamp(count_, 1, 1 << 20);
   place(1, "Temperature");
-  if (ImGui::InputFloat("##temperature", &temperature_, 0, 0, "%.2f")) temperature_ = std::isfinite(temperature_) ? std::clamp(temperature_, 0.0f, 10.0f) : 0.8f;
+  if (ImGui::InputFloat("##temperature", &temperature_, 0, 0, "%.2f"))
+    temperature_ = std::isfinite(temperature_) ? std::clamp(temperature_, 0.0f, 10.0f) : 0.8f;
   hint("0: always the most likely token");
   place(2, "Top k");
   if (ImGui::InputInt("##top k", &top_k_, 0)) top_k_ = std::max(top_k_, 0);
@@ -93,26 +101,34 @@ void GenerateView::draw_buttons(const Pen& pen, Box& box, Frame& frame) {
     ImGui::SetCursorScreenPos(at.min());
     const bool clicked = ImGui::InvisibleButton(id, {wide, height}) && enabled;
     const bool hovered = ImGui::IsItemHovered() && enabled;
-    const Color face = primary && enabled ? mix(pen.theme->accent, pen.theme->text, hovered ? 0.12f : 0) : hovered ? pen.theme->hairline : pen.theme->raised;
+    const Color face = primary && enabled ? mix(pen.theme->accent, pen.theme->text, hovered ? 0.12f : 0)
+                       : hovered          ? pen.theme->hairline
+                                          : pen.theme->raised;
     pen.fill(at, face, 1, pen.px(4));
     if (!(primary && enabled)) pen.outline(at, pen.theme->hairline, 1, pen.px(4));
-    const Color ink = !enabled ? mix(pen.theme->pane, pen.theme->secondary, 0.6f) : primary ? readable_on(face) : pen.theme->text;
+    const Color ink = !enabled  ? mix(pen.theme->pane, pen.theme->secondary, 0.6f)
+                      : primary ? readable_on(face)
+                                : pen.theme->text;
     pen.text({(at.x0 + at.x1) / 2, at.y0 + (height - pen.line_height()) / 2}, ink, label, Align::center);
     x += wide + pen.px(8);
     return clicked;
   };
   if (running) {
-    if (button("stop", "Stop", true, true) && frame.commands && frame.commands->stop_generation) frame.commands->stop_generation();
+    if (button("stop", "Stop", true, true) && frame.commands && frame.commands->stop_generation)
+      frame.commands->stop_generation();
   } else if (button("generate", "Generate", true, ready)) {
     start(frame, count_);
   }
   hint("Start over from the prompt (Ctrl+Enter)");
   if (button("step", "Step 1", false, ready && !running)) {
-    if (!begun) start(frame, 1);
-    else if (frame.commands && frame.commands->generate_more) frame.commands->generate_more(1);
+    if (!begun)
+      start(frame, 1);
+    else if (frame.commands && frame.commands->generate_more)
+      frame.commands->generate_more(1);
   }
   hint("One token; the strip below follows");
-  if (button("more", "Continue", false, ready && begun && !running) && frame.commands && frame.commands->generate_more) frame.commands->generate_more(count_);
+  if (button("more", "Continue", false, ready && begun && !running) && frame.commands && frame.commands->generate_more)
+    frame.commands->generate_more(count_);
   hint("Go on from where it stopped");
   if (button("copy", "Copy text", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
   box.take_top(y + height - box.y0 + pen.px(8));
@@ -126,13 +142,17 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   ImGui::PushFont(pen.mono);
   ImGui::InputTextMultiline("##prompt", &prompt_, {std::max(field.width(), 1.0f), std::max(field.height(), 1.0f)});
   ImGui::PopFont();
-  if (ImGui::IsItemActive() && ImGui::GetIO().KeyCtrl && ImGui::IsKeyPressed(ImGui::GetKeyIndex(ImGuiKey_Enter), false) && has_model(frame)) start(frame, count_);
+  if (ImGui::IsItemActive() && ImGui::GetIO().KeyCtrl &&
+      ImGui::IsKeyPressed(ImGui::GetKeyIndex(ImGuiKey_Enter), false) && has_model(frame))
+    start(frame, count_);
   pen.outline(field, ImGui::IsItemActive() ? pen.theme->accent : pen.theme->hairline, 1, pen.px(4));
   box.take_top(pen.px(8));
   draw_parameters(pen, box);
   draw_buttons(pen, box, frame);
   if (!has_model(frame)) {
-    box.take_top(pen.text_wrapped(box, pen.theme->secondary, "No model yet. Press Start, or open a run in the table below.") + pen.px(8));
+    box.take_top(
+        pen.text_wrapped(box, pen.theme->secondary, "No model yet. Press Start, or open a run in the table below.") +
+        pen.px(8));
   }
   const auto& generation = frame.generation;
   if (generation) message_line(pen, box, generation->message, generation->message_is_error);
@@ -144,7 +164,8 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   }
 }
 
-void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, bool byte_tokens) const {
+void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation,
+                                   bool byte_tokens) const {
   pen.heading(box.min(), "Next token");
   box.take_top(pen.caps->FontSize + pen.px(6));
   const std::vector<float>& p = generation.next_probabilities;
@@ -161,7 +182,8 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
     return (std::isnan(x) ? -1 : x) > (std::isnan(y) ? -1 : y);
   };
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(), greater);
-  const float most = std::max(p[static_cast<std::size_t>(order[0])], 1e-6f), names = pen.width("\\xe2", pen.mono) + pen.px(14), numbers = pen.width("100.0 %") + pen.px(8);
+  const float most = std::max(p[static_cast<std::size_t>(order[0])], 1e-6f),
+              names = pen.width("\\xe2", pen.mono) + pen.px(14), numbers = pen.width("100.0 %") + pen.px(8);
   double rest = 1;
   for (std::size_t i = 0; i < count; ++i) {
     const float one = p[static_cast<std::size_t>(order[i])];
@@ -172,12 +194,14 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
     pen.text({at.x0, y}, pen.theme->text, token_text(order[i], byte_tokens), Align::left, pen.mono);
     const Box track{at.x0 + names, at.y0 + pen.px(4), std::max(at.x1 - numbers, at.x0 + names), at.y1 - pen.px(4)};
     pen.fill(track, pen.theme->raised, 1, pen.px(2));
-    pen.fill({track.x0, track.y0, track.x0 + std::clamp(one / most, 0.0f, 1.0f) * track.width(), track.y1}, pen.theme->accent, 1, pen.px(2));
+    pen.fill({track.x0, track.y0, track.x0 + std::clamp(one / most, 0.0f, 1.0f) * track.width(), track.y1},
+             pen.theme->accent, 1, pen.px(2));
     pen.text({at.x1, y}, pen.theme->secondary, percent(one), Align::right);
   }
   const Box at = box.take_top(height);
   if (at.height() < height || p.size() <= count) return;
-  pen.text({at.x0, at.y0 + pen.px(2)}, pen.theme->secondary, fmt::format("{} others", grouped(static_cast<int64_t>(p.size() - count))));
+  pen.text({at.x0, at.y0 + pen.px(2)}, pen.theme->secondary,
+           fmt::format("{} others", grouped(static_cast<int64_t>(p.size() - count))));
   pen.text({at.x1, at.y0 + pen.px(2)}, pen.theme->secondary, percent(std::max(rest, 0.0)), Align::right);
 }
 

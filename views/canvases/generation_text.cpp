@@ -15,7 +15,8 @@ bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xc0)
 
 void GenerationText::wrap(const GenerationStatus& generation, bool byte_tokens, int columns) {
   const std::span tokens(generation.tokens);
-  const auto prompt = static_cast<std::size_t>(std::clamp<int64_t>(generation.prompt_tokens, 0, static_cast<int64_t>(tokens.size())));
+  const auto prompt =
+      static_cast<std::size_t>(std::clamp<int64_t>(generation.prompt_tokens, 0, static_cast<int64_t>(tokens.size())));
   text_ = running_text(tokens.first(prompt), byte_tokens);
   if (!byte_tokens && prompt > 0 && prompt < tokens.size()) text_ += ' ';
   const std::size_t boundary = text_.size();
@@ -59,8 +60,9 @@ void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStat
   const float cell = std::max(pen.width("0", pen.mono), 1.0f), step = pen.mono->FontSize + pen.px(2);
   const int columns = std::max(8, static_cast<int>((inner.width() - ImGui::GetStyle().ScrollbarSize) / cell));
   // Tokens only ever grow within one generation; the last ones and the counts tell any two states apart.
-  const std::string made_of = fmt::format("{}|{}|{}|{}|{}|{}", generation.run_id, generation.step, generation.tokens.size(), generation.prompt_tokens, columns,
-                                          fmt::join(generation.tokens, ","));
+  const std::string made_of =
+      fmt::format("{}|{}|{}|{}|{}|{}", generation.run_id, generation.step, generation.tokens.size(),
+                  generation.prompt_tokens, columns, fmt::join(generation.tokens, ","));
   if (made_of != made_of_) {
     wrap(generation, byte_tokens, columns);
     made_of_ = made_of;
@@ -72,12 +74,14 @@ void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStat
   for (std::size_t i = first; i < last; ++i) {
     const Line& line = lines_[i];
     const float y = origin.y + static_cast<float>(i) * step;
-    const std::string_view all = line.text, prompt = all.substr(0, line.generated_from), made = all.substr(line.generated_from);
+    const std::string_view all = line.text, prompt = all.substr(0, line.generated_from),
+                           made = all.substr(line.generated_from);
     pen.text({origin.x, y}, pen.theme->secondary, prompt, Align::left, pen.mono);
     pen.text({origin.x + pen.width(prompt, pen.mono), y}, pen.theme->text, made, Align::left, pen.mono);
   }
   if (generation.running && !lines_.empty()) {  // caret
-    const float x = origin.x + pen.width(lines_.back().text, pen.mono), y = origin.y + static_cast<float>(lines_.size() - 1) * step;
+    const float x = origin.x + pen.width(lines_.back().text, pen.mono),
+                y = origin.y + static_cast<float>(lines_.size() - 1) * step;
     pen.fill({x + 1, y, x + 1 + pen.px(2), y + pen.mono->FontSize}, pen.theme->accent);
   }
   ImGui::Dummy({1, static_cast<float>(lines_.size()) * step});

@@ -22,15 +22,19 @@ double HalfLives::median() const {
 
 double HalfLives::share_beyond() const {
   if (tokens.empty()) return std::nan("");
-  const auto beyond = std::count_if(tokens.begin(), tokens.end(), [this](double x) { return x > static_cast<double>(reach); });
+  const auto beyond =
+      std::count_if(tokens.begin(), tokens.end(), [this](double x) { return x > static_cast<double>(reach); });
   return static_cast<double>(beyond) / static_cast<double>(tokens.size());
 }
 
 std::string HalfLives::summary() const {
   if (tokens.empty()) return {};
   const std::string share = percent(share_beyond()), middle = half_life_text(median());
-  if (chunked) return fmt::format("{} of channels have a half-life above L = {}: L is wasting these \xc2\xb7 median {}", share, grouped(reach), middle);
-  return fmt::format("{} of channels have a half-life above the {} tokens shown \xc2\xb7 median {}", share, grouped(reach), middle);
+  if (chunked)
+    return fmt::format("{} of channels have a half-life above L = {}: L is wasting these \xc2\xb7 median {}", share,
+                       grouped(reach), middle);
+  return fmt::format("{} of channels have a half-life above the {} tokens shown \xc2\xb7 median {}", share,
+                     grouped(reach), middle);
 }
 
 std::vector<int64_t> channel_order(const HalfLives& lives, int64_t channels, bool sorted) {
@@ -45,7 +49,8 @@ std::vector<int64_t> channel_order(const HalfLives& lives, int64_t channels, boo
   return order;
 }
 
-void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& result, const HalfLives& lives, std::span<const int64_t> order, int64_t marked_row) {
+void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& result, const HalfLives& lives,
+                            std::span<const int64_t> order, int64_t marked_row) {
   const float line = pen.line_height();
   const Box plot{box.x0 + pen.px(4), result.plot.y0, box.x1 - pen.px(4), result.plot.y1};
   if (plot.empty() || lives.tokens.empty() || order.size() != lives.tokens.size()) return;
@@ -55,14 +60,19 @@ void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& res
   longest = std::min(longest, 64.0 * static_cast<double>(std::max<int64_t>(lives.reach, 1)));
   const double low = std::log2(0.25), high = std::log2(std::max(longest, 1.0) * 1.1);
   const auto x_of = [&](double tokens) {
-    return plot.x0 + static_cast<float>(std::clamp((std::log2(std::max(tokens, 1e-9)) - low) / (high - low), 0.0, 1.0)) * plot.width();
+    if (std::isnan(tokens)) return plot.x0;
+    return plot.x0 +
+           static_cast<float>(std::clamp((std::log2(std::max(tokens, 1e-9)) - low) / (high - low), 0.0, 1.0)) *
+               plot.width();
   };
   pen.list->PushClipRect({box.x0, box.y0}, {box.x1, box.y1}, true);
   pen.text({plot.x0, plot.y0 - line - pen.px(2)}, pen.theme->secondary, "half-life, tokens");
   const double per_pixel = (result.window.y1 - result.window.y0) / plot.height();
   const auto rows = static_cast<int64_t>(order.size());
   const auto draw_row = [&](float y0, float y1, double tokens, bool marked) {
-    const Color color = marked ? pen.theme->text : tokens > static_cast<double>(lives.reach) ? pen.theme->warning : pen.theme->accent;
+    const Color color = marked                                      ? pen.theme->text
+                        : tokens > static_cast<double>(lives.reach) ? pen.theme->warning
+                                                                    : pen.theme->accent;
     const float x1 = std::max(x_of(tokens), plot.x0 + 1);
     pen.list->AddRectFilled({plot.x0, y0}, {x1, std::max(y1, y0 + 1)}, to_imgui(color, marked ? 1.0f : 0.55f));
   };
@@ -71,21 +81,27 @@ void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& res
       const auto begin = std::max<int64_t>(0, static_cast<int64_t>(result.window.y0 + y * per_pixel));
       const auto end = std::min(rows, static_cast<int64_t>(std::ceil(result.window.y0 + (y + 1) * per_pixel)));
       double most = 0;
-      for (int64_t r = begin; r < end; ++r) most = std::max(most, lives.tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(r)])]);
-      draw_row(plot.y0 + static_cast<float>(y), plot.y0 + static_cast<float>(y) + 1, most, marked_row >= begin && marked_row < end);
+      for (int64_t r = begin; r < end; ++r)
+        most = std::max(most, lives.tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(r)])]);
+      draw_row(plot.y0 + static_cast<float>(y), plot.y0 + static_cast<float>(y) + 1, most,
+               marked_row >= begin && marked_row < end);
     }
   } else {
     const auto end = std::min(rows, static_cast<int64_t>(std::ceil(result.window.y1)));
     for (int64_t r = std::max<int64_t>(0, static_cast<int64_t>(result.window.y0)); r < end; ++r) {
-      const float y0 = plot.y0 + static_cast<float>((static_cast<double>(r) - result.window.y0) / per_pixel), y1 = y0 + static_cast<float>(1 / per_pixel);
-      draw_row(std::clamp(std::round(y0), plot.y0, plot.y1), std::clamp(std::round(y1) - (1 / per_pixel > 4 ? 1.0f : 0.0f), plot.y0, plot.y1),
+      const float y0 = plot.y0 + static_cast<float>((static_cast<double>(r) - result.window.y0) / per_pixel),
+                  y1 = y0 + static_cast<float>(1 / per_pixel);
+      draw_row(std::clamp(std::round(y0), plot.y0, plot.y1),
+               std::clamp(std::round(y1) - (1 / per_pixel > 4 ? 1.0f : 0.0f), plot.y0, plot.y1),
                lives.tokens[static_cast<std::size_t>(order[static_cast<std::size_t>(r)])], r == marked_row);
     }
   }
   pen.hairline(plot.x0, plot.y0, plot.x0, plot.y1);
   pen.hairline(plot.x0, plot.y1, plot.x1, plot.y1);
   const float reach_x = x_of(static_cast<double>(lives.reach));
-  pen.list->AddRectFilled({std::round(reach_x), plot.y0}, {std::round(reach_x) + std::max(1.0f, std::round(pen.scale)), plot.y1}, to_imgui(pen.theme->text, 0.8f));
+  pen.list->AddRectFilled({std::round(reach_x), plot.y0},
+                          {std::round(reach_x) + std::max(1.0f, std::round(pen.scale)), plot.y1},
+                          to_imgui(pen.theme->text, 0.8f));
 
   // Powers of four, then the reach itself below them.
   float free_from = box.x0;
@@ -99,7 +115,8 @@ void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& res
   }
   const std::string reach = fmt::format("{} = {}", lives.chunked ? "L" : "T", grouped(lives.reach));
   const float half = pen.width(reach) / 2;
-  pen.text({std::clamp(reach_x, box.x0 + half, std::max(box.x0 + half, box.x1 - half)), plot.y1 + pen.px(8) + line}, pen.theme->text, reach, Align::center);
+  pen.text({std::clamp(reach_x, box.x0 + half, std::max(box.x0 + half, box.x1 - half)), plot.y1 + pen.px(8) + line},
+           pen.theme->text, reach, Align::center);
   pen.list->PopClipRect();
 }
 

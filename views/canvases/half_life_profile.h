@@ -1,4 +1,5 @@
-// How long each channel remembers: half-lives beside the rows of a state map, and the share that the chunk length wastes.
+// How long each channel remembers: half-lives beside the rows of a state map, and the share that the chunk length
+// wastes.
 #pragma once
 
 #include <span>
@@ -10,8 +11,8 @@
 namespace rat::views {
 
 struct HalfLives {
-  std::vector<double> tokens;   // (D), by channel; empty: not recorded
-  int64_t reach = 0;            // L, or the tokens seen for a recurrence without chunks
+  std::vector<double> tokens;  // (D), by channel; empty: not recorded
+  int64_t reach = 0;           // L, or the tokens seen for a recurrence without chunks
   bool chunked = false;
 
   double median() const;
@@ -23,6 +24,7 @@ struct HalfLives {
 std::vector<int64_t> channel_order(const HalfLives& lives, int64_t channels, bool sorted);
 
 // Horizontal bars on a log2 axis, aligned with the rows `result` shows. `order[row]` is the channel of a row.
-void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& result, const HalfLives& lives, std::span<const int64_t> order, int64_t marked_row);
+void draw_half_life_profile(const Pen& pen, const Box& box, const MapResult& result, const HalfLives& lives,
+                            std::span<const int64_t> order, int64_t marked_row);
 
 }  // namespace rat::views

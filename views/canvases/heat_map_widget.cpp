@@ -39,7 +39,8 @@ HeatMapWidget::Layout HeatMapWidget::arrange(const Pen& pen, Box box, const MapA
   }
   const bool room_for_labels = box.width() > pen.px(160) && box.height() > pen.px(110);
   box.take_top(std::round(line / 2));  // the topmost tick label is centred on the edge
-  if (box.height() > pen.px(60)) layout.x_axis = box.take_bottom(std::round((room_for_labels ? 2 : 1) * line + pen.px(room_for_labels ? 8 : 4)));
+  if (box.height() > pen.px(60))
+    layout.x_axis = box.take_bottom(std::round((room_for_labels ? 2 : 1) * line + pen.px(room_for_labels ? 8 : 4)));
   if (box.width() > pen.px(100)) {
     const float ticks = pen.width(grouped(std::max<int64_t>(matrix_.rows() - 1, 10))) + pen.px(8);
     layout.y_axis = box.take_left(std::round(ticks + (room_for_labels ? line + pen.px(4) : 0)));
@@ -58,7 +59,8 @@ HeatMapWidget::Layout HeatMapWidget::arrange(const Pen& pen, Box box, const MapA
 }
 
 void HeatMapWidget::keep_inside(const MapAxes& axes) {
-  const auto cols = static_cast<double>(main_columns(axes)), rows = static_cast<double>(std::max<int64_t>(matrix_.rows(), 1));
+  const auto cols = static_cast<double>(main_columns(axes)),
+             rows = static_cast<double>(std::max<int64_t>(matrix_.rows(), 1));
   if (fitted_) window_ = {0, cols, 0, rows};
   const auto clamp_span = [](double& a, double& b, double all) {
     const double span = std::clamp(b - a, std::min(fewest_cells, all), all);
@@ -71,7 +73,9 @@ void HeatMapWidget::keep_inside(const MapAxes& axes) {
 
 void HeatMapWidget::zoom(double factor, double at_x, double at_y, bool x, bool y) {
   fitted_ = false;
-  const auto about = [factor](double& a, double& b, double at) { a = at - (at - a) * factor, b = at + (b - at) * factor; };
+  const auto about = [factor](double& a, double& b, double at) {
+    a = at - (at - a) * factor, b = at + (b - at) * factor;
+  };
   if (x) about(window_.x0, window_.x1, at_x);
   if (y) about(window_.y0, window_.y1, at_y);
 }
@@ -84,8 +88,10 @@ void HeatMapWidget::navigate(const Layout& layout, const MapAxes& axes, MapResul
   ImGui::SetCursorScreenPos(target.min());
   ImGui::InvisibleButton(key_.c_str(), {target.width(), target.height()});
   const ImVec2 mouse = io.MousePos;
-  const double x = window_.x0 + (mouse.x - layout.plot.x0) / std::max(1.0f, layout.plot.width()) * (window_.x1 - window_.x0);
-  const double y = window_.y0 + (mouse.y - layout.plot.y0) / std::max(1.0f, layout.plot.height()) * (window_.y1 - window_.y0);
+  const double x =
+      window_.x0 + (mouse.x - layout.plot.x0) / std::max(1.0f, layout.plot.width()) * (window_.x1 - window_.x0);
+  const double y =
+      window_.y0 + (mouse.y - layout.plot.y0) / std::max(1.0f, layout.plot.height()) * (window_.y1 - window_.y0);
   const bool over_plot = ImGui::IsItemHovered();
 
   if (ImGui::IsItemActive() && ImGui::IsMouseDragging(ImGuiMouseButton_Left, 4.0f) && !io.KeyCtrl) {
@@ -106,24 +112,29 @@ void HeatMapWidget::navigate(const Layout& layout, const MapAxes& axes, MapResul
 
   if (!over_plot || dragging_) return;
   result.row = static_cast<int64_t>(std::floor(y));
-  if (axes.last_column_apart && layout.apart.contains(mouse)) result.col = matrix_.cols() - 1;
-  else if (layout.plot.contains(mouse)) result.col = std::clamp<int64_t>(static_cast<int64_t>(std::floor(x)), 0, main_columns(axes) - 1);
+  if (axes.last_column_apart && layout.apart.contains(mouse))
+    result.col = matrix_.cols() - 1;
+  else if (layout.plot.contains(mouse))
+    result.col = std::clamp<int64_t>(static_cast<int64_t>(std::floor(x)), 0, main_columns(axes) - 1);
   result.hovered = result.col >= 0 && result.row >= 0 && result.row < matrix_.rows();
   if (!result.hovered) result.row = result.col = -1;
 }
 
-void HeatMapWidget::draw_image(const Pen& pen, TextureStore* textures, Image& image, const char* suffix, const Box& box, const Window& window, const ColorScale& scale) {
+void HeatMapWidget::draw_image(const Pen& pen, TextureStore* textures, Image& image, const char* suffix, const Box& box,
+                               const Window& window, const ColorScale& scale) {
   if (box.empty() || !textures) return;
   const int width = static_cast<int>(box.width()), height = static_cast<int>(box.height());
   const Color background = pen.theme->background;
-  const std::string made_of = fmt::format("{}|{}x{}|{},{},{},{}|{}{}|{},{}|{}", matrix_version_, width, height, window.x0, window.x1, window.y0,
-                                          window.y1, static_cast<int>(scale.map), static_cast<int>(scale.kind), scale.low, scale.high, background.hex());
+  const std::string made_of = fmt::format("{}|{}x{}|{},{},{},{}|{}{}|{},{}|{}", matrix_version_, width, height,
+                                          window.x0, window.x1, window.y0, window.y1, static_cast<int>(scale.map),
+                                          static_cast<int>(scale.kind), scale.low, scale.high, background.hex());
   if (made_of != image.made_of) {
     image.raster = rasterise(matrix_, window, width, height, scale, background, pen.theme->warning);
     image.made_of = made_of;
     ++image.version;
   }
-  void* texture = textures->texture(key_ + suffix, image.version, image.raster.width, image.raster.height, image.raster.pixels.data());
+  void* texture = textures->texture(key_ + suffix, image.version, image.raster.width, image.raster.height,
+                                    image.raster.pixels.data());
   pen.list->AddImage(texture, box.min(), box.max());
 }
 
@@ -131,7 +142,8 @@ std::string HeatMapWidget::reduction_note() const {
   const auto x = static_cast<int64_t>(std::ceil(main_image_.raster.cells_per_pixel_x - 1e-6));
   const auto y = static_cast<int64_t>(std::ceil(main_image_.raster.cells_per_pixel_y - 1e-6));
   if (x <= 1 && y <= 1) return {};
-  return fmt::format("each pixel: {} of {}{} cells", matrix_.kind() == CellKind::masked ? "max" : "extreme", x > 1 ? fmt::format("{} \xc3\x97 ", x) : "", y);
+  return fmt::format("each pixel: {} of {}{} cells", matrix_.kind() == CellKind::masked ? "max" : "extreme",
+                     x > 1 ? fmt::format("{} \xc3\x97 ", x) : "", y);
 }
 
 void HeatMapWidget::draw_axes(const Pen& pen, const Layout& layout, const MapAxes& axes) const {
@@ -141,26 +153,30 @@ void HeatMapWidget::draw_axes(const Pen& pen, const Layout& layout, const MapAxe
   if (!layout.x_axis.empty()) {
     const float label_width = pen.width(grouped(main_columns(axes))) + pen.px(16);
     const double per_cell = plot.width() / (window_.x1 - window_.x0);
-    for (const int64_t tick : power_of_two_ticks(window_.x0, window_.x1 - 1e-6, std::max(1, static_cast<int>(plot.width() / label_width)))) {
+    for (const int64_t tick :
+         power_of_two_ticks(window_.x0, window_.x1 - 1e-6, std::max(1, static_cast<int>(plot.width() / label_width)))) {
       const float x = plot.x0 + static_cast<float>((static_cast<double>(tick) + 0.5 - window_.x0) * per_cell);
       if (tick < 0 || tick >= main_columns(axes) || x > plot.x1) continue;
       pen.hairline(x, plot.y1, x, plot.y1 + pen.px(3));
       pen.text({x, plot.y1 + pen.px(4)}, ink, grouped(tick), Align::center);
     }
-    if (axes.last_column_apart && !layout.apart.empty()) pen.text({layout.apart.x1, plot.y1 + pen.px(4)}, ink, "own", Align::right);
+    if (axes.last_column_apart && !layout.apart.empty())
+      pen.text({layout.apart.x1, plot.y1 + pen.px(4)}, ink, "own", Align::right);
     if (layout.x_axis.height() > 1.9f * line)
       pen.text({(plot.x0 + plot.x1) / 2, layout.x_axis.y1 - line}, ink, axes.x_label, Align::center);
   }
   if (!layout.y_axis.empty()) {
     const double per_cell = plot.height() / (window_.y1 - window_.y0);
-    for (const int64_t tick : power_of_two_ticks(window_.y0, window_.y1 - 1e-6, std::max(1, static_cast<int>(plot.height() / (2 * line))))) {
+    for (const int64_t tick :
+         power_of_two_ticks(window_.y0, window_.y1 - 1e-6, std::max(1, static_cast<int>(plot.height() / (2 * line))))) {
       const float y = plot.y0 + static_cast<float>((static_cast<double>(tick) + 0.5 - window_.y0) * per_cell);
       if (tick < 0 || tick >= matrix_.rows() || y > plot.y1) continue;
       pen.hairline(plot.x0 - pen.px(3), y, plot.x0, y);
       pen.text({plot.x0 - pen.px(6), y - line / 2}, ink, grouped(tick), Align::right);
     }
     const bool has_label = layout.y_axis.width() > pen.width(grouped(std::max<int64_t>(matrix_.rows() - 1, 10))) + line;
-    if (has_label && pen.width(axes.y_label) < plot.height()) pen.text_upwards({layout.y_axis.x0 + line / 2, (plot.y0 + plot.y1) / 2}, ink, axes.y_label);
+    if (has_label && pen.width(axes.y_label) < plot.height())
+      pen.text_upwards({layout.y_axis.x0 + line / 2, (plot.y0 + plot.y1) / 2}, ink, axes.y_label);
   }
 }
 
@@ -168,18 +184,22 @@ void HeatMapWidget::draw_boundaries(const Pen& pen, const Layout& layout, const 
   const Box& plot = layout.plot;
   const auto lines = [&](int64_t every, double a, double b, float pixels, int64_t cells, const auto& line) {
     if (every <= 0 || every >= cells || static_cast<double>(every) * pixels / (b - a) < pen.px(6)) return;
-    for (auto k = static_cast<int64_t>(std::floor(a / static_cast<double>(every))) + 1; static_cast<double>(k * every) < b; ++k)
+    for (auto k = static_cast<int64_t>(std::floor(a / static_cast<double>(every))) + 1;
+         static_cast<double>(k * every) < b; ++k)
       line(std::round(static_cast<float>((static_cast<double>(k * every) - a) / (b - a)) * pixels));
   };
   const ImU32 ink = to_imgui(Color{255, 255, 255}, 0.16f);
   const float thick = std::max(1.0f, std::round(pen.scale));
-  lines(axes.x_every, window_.x0, window_.x1, plot.width(), main_columns(axes),
-        [&](float x) { pen.list->AddRectFilled({plot.x0 + x, plot.y0}, {plot.x0 + x + thick, plot.y1}, ink); });
-  lines(axes.y_every, window_.y0, window_.y1, plot.height(), matrix_.rows(),
-        [&](float y) { pen.list->AddRectFilled({plot.x0, plot.y0 + y}, {plot.x1, plot.y0 + y + thick}, ink); });
+  lines(axes.x_every, window_.x0, window_.x1, plot.width(), main_columns(axes), [&](float x) {
+    pen.list->AddRectFilled({plot.x0 + x, plot.y0}, {plot.x0 + x + thick, plot.y1}, ink);
+  });
+  lines(axes.y_every, window_.y0, window_.y1, plot.height(), matrix_.rows(), [&](float y) {
+    pen.list->AddRectFilled({plot.x0, plot.y0 + y}, {plot.x1, plot.y0 + y + thick}, ink);
+  });
 }
 
-void HeatMapWidget::draw_crosshair(const Pen& pen, const Layout& layout, const MapAxes& axes, int64_t row, int64_t col, Color color) const {
+void HeatMapWidget::draw_crosshair(const Pen& pen, const Layout& layout, const MapAxes& axes, int64_t row, int64_t col,
+                                   Color color) const {
   const Box& plot = layout.plot;
   const double cell_w = plot.width() / (window_.x1 - window_.x0), cell_h = plot.height() / (window_.y1 - window_.y0);
   const float thick = std::max(1.0f, std::round(pen.scale));
@@ -189,22 +209,26 @@ void HeatMapWidget::draw_crosshair(const Pen& pen, const Layout& layout, const M
   const bool row_visible = has_row && y >= plot.y0 && y <= plot.y1;
   const float right = axes.last_column_apart ? layout.apart.x1 : plot.x1;
   const auto line = [&](float x0, float y0, float x1, float y1) {
-    pen.list->AddRectFilled({x0, y0}, {x1 + thick * (x1 - x0 <= thick ? 1 : 0), y1 + thick * (y1 - y0 <= thick ? 1 : 0)}, halo);
+    pen.list->AddRectFilled({x0, y0},
+                            {x1 + thick * (x1 - x0 <= thick ? 1 : 0), y1 + thick * (y1 - y0 <= thick ? 1 : 0)}, halo);
     pen.list->AddRectFilled({x0, y0}, {x1, y1}, ink);
   };
   if (row_visible) line(plot.x0, std::floor(y - thick / 2), right, std::floor(y - thick / 2) + thick);
   if (col < 0 || col >= matrix_.cols()) return;
   const bool apart = axes.last_column_apart && col == matrix_.cols() - 1;
-  const float x = apart ? (layout.apart.x0 + layout.apart.x1) / 2 : plot.x0 + static_cast<float>((static_cast<double>(col) + 0.5 - window_.x0) * cell_w);
+  const float x = apart ? (layout.apart.x0 + layout.apart.x1) / 2
+                        : plot.x0 + static_cast<float>((static_cast<double>(col) + 0.5 - window_.x0) * cell_w);
   if (!apart && (x < plot.x0 || x > plot.x1)) return;
   const float top = row_visible ? y : plot.y0;
   line(std::floor(x - thick / 2), top, std::floor(x - thick / 2) + thick, plot.y1);
   if (!row_visible) return;
-  const float half_w = std::max(pen.px(4), apart ? layout.apart.width() / 2 : static_cast<float>(cell_w) / 2), half_h = std::max(pen.px(3), static_cast<float>(cell_h) / 2);
+  const float half_w = std::max(pen.px(4), apart ? layout.apart.width() / 2 : static_cast<float>(cell_w) / 2),
+              half_h = std::max(pen.px(3), static_cast<float>(cell_h) / 2);
   pen.list->AddRect({x - half_w, y - half_h}, {x + half_w, y + half_h}, ink, 0, 0, thick);
 }
 
-MapResult HeatMapWidget::draw(const Pen& pen, const Box& box, TextureStore* textures, const MapAxes& axes, const ColorScale& scale, const MapCursor& cursor) {
+MapResult HeatMapWidget::draw(const Pen& pen, const Box& box, TextureStore* textures, const MapAxes& axes,
+                              const ColorScale& scale, const MapCursor& cursor) {
   MapResult result;
   if (box.empty() || matrix_.rows() == 0 || matrix_.cols() == 0) return result;
   const Layout layout = arrange(pen, box, axes);
@@ -226,13 +250,15 @@ MapResult HeatMapWidget::draw(const Pen& pen, const Box& box, TextureStore* text
   draw_axes(pen, layout, axes);
   draw_crosshair(pen, layout, axes, cursor.pinned_row, cursor.pinned_col, pen.theme->accent);
   const bool hovering = result.hovered || cursor.hover_row >= 0;
-  const int64_t row = result.hovered ? result.row : cursor.hover_row, col = result.hovered ? result.col : cursor.hover_col;
+  const int64_t row = result.hovered ? result.row : cursor.hover_row,
+                col = result.hovered ? result.col : cursor.hover_col;
   if (hovering) draw_crosshair(pen, layout, axes, row, col, Color{255, 255, 255});
   pen.list->PopClipRect();
 
   const bool inside = row >= 0 && row < matrix_.rows() && col >= 0 && col < matrix_.cols();
   if (!layout.bar.empty())
-    draw_color_bar(pen, layout.bar, scale, axes.value_label, inside ? matrix_.at(row, col) : std::numeric_limits<float>::quiet_NaN());
+    draw_color_bar(pen, layout.bar, scale, axes.value_label,
+                   inside ? matrix_.at(row, col) : std::numeric_limits<float>::quiet_NaN());
   return result;
 }
 
@@ -242,22 +268,27 @@ void draw_color_bar(const Pen& pen, const Box& box, const ColorScale& scale, std
   const float line = pen.line_height();
   Box bar{box.x0 + pen.px(6), box.y0 + line + pen.px(6), box.x0 + pen.px(18), box.y1};
   if (bar.height() < pen.px(24)) return;
-  pen.text({box.x1 - pen.width(title) < box.x0 ? box.x1 - pen.width(title) : box.x0, box.y0 - line / 2}, pen.theme->secondary, title);
+  pen.text({box.x1 - pen.width(title) < box.x0 ? box.x1 - pen.width(title) : box.x0, box.y0 - line / 2},
+           pen.theme->secondary, title);
   constexpr int steps = 96;
   for (int i = 0; i < steps; ++i) {
-    const float top = bar.y1 - bar.height() * static_cast<float>(i + 1) / steps, bottom = bar.y1 - bar.height() * static_cast<float>(i) / steps;
-    const ImU32 low = to_imgui(color_at(scale.map, static_cast<float>(i) / steps)), high = to_imgui(color_at(scale.map, static_cast<float>(i + 1) / steps));
+    const float top = bar.y1 - bar.height() * static_cast<float>(i + 1) / steps,
+                bottom = bar.y1 - bar.height() * static_cast<float>(i) / steps;
+    const ImU32 low = to_imgui(color_at(scale.map, static_cast<float>(i) / steps)),
+                high = to_imgui(color_at(scale.map, static_cast<float>(i + 1) / steps));
     pen.list->AddRectFilledMultiColor({bar.x0, top}, {bar.x1, bottom}, high, high, low, low);
   }
   pen.outline(bar, pen.theme->hairline);
   for (const ScaleTick& tick : scale_ticks(scale, std::max(2, static_cast<int>(bar.height() / (2.4f * line))))) {
     const float y = bar.y1 - tick.position * bar.height();
     pen.hairline(bar.x1, y, bar.x1 + pen.px(3), y);
-    pen.text({bar.x1 + pen.px(6), std::clamp(y - line / 2, bar.y0 - pen.px(2), bar.y1 - line + pen.px(2))}, pen.theme->secondary, tick.label);
+    pen.text({bar.x1 + pen.px(6), std::clamp(y - line / 2, bar.y0 - pen.px(2), bar.y1 - line + pen.px(2))},
+             pen.theme->secondary, tick.label);
   }
   if (std::isnan(marked)) return;
   const float y = bar.y1 - scale.position(marked) * bar.height(), s = pen.px(4);
-  pen.list->AddTriangleFilled({bar.x0 - s - 1, y - s}, {bar.x0 - s - 1, y + s}, {bar.x0 - 1, y}, to_imgui(pen.theme->text));
+  pen.list->AddTriangleFilled({bar.x0 - s - 1, y - s}, {bar.x0 - s - 1, y + s}, {bar.x0 - 1, y},
+                              to_imgui(pen.theme->text));
 }
 
 }  // namespace rat::views

@@ -1,5 +1,5 @@
-// A heat map with axes, colour bar, crosshair, zoom and pan. Wheel zooms about the mouse (over an axis: that axis only),
-// drag pans, double click fits, click reports a cell. New data never changes a zoom the user made.
+// A heat map with axes, colour bar, crosshair, zoom and pan. Wheel zooms about the mouse (over an axis: that axis
+// only), drag pans, double click fits, click reports a cell. New data never changes a zoom the user made.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,8 @@ namespace rat::views {
 
 struct MapAxes {
   std::string x_label, y_label, value_label;
-  bool last_column_apart = false;   // rat attention: the query's own running state
-  int64_t x_every = 0, y_every = 0; // boundaries (chunks, heads) in cells; 0: none
+  bool last_column_apart = false;    // rat attention: the query's own running state
+  int64_t x_every = 0, y_every = 0;  // boundaries (chunks, heads) in cells; 0: none
 };
 
 struct MapCursor {
@@ -23,9 +23,9 @@ struct MapCursor {
 
 struct MapResult {
   bool hovered = false, clicked = false;
-  int64_t row = -1, col = -1;     // under the mouse while hovered
-  Box plot, apart;                // where the main columns and the last column are
-  Window window;                  // what the plot shows
+  int64_t row = -1, col = -1;  // under the mouse while hovered
+  Box plot, apart;             // where the main columns and the last column are
+  Window window;               // what the plot shows
 };
 
 class HeatMapWidget {
@@ -39,7 +39,8 @@ class HeatMapWidget {
   bool fitted() const { return fitted_; }
   Window window() const { return window_; }
 
-  MapResult draw(const Pen& pen, const Box& box, TextureStore* textures, const MapAxes& axes, const ColorScale& scale, const MapCursor& cursor);
+  MapResult draw(const Pen& pen, const Box& box, TextureStore* textures, const MapAxes& axes, const ColorScale& scale,
+                 const MapCursor& cursor);
   // "max of 4 x 2 cells per pixel", empty when every cell has its own pixel.
   std::string reduction_note() const;
 
@@ -57,10 +58,12 @@ class HeatMapWidget {
   void navigate(const Layout& layout, const MapAxes& axes, MapResult& result);
   void zoom(double factor, double at_x, double at_y, bool x, bool y);
   void keep_inside(const MapAxes& axes);
-  void draw_image(const Pen& pen, TextureStore* textures, Image& image, const char* suffix, const Box& box, const Window& window, const ColorScale& scale);
+  void draw_image(const Pen& pen, TextureStore* textures, Image& image, const char* suffix, const Box& box,
+                  const Window& window, const ColorScale& scale);
   void draw_axes(const Pen& pen, const Layout& layout, const MapAxes& axes) const;
   void draw_boundaries(const Pen& pen, const Layout& layout, const MapAxes& axes) const;
-  void draw_crosshair(const Pen& pen, const Layout& layout, const MapAxes& axes, int64_t row, int64_t col, Color color) const;
+  void draw_crosshair(const Pen& pen, const Layout& layout, const MapAxes& axes, int64_t row, int64_t col,
+                      Color color) const;
 
   std::string key_, identity_;
   MatrixPyramid matrix_;

@@ -68,8 +68,8 @@ Raster rasterise(const MatrixPyramid& matrix, const Window& window, int width, i
       matrix.merge_rows(range.begin, range.end, first, merged);
       done = range;
     } else if (matrix.kind() == CellKind::masked) {  // no hatch: the line above is the same
-      std::copy_n(&raster.pixels[static_cast<std::size_t>(y - 1) * static_cast<std::size_t>(raster.width)], raster.width,
-                  &raster.pixels[static_cast<std::size_t>(y) * static_cast<std::size_t>(raster.width)]);
+      std::copy_n(&raster.pixels[static_cast<std::size_t>(y - 1) * static_cast<std::size_t>(raster.width)],
+                  raster.width, &raster.pixels[static_cast<std::size_t>(y) * static_cast<std::size_t>(raster.width)]);
       continue;
     }
     uint32_t* out = &raster.pixels[static_cast<std::size_t>(y) * static_cast<std::size_t>(raster.width)];
@@ -79,7 +79,8 @@ Raster rasterise(const MatrixPyramid& matrix, const Window& window, int width, i
       const CellRange cells = columns[static_cast<std::size_t>(x)];
       if (cells.end <= cells.begin) continue;
       if (cells != before) {
-        value = matrix.merge({merged.data() + (cells.begin - first), static_cast<std::size_t>(cells.end - cells.begin)});
+        value =
+            matrix.merge({merged.data() + (cells.begin - first), static_cast<std::size_t>(cells.end - cells.begin)});
         before = cells;
       } else if (!std::isnan(value)) {
         out[x] = out[x - 1];

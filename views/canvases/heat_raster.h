@@ -17,7 +17,7 @@ struct Window {
 
 struct Raster {
   int width = 0, height = 0;
-  std::vector<uint32_t> pixels;  // row 0 at the top
+  std::vector<uint32_t> pixels;                         // row 0 at the top
   double cells_per_pixel_x = 1, cells_per_pixel_y = 1;  // above 1: the pixel shows the extreme of that many
 };
 

@@ -18,7 +18,8 @@ void apply_theme(const Theme& theme, float scale) {
   style.ItemInnerSpacing = {grid_step, grid_step};
   style.ScaleAllSizes(scale);
   // 28 px controls whatever the face's line height is.
-  const float line = ImGui::GetIO().Fonts->Fonts.empty() ? ui_font_px * scale : ImGui::GetIO().Fonts->Fonts[0]->FontSize;
+  const float line =
+      ImGui::GetIO().Fonts->Fonts.empty() ? ui_font_px * scale : ImGui::GetIO().Fonts->Fonts[0]->FontSize;
   style.FramePadding = {2 * grid_step * scale, std::max(1.0f, (control_height * scale - line) / 2)};
   style.AntiAliasedLines = style.AntiAliasedFill = true;
 

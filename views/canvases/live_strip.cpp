@@ -53,16 +53,19 @@ std::optional<Recipe> LiveStrip::recipe(const Frame& frame) const {
 }
 
 void LiveStrip::set_matrix(const Frame& frame, const ProbeTensor& tensor, What what, int layer) {
-  identity_ = fmt::format("{}/{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial, layer, static_cast<int>(tensor.probe));
+  identity_ = fmt::format("{}/{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial, layer,
+                          static_cast<int>(tensor.probe));
   map_.set_matrix(identity_, [&] {
     if (what == What::attention) {  // newest query: heads x keys
       const int64_t heads = tensor.shape[0], queries = tensor.shape[1], keys = tensor.shape[2];
-      return MatrixPyramid(frame.trace, tensor.values.data() + (queries - 1) * keys, heads, keys, queries * keys, CellKind::masked);
+      return MatrixPyramid(frame.trace, tensor.values.data() + (queries - 1) * keys, heads, keys, queries * keys,
+                           CellKind::masked);
     }
     const int64_t tokens = tensor.shape[0], channels = tensor.shape[1];
     auto values = std::make_shared<std::vector<float>>(static_cast<std::size_t>(tokens * channels));
     for (int64_t t = 0; t < tokens; ++t)
-      for (int64_t c = 0; c < channels; ++c) (*values)[static_cast<std::size_t>(c * tokens + t)] = tensor.values[static_cast<std::size_t>(t * channels + c)];
+      for (int64_t c = 0; c < channels; ++c)
+        (*values)[static_cast<std::size_t>(c * tokens + t)] = tensor.values[static_cast<std::size_t>(t * channels + c)];
     const float* data = values->data();
     return MatrixPyramid(std::move(values), data, channels, tokens, tokens, CellKind::signed_);
   });
@@ -108,18 +111,28 @@ void LiveStrip::draw(const Pen& pen, Box box, Frame& frame) {
   const int64_t chunk = chunk_length(layer, trace.token_count());
   MapAxes axes;
   if (what == What::attention) {
-    axes = {chunk > 0 ? fmt::format("key: chunk of {}, last column = own running state", grouped(chunk)) : "key token", "head", "weight, log", chunk > 0, 0, 0};
+    axes = {chunk > 0 ? fmt::format("key: chunk of {}, last column = own running state", grouped(chunk)) : "key token",
+            "head",
+            "weight, log",
+            chunk > 0,
+            0,
+            0};
   } else {
-    axes = {"token", "channel", what == What::gate ? "gate" : tensor->probe == Probe::residual ? "residual" : "value state", false, chunk, 0};
+    axes = {
+        "token", "channel", what == What::gate ? "gate" : tensor->probe == Probe::residual ? "residual" : "value state",
+        false,   chunk,     0};
   }
   MapCursor cursor;
   const Box readout = box.take_bottom(pen.line_height() + pen.px(4));
   const MapResult result = map_.draw(pen, box, frame.textures, axes, scale, cursor);
   const int32_t newest = trace.tokens.back();
-  std::string text = fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, trace.byte_tokens));
+  std::string text =
+      fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, trace.byte_tokens));
   if (result.hovered) {
-    text += fmt::format("  \xc2\xb7  {} {}, {} {}: {}", axes.y_label, grouped(result.row), what == What::attention ? (axes.last_column_apart ? "chunk" : "key") : "token",
-                        axes.last_column_apart && result.col == map_.matrix().cols() - 1 ? "own" : grouped(result.col), number(map_.matrix().at(result.row, result.col)));
+    text += fmt::format("  \xc2\xb7  {} {}, {} {}: {}", axes.y_label, grouped(result.row),
+                        what == What::attention ? (axes.last_column_apart ? "chunk" : "key") : "token",
+                        axes.last_column_apart && result.col == map_.matrix().cols() - 1 ? "own" : grouped(result.col),
+                        number(map_.matrix().at(result.row, result.col)));
   }
   pen.text_fitted({readout.x0, readout.y0 + pen.px(2)}, pen.theme->secondary, text, readout.width());
 }

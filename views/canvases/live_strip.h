@@ -1,4 +1,5 @@
-// The generation's inside, newest token at the right edge: attention of the newest token by head, or the state over time.
+// The generation's inside, newest token at the right edge: attention of the newest token by head, or the state over
+// time.
 #pragma once
 
 #include "views/canvases/map_controls.h"

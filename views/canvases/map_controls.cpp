@@ -44,7 +44,8 @@ ColorScale MapControls::scale(const MatrixPyramid& matrix, const std::string& id
 }
 
 float MapControls::width(const Pen& pen, bool is_signed) const {
-  const float maps = small_button_width(pen, widest_map_name()) + pen.px(8) + segmented_width(pen, scale_names) + pen.px(8);
+  const float maps =
+      small_button_width(pen, widest_map_name()) + pen.px(8) + segmented_width(pen, scale_names) + pen.px(8);
   return (is_signed ? 0 : maps) + small_button_width(pen, "lock") + pen.px(8) + small_button_width(pen, "fit");
 }
 
@@ -55,7 +56,8 @@ float MapControls::draw(const Pen& pen, float right, float y, float height, Heat
   hint("Show everything (A, or double click on the map)");
   x -= pen.px(8) + small_button_width(pen, "lock");
   if (small_button(pen, "lock", {x, y}, "lock", locked_, height)) locked_ = !locked_;
-  hint(locked_ ? "The colour range is locked; click to follow the data again (C)" : "Keep this colour range for every layer, head and step (C)");
+  hint(locked_ ? "The colour range is locked; click to follow the data again (C)"
+               : "Keep this colour range for every layer, head and step (C)");
   if (is_signed) return x;
   const float map_width = small_button_width(pen, widest_map_name());
   x -= pen.px(8) + map_width;
@@ -67,7 +69,8 @@ float MapControls::draw(const Pen& pen, float right, float y, float height, Heat
   }
   pen.fill(name, ImGui::IsItemHovered() ? pen.theme->hairline : pen.theme->raised, 1, pen.px(4));
   pen.outline(name, pen.theme->hairline, 1, pen.px(4));
-  pen.text({(name.x0 + name.x1) / 2, y + (height - pen.line_height()) / 2}, pen.theme->secondary, color_map_name(map_), Align::center);
+  pen.text({(name.x0 + name.x1) / 2, y + (height - pen.line_height()) / 2}, pen.theme->secondary, color_map_name(map_),
+           Align::center);
   hint("Colour map: click for the next one (viridis, cividis, magma)");
   x -= pen.px(8) + segmented_width(pen, scale_names);
   kind_ = static_cast<ScaleKind>(segmented(pen, "scale", {x, y}, scale_names, static_cast<int>(kind_), height));
@@ -75,17 +78,22 @@ float MapControls::draw(const Pen& pen, float right, float y, float height, Heat
 }
 
 bool MapControls::key_pressed(int key, HeatMapWidget& map) {
-  if (key == ImGuiKey_C || key == 'C') locked_ = !locked_;
-  else if (key == 'L') kind_ = kind_ == ScaleKind::log ? ScaleKind::linear : ScaleKind::log;
-  else if (key == ImGuiKey_A || key == 'A') map.fit();
-  else return false;
+  if (key == ImGuiKey_C || key == 'C')
+    locked_ = !locked_;
+  else if (key == 'L')
+    kind_ = kind_ == ScaleKind::log ? ScaleKind::linear : ScaleKind::log;
+  else if (key == ImGuiKey_A || key == 'A')
+    map.fit();
+  else
+    return false;
   return true;
 }
 
 const TraceSnapshot* trace_or_explain(const Frame& frame, const Pen& pen, Box& box) {
   const bool stored = frame.subject == Subject::stored;
   if (stored && frame.inspect) message_line(pen, box, frame.inspect->message, frame.inspect->message_is_error);
-  if (!stored && frame.training && frame.training->message_is_error) message_line(pen, box, frame.training->message, true);
+  if (!stored && frame.training && frame.training->message_is_error)
+    message_line(pen, box, frame.training->message, true);
   if (frame.trace && frame.trace->token_count() > 0 && !frame.trace->model.layers.empty()) return frame.trace.get();
 
   const bool inspecting = stored && frame.inspect && frame.inspect->busy;
@@ -93,9 +101,12 @@ const TraceSnapshot* trace_or_explain(const Frame& frame, const Pen& pen, Box& b
   if (inspecting) {
     empty_state(pen, box, "Loading the run...", "Its newest checkpoint is read and traced on the validation text.");
   } else if (stored) {
-    empty_state(pen, box, "Nothing recorded for this run yet.", "A stored run needs a checkpoint to be looked at. Open another run in the table below, or press Start.");
+    empty_state(
+        pen, box, "Nothing recorded for this run yet.",
+        "A stored run needs a checkpoint to be looked at. Open another run in the table below, or press Start.");
   } else if (training) {
-    empty_state(pen, box, "Waiting for the first recorded step...", "Values are recorded between training steps, within the probe budget.");
+    empty_state(pen, box, "Waiting for the first recorded step...",
+                "Values are recorded between training steps, within the probe budget.");
   } else {
     empty_state(pen, box, "No run yet.", "Press Start, or open a run in the table below.");
   }
@@ -156,27 +167,39 @@ int layer_chips(const Pen& pen, Box& box, const ModelConfig& model, int current)
 bool move_layer_or_head(int key, const Frame& frame) {
   if (!frame.selection || !frame.trace || frame.trace->model.layers.empty()) return false;
   Selection& selection = *frame.selection;
-  if (key == ImGuiKey_UpArrow) --selection.layer;
-  else if (key == ImGuiKey_DownArrow) ++selection.layer;
-  else if (key == '[') --selection.head;
-  else if (key == ']') ++selection.head;
-  else return false;
+  if (key == ImGuiKey_UpArrow)
+    --selection.layer;
+  else if (key == ImGuiKey_DownArrow)
+    ++selection.layer;
+  else if (key == '[')
+    --selection.head;
+  else if (key == ']')
+    ++selection.head;
+  else
+    return false;
   clamp_selection(selection, frame.trace->model);
   return true;
 }
 
 bool move_token(int key, bool ctrl, bool shift, const Frame& frame) {
-  if (!frame.selection || !frame.trace || frame.trace->token_count() == 0 || frame.trace->model.layers.empty()) return false;
+  if (!frame.selection || !frame.trace || frame.trace->token_count() == 0 || frame.trace->model.layers.empty())
+    return false;
   Selection& selection = *frame.selection;
   clamp_selection(selection, frame.trace->model);
-  const int64_t tokens = frame.trace->token_count(), chunk = chunk_length(frame.trace->model.layers[static_cast<std::size_t>(selection.layer)], tokens);
+  const int64_t tokens = frame.trace->token_count(),
+                chunk = chunk_length(frame.trace->model.layers[static_cast<std::size_t>(selection.layer)], tokens);
   int64_t at = selection.query_token < 0 ? selection.hover_token : selection.query_token;
   const int64_t boundary = std::max<int64_t>(chunk, 1);
-  if (key == ImGuiKey_LeftArrow) at = at < 0 ? tokens - 1 : ctrl ? (at - 1) / boundary * boundary : at - (shift ? 10 : 1);
-  else if (key == ImGuiKey_RightArrow) at = at < 0 ? 0 : ctrl ? (at / boundary + 1) * boundary : at + (shift ? 10 : 1);
-  else if (key == ImGuiKey_Home) at = 0;
-  else if (key == ImGuiKey_End) at = tokens - 1;
-  else return false;
+  if (key == ImGuiKey_LeftArrow)
+    at = at < 0 ? tokens - 1 : ctrl ? (at - 1) / boundary * boundary : at - (shift ? 10 : 1);
+  else if (key == ImGuiKey_RightArrow)
+    at = at < 0 ? 0 : ctrl ? (at / boundary + 1) * boundary : at + (shift ? 10 : 1);
+  else if (key == ImGuiKey_Home)
+    at = 0;
+  else if (key == ImGuiKey_End)
+    at = tokens - 1;
+  else
+    return false;
   selection.query_token = std::clamp<int64_t>(at, 0, tokens - 1);
   selection.key = std::max<int64_t>(selection.key, 0);
   selection.channel = std::max<int64_t>(selection.channel, 0);

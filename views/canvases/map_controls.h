@@ -12,7 +12,8 @@ class MapControls {
   explicit MapControls(ScaleKind kind) : kind_(kind) {}
 
   // The scale to draw with: the locked one, or the automatic one made from the data's range.
-  // Masked data: 0 .. max (log: four decades below max); signed data: symmetric about 0, clamped at the 99.5th percentile.
+  // Masked data: 0 .. max (log: four decades below max); signed data: symmetric about 0, clamped at the 99.5th
+  // percentile.
   ColorScale scale(const MatrixPyramid& matrix, const std::string& identity);
   // Controls from right to left ending at `right`; returns their left edge.
   float draw(const Pen& pen, float right, float y, float height, HeatMapWidget& map, bool is_signed);

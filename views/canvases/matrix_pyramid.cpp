@@ -25,10 +25,12 @@ void merge_into(CellKind kind, float* __restrict kept, const float* __restrict n
 
 }  // namespace
 
-MatrixPyramid::MatrixPyramid(std::shared_ptr<const void> owner, const float* values, int64_t rows, int64_t cols, int64_t stride, CellKind kind)
+MatrixPyramid::MatrixPyramid(std::shared_ptr<const void> owner, const float* values, int64_t rows, int64_t cols,
+                             int64_t stride, CellKind kind)
     : owner_(std::move(owner)), values_(values), rows_(rows), cols_(cols), stride_(stride), kind_(kind) {
   scan_range();
-  while ((levels_.empty() ? rows_ : static_cast<int64_t>(levels_.back().values.size()) / std::max<int64_t>(cols_, 1)) > smallest_level_rows)
+  while ((levels_.empty() ? rows_ : static_cast<int64_t>(levels_.back().values.size()) / std::max<int64_t>(cols_, 1)) >
+         smallest_level_rows)
     build_level();
 }
 
@@ -85,7 +87,8 @@ void MatrixPyramid::merge_rows(int64_t row_begin, int64_t row_end, int64_t col_b
 
 float MatrixPyramid::merge(std::span<const float> values) const {
   float kept = values[0];
-  for (const float next : values.subspan(1)) kept = kind_ == CellKind::masked ? merge_masked(kept, next) : merge_signed(kept, next);
+  for (const float next : values.subspan(1))
+    kept = kind_ == CellKind::masked ? merge_masked(kept, next) : merge_signed(kept, next);
   return kept;
 }
 
@@ -96,7 +99,8 @@ float MatrixPyramid::magnitude_quantile(double share) const {
   const float to_bin = static_cast<float>(counts.size() - 1) / max_abs_;
   for (int64_t r = 0; r < rows_; ++r)
     for (int64_t c = 0; c < cols_; ++c)
-      if (const float size = std::fabs(at(r, c)); size <= max_abs_) ++counts[static_cast<std::size_t>(size * to_bin)], ++total;
+      if (const float size = std::fabs(at(r, c)); size <= max_abs_)
+        ++counts[static_cast<std::size_t>(size * to_bin)], ++total;
   int64_t below = 0;
   for (std::size_t bin = 0; bin < counts.size(); ++bin) {
     below += counts[bin];

@@ -18,7 +18,8 @@ class MatrixPyramid {
  public:
   MatrixPyramid() = default;
   // Reads values[row * stride + col]; `owner` keeps them alive.
-  MatrixPyramid(std::shared_ptr<const void> owner, const float* values, int64_t rows, int64_t cols, int64_t stride, CellKind kind);
+  MatrixPyramid(std::shared_ptr<const void> owner, const float* values, int64_t rows, int64_t cols, int64_t stride,
+                CellKind kind);
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }

@@ -46,7 +46,8 @@ ImU32 to_imgui(Color color, float alpha) {
 
 Color mix(Color a, Color b, float t) {
   const auto one = [t](uint8_t from, uint8_t to) {
-    return static_cast<uint8_t>(std::lround(static_cast<float>(from) + (static_cast<float>(to) - static_cast<float>(from)) * t));
+    return static_cast<uint8_t>(
+        std::lround(static_cast<float>(from) + (static_cast<float>(to) - static_cast<float>(from)) * t));
   };
   return {one(a.r, b.r), one(a.g, b.g), one(a.b, b.b)};
 }
@@ -58,8 +59,12 @@ Color readable_on(Color background) {
 
 Pen Pen::of(const Frame& frame) {
   ImFont* font = ImGui::GetFont();
-  return Pen{ImGui::GetWindowDrawList(), frame.theme ? frame.theme : &rat::theme(ThemeKind::dark),
-             font, frame.mono ? frame.mono : font, frame.small_caps ? frame.small_caps : font, std::max(frame.scale, 0.25f)};
+  return Pen{ImGui::GetWindowDrawList(),
+             frame.theme ? frame.theme : &rat::theme(ThemeKind::dark),
+             font,
+             frame.mono ? frame.mono : font,
+             frame.small_caps ? frame.small_caps : font,
+             std::max(frame.scale, 0.25f)};
 }
 
 float Pen::width(std::string_view text, ImFont* face) const {
@@ -72,7 +77,8 @@ void Pen::text(ImVec2 at, Color color, std::string_view text, Align align, ImFon
   ImFont* used = face ? face : font;
   if (align != Align::left) at.x -= width(text, used) * (align == Align::center ? 0.5f : 1.0f);
   at.y += font->Ascent - used->Ascent;  // faces of one line share the baseline of the interface face
-  list->AddText(used, used->FontSize, {std::round(at.x), std::round(at.y)}, to_imgui(color), text.data(), text.data() + text.size());
+  list->AddText(used, used->FontSize, {std::round(at.x), std::round(at.y)}, to_imgui(color), text.data(),
+                text.data() + text.size());
 }
 
 float Pen::text_fitted(ImVec2 at, Color color, std::string_view text, float max_width, ImFont* face) const {
@@ -174,7 +180,8 @@ bool hit(const char* id, const Box& box, bool& hovered) {
 
 }  // namespace
 
-int segmented(const Pen& pen, const char* id, ImVec2 at, std::span<const std::string_view> labels, int current, float height) {
+int segmented(const Pen& pen, const char* id, ImVec2 at, std::span<const std::string_view> labels, int current,
+              float height) {
   const Box all{at.x, at.y, at.x + segmented_width(pen, labels), at.y + height};
   const float round = pen.px(4);
   pen.fill(all, pen.theme->raised, 1, round);
@@ -202,20 +209,28 @@ int segmented(const Pen& pen, const char* id, ImVec2 at, std::span<const std::st
   if (current >= 0 && current < static_cast<int>(labels.size())) {  // the accent border stays on top of the hairline
     float x = all.x0;
     for (int i = 0; i < current; ++i) x += small_button_width(pen, labels[static_cast<std::size_t>(i)]);
-    pen.outline({x, all.y0, x + small_button_width(pen, labels[static_cast<std::size_t>(current)]), all.y1}, pen.theme->accent, 1, round);
+    pen.outline({x, all.y0, x + small_button_width(pen, labels[static_cast<std::size_t>(current)]), all.y1},
+                pen.theme->accent, 1, round);
   }
   return chosen;
 }
 
-bool small_button(const Pen& pen, const char* id, ImVec2 at, std::string_view label, bool on, float height, bool enabled) {
+bool small_button(const Pen& pen, const char* id, ImVec2 at, std::string_view label, bool on, float height,
+                  bool enabled) {
   const Box box{at.x, at.y, at.x + small_button_width(pen, label), at.y + height};
   bool hovered = false;
   const bool clicked = hit(id, box, hovered) && enabled;
   const float round = pen.px(4);
-  pen.fill(box, on ? mix(pen.theme->pane, pen.theme->accent, 0.22f) : hovered && enabled ? pen.theme->hairline : pen.theme->raised, 1, round);
+  pen.fill(box,
+           on                   ? mix(pen.theme->pane, pen.theme->accent, 0.22f)
+           : hovered && enabled ? pen.theme->hairline
+                                : pen.theme->raised,
+           1, round);
   pen.outline(box, on ? pen.theme->accent : pen.theme->hairline, 1, round);
   pen.text({(box.x0 + box.x1) / 2, box.y0 + (height - pen.line_height()) / 2},
-           !enabled ? mix(pen.theme->pane, pen.theme->secondary, 0.6f) : on || hovered ? pen.theme->text : pen.theme->secondary,
+           !enabled        ? mix(pen.theme->pane, pen.theme->secondary, 0.6f)
+           : on || hovered ? pen.theme->text
+                           : pen.theme->secondary,
            label, Align::center);
   return clicked;
 }

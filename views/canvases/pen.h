@@ -44,12 +44,14 @@ struct Pen {
   float line_height(const ImFont* face = nullptr) const { return (face ? face : font)->FontSize; }
   float width(std::string_view text, ImFont* face = nullptr) const;
 
-  // `at` is the top left, top centre or top right corner of a line of the interface face, whose baseline every face keeps.
+  // `at` is the top left, top centre or top right corner of a line of the interface face, whose baseline every face
+  // keeps.
   void text(ImVec2 at, Color color, std::string_view text, Align align = Align::left, ImFont* face = nullptr) const;
   // Cut at `max_width` with an ellipsis; returns the width drawn.
   float text_fitted(ImVec2 at, Color color, std::string_view text, float max_width, ImFont* face = nullptr) const;
   // Wrapped at spaces; returns the height. draw = false only measures.
-  float text_wrapped(const Box& box, Color color, std::string_view text, Align align = Align::left, bool draw = true) const;
+  float text_wrapped(const Box& box, Color color, std::string_view text, Align align = Align::left,
+                     bool draw = true) const;
   // Reads from bottom to top, centred on `at`.
   void text_upwards(ImVec2 at, Color color, std::string_view text) const;
   void heading(ImVec2 at, std::string_view text) const;  // small capitals
@@ -64,10 +66,12 @@ Color mix(Color a, Color b, float t);
 Color readable_on(Color background);
 
 // A row of exclusive choices; returns the one chosen. `labels` may be narrower than the box: it takes what it needs.
-int segmented(const Pen& pen, const char* id, ImVec2 at, std::span<const std::string_view> labels, int current, float height);
+int segmented(const Pen& pen, const char* id, ImVec2 at, std::span<const std::string_view> labels, int current,
+              float height);
 float segmented_width(const Pen& pen, std::span<const std::string_view> labels);
 // A quiet toggle or push button; returns whether it was clicked.
-bool small_button(const Pen& pen, const char* id, ImVec2 at, std::string_view label, bool on, float height, bool enabled = true);
+bool small_button(const Pen& pen, const char* id, ImVec2 at, std::string_view label, bool on, float height,
+                  bool enabled = true);
 float small_button_width(const Pen& pen, std::string_view label);
 // Fixed hint under the mouse, only where the item is hovered.
 void hint(std::string_view text);

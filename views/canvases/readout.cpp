@@ -23,14 +23,20 @@ float field_width(const Pen& pen, const Field& field) {
   return pen.width(field.label) + pen.px(label_gap) + pen.width(field.reserve, field.mono ? pen.mono : nullptr);
 }
 
-float badge_width(const Pen& pen, const Readout& readout) { return readout.badge.empty() ? 0 : pen.width(readout.badge) + pen.px(16); }
+float badge_width(const Pen& pen, const Readout& readout) {
+  return readout.badge.empty() ? 0 : pen.width(readout.badge) + pen.px(16);
+}
 
-// The badge sits at the right end of the first line; when that leaves less than half for the fields, it has the last line.
-bool badge_has_own_line(const Pen& pen, float width, const Readout& readout) { return badge_width(pen, readout) > width * 0.45f; }
+// The badge sits at the right end of the first line; when that leaves less than half for the fields, it has the last
+// line.
+bool badge_has_own_line(const Pen& pen, float width, const Readout& readout) {
+  return badge_width(pen, readout) > width * 0.45f;
+}
 
 std::vector<Placed> place(const Pen& pen, float width, const Readout& readout) {
   std::vector<Placed> placed;
-  const float first_width = badge_has_own_line(pen, width, readout) ? width : width - badge_width(pen, readout) - pen.px(field_gap);
+  const float first_width =
+      badge_has_own_line(pen, width, readout) ? width : width - badge_width(pen, readout) - pen.px(field_gap);
   float x = 0;
   int line = 0;
   for (const Field& field : readout.fields) {
@@ -64,14 +70,18 @@ void draw_readout(const Pen& pen, const Box& box, const Readout& readout) {
     const float x = box.x0 + placed[i].x, y = top + static_cast<float>(placed[i].line) * step;
     pen.text({x, y}, pen.theme->secondary, field.label);
     const float used = pen.width(field.label) + pen.px(label_gap);
-    if (field.value.empty()) pen.text({x + used, y}, pen.theme->secondary, "\xe2\x80\x93");
-    else pen.text_fitted({x + used, y}, readout.pinned ? pen.theme->accent : pen.theme->text, field.value, placed[i].width - used, field.mono ? pen.mono : nullptr);
+    if (field.value.empty())
+      pen.text({x + used, y}, pen.theme->secondary, "\xe2\x80\x93");
+    else
+      pen.text_fitted({x + used, y}, readout.pinned ? pen.theme->accent : pen.theme->text, field.value,
+                      placed[i].width - used, field.mono ? pen.mono : nullptr);
   }
   if (!readout.badge.empty()) {
     const bool own = badge_has_own_line(pen, box.width(), readout);
     const float y = own ? top + static_cast<float>(placed.empty() ? 0 : placed.back().line + 1) * step : top;
     const float wide = std::min(badge_width(pen, readout), box.width());
-    const Box badge{own ? box.x0 : box.x1 - wide, y - pen.px(2), own ? box.x0 + wide : box.x1, y + pen.line_height() + pen.px(2)};
+    const Box badge{own ? box.x0 : box.x1 - wide, y - pen.px(2), own ? box.x0 + wide : box.x1,
+                    y + pen.line_height() + pen.px(2)};
     pen.outline(badge, pen.theme->ok, 0.7f, pen.px(4));
     pen.text_fitted({badge.x0 + pen.px(8), y}, pen.theme->ok, readout.badge, wide - pen.px(12));
   }
@@ -89,7 +99,9 @@ std::string truth_badge(const TraceSnapshot& trace) {
   return out;
 }
 
-float token_strip_height(const Pen& pen, int lines) { return static_cast<float>(lines) * (pen.mono->FontSize + pen.px(6)); }
+float token_strip_height(const Pen& pen, int lines) {
+  return static_cast<float>(lines) * (pen.mono->FontSize + pen.px(6));
+}
 
 int64_t draw_token_strip(const Pen& pen, const Box& box, const TokenStrip& strip) {
   if (box.empty()) return -1;
@@ -117,14 +129,16 @@ int64_t draw_token_strip(const Pen& pen, const Box& box, const TokenStrip& strip
       }
       x = start, ++line;
     }
-    const Box cell{x, box.y0 + static_cast<float>(line) * step, x + wide, box.y0 + static_cast<float>(line) * step + height};
+    const Box cell{x, box.y0 + static_cast<float>(line) * step, x + wide,
+                   box.y0 + static_cast<float>(line) * step + height};
     const float shade = i < strip.shade.size() ? strip.shade[i] : -1;
     const bool shaded = shade >= 0;
     const Color back = shaded ? color_at(strip.map, shade) : pen.theme->raised;
     pen.fill({cell.x0, cell.y0, cell.x1 - (strip.byte_tokens ? 0 : pen.px(2)), cell.y1}, back);
     const int64_t index = strip.first_index + static_cast<int64_t>(i);
     if (index == strip.marked) pen.outline(cell, pen.theme->accent, 1, 0);
-    pen.text({cell.x0 + pen.px(strip.byte_tokens ? 1 : 3), cell.y0 + pen.px(2)}, shaded ? readable_on(back) : pen.theme->text, text, Align::left, pen.mono);
+    pen.text({cell.x0 + pen.px(strip.byte_tokens ? 1 : 3), cell.y0 + pen.px(2)},
+             shaded ? readable_on(back) : pen.theme->text, text, Align::left, pen.mono);
     if (cell.contains(mouse) && ImGui::IsWindowHovered()) hovered = index;
     x += wide;
   }

@@ -35,12 +35,16 @@ class StatesView final : public View {
 
  private:
   const StateKind& kind_for(const LayerConfig& layer) const;
-  void draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind);
+  void draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
+                     const StateKind& kind);
   void update_half_lives(const Frame& frame, const LayerConfig& layer, int layer_index);
   void update_matrix(const Frame& frame, const ProbeTensor& tensor, int layer_index);
-  void draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTensor& tensor, const LayerConfig& layer, const StateKind& kind);
-  void draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot& trace, const LayerConfig& layer, const ColorScale& scale, int64_t token, int64_t row) const;
-  Readout readout(const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind, int64_t token, int64_t row, bool pinned) const;
+  void draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTensor& tensor, const LayerConfig& layer,
+                const StateKind& kind);
+  void draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
+                   const ColorScale& scale, int64_t token, int64_t row) const;
+  Readout readout(const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind, int64_t token,
+                  int64_t row, bool pinned) const;
   void update_selection(Selection& selection, const MapResult& result);
   int64_t row_of(int64_t channel) const;
 
@@ -60,7 +64,8 @@ const StateKind& StatesView::kind_for(const LayerConfig& layer) const {
   return state_kinds.back();  // the residual stream: every layer has it
 }
 
-void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind) {
+void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
+                               const StateKind& kind) {
   const float control = pen.px(small_control);
   std::vector<std::string_view> labels;
   std::vector<Probe> probes;
@@ -95,9 +100,13 @@ void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& tr
   if (wide <= row.width()) controls_.draw(pen, row.x1, row.y0, control, map_, kind.is_signed);
 
   std::string note = trace_caption(trace);
-  if (layer.kind != "rat" && !has_probe(layer, Probe::gate)) note = fmt::format("{} keeps no gate and no running state: the residual stream after the block \xc2\xb7 {}", format_layer(layer), note);
+  if (layer.kind != "rat" && !has_probe(layer, Probe::gate))
+    note = fmt::format("{} keeps no gate and no running state: the residual stream after the block \xc2\xb7 {}",
+                       format_layer(layer), note);
   if (const std::string reduction = map_.reduction_note(); !reduction.empty()) note += " \xc2\xb7 " + reduction;
-  if (kind.is_signed && controls_.clamped_at()) note += fmt::format(" \xc2\xb7 colours end at the 99.5th percentile, largest |x| {}", number(*controls_.clamped_at()));
+  if (kind.is_signed && controls_.clamped_at())
+    note +=
+        fmt::format(" \xc2\xb7 colours end at the 99.5th percentile, largest |x| {}", number(*controls_.clamped_at()));
   box.take_top(pen.px(4));
   if (const std::string summary = lives_.summary(); !summary.empty()) {
     box.take_top(pen.text_wrapped(box, pen.theme->text, summary));
@@ -106,21 +115,24 @@ void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& tr
 }
 
 void StatesView::update_half_lives(const Frame& frame, const LayerConfig& layer, int layer_index) {
-  const std::string identity = fmt::format("{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial, layer_index);
+  const std::string identity =
+      fmt::format("{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial, layer_index);
   if (identity == lives_identity_) return;
   lives_identity_ = identity;
   lives_ = {};
   const int64_t chunk = chunk_length(layer, frame.trace->token_count());
   lives_.chunked = chunk > 0;
   lives_.reach = chunk > 0 ? chunk : frame.trace->token_count();
-  if (const ProbeTensor* gate = frame.trace->find(Probe::gate, layer_index); gate && gate->shape.size() == 2 && !gate->values.empty())
+  if (const ProbeTensor* gate = frame.trace->find(Probe::gate, layer_index);
+      gate && gate->shape.size() == 2 && !gate->values.empty())
     lives_.tokens = channel_half_lives(*gate);
 }
 
 void StatesView::update_matrix(const Frame& frame, const ProbeTensor& tensor, int layer_index) {
   const int64_t tokens = tensor.shape[0], channels = tensor.shape[1];
   const bool sorted = sorted_ && static_cast<int64_t>(lives_.tokens.size()) == channels;
-  matrix_identity_ = fmt::format("{}/{}/{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial, layer_index, static_cast<int>(tensor.probe), sorted);
+  matrix_identity_ = fmt::format("{}/{}/{}/{}/{}", static_cast<const void*>(frame.trace.get()), frame.trace->serial,
+                                 layer_index, static_cast<int>(tensor.probe), sorted);
   map_.set_matrix(matrix_identity_, [&] {
     order_ = channel_order(lives_, channels, sorted);
     // Channels as rows: transposed in blocks, so that both sides stay in the cache.
@@ -129,7 +141,8 @@ void StatesView::update_matrix(const Frame& frame, const ProbeTensor& tensor, in
     for (int64_t r0 = 0; r0 < channels; r0 += block)
       for (int64_t t = 0; t < tokens; ++t) {
         const float* from = tensor.values.data() + t * channels;
-        for (int64_t r = r0; r < std::min(r0 + block, channels); ++r) (*values)[static_cast<std::size_t>(r * tokens + t)] = from[order_[static_cast<std::size_t>(r)]];
+        for (int64_t r = r0; r < std::min(r0 + block, channels); ++r)
+          (*values)[static_cast<std::size_t>(r * tokens + t)] = from[order_[static_cast<std::size_t>(r)]];
       }
     const float* data = values->data();
     return MatrixPyramid(std::move(values), data, channels, tokens, tokens, CellKind::signed_);
@@ -153,23 +166,31 @@ void StatesView::update_selection(Selection& selection, const MapResult& result)
   if (result.clicked && result.hovered) selection.query_token = result.col, selection.channel = channel(result.row);
 }
 
-void StatesView::draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTensor& tensor, const LayerConfig& layer, const StateKind& kind) {
+void StatesView::draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTensor& tensor, const LayerConfig& layer,
+                          const StateKind& kind) {
   const TraceSnapshot& trace = *frame.trace;
   Selection& selection = *frame.selection;
   ColorScale scale = controls_.scale(map_.matrix(), matrix_identity_);
-  if (!kind.is_signed && !controls_.locked() && scale.kind != ScaleKind::log) scale.low = 0, scale.high = 1;  // gates: the whole range
+  if (!kind.is_signed && !controls_.locked() && scale.kind != ScaleKind::log)
+    scale.low = 0, scale.high = 1;  // gates: the whole range
 
   const int64_t tokens = tensor.shape[0];
   const auto inside = [&](int64_t token, int64_t row) { return token >= 0 && token < tokens && row >= 0; };
   const int64_t hover_row = row_of(selection.hover_channel), pinned_row = row_of(selection.channel);
   const bool hovering = inside(selection.hover_token, hover_row), pinned = inside(selection.query_token, pinned_row);
-  const int64_t token = hovering ? selection.hover_token : pinned ? selection.query_token : -1, row = hovering ? hover_row : pinned ? pinned_row : -1;
+  const int64_t token = hovering ? selection.hover_token
+                        : pinned ? selection.query_token
+                                 : -1,
+                row = hovering ? hover_row
+                      : pinned ? pinned_row
+                               : -1;
 
   const Readout strip = readout(trace, layer, kind, token, row, pinned && !hovering);
   const float strip_height = readout_height(pen, box.width(), strip);
   draw_readout(pen, box.take_bottom(std::min(strip_height, box.height() / 2)), strip);
   if (box.height() > pen.px(150)) {
-    draw_tokens(pen, box.take_bottom(token_strip_height(pen, box.height() > pen.px(420) ? 2 : 1)), trace, layer, scale, token, row);
+    draw_tokens(pen, box.take_bottom(token_strip_height(pen, box.height() > pen.px(420) ? 2 : 1)), trace, layer, scale,
+                token, row);
     box.take_bottom(pen.px(6));
   }
   const bool profile = !lives_.tokens.empty() && box.width() > pen.px(560);
@@ -179,8 +200,12 @@ void StatesView::draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTens
 
   const bool sorted = sorted_ && static_cast<int64_t>(lives_.tokens.size()) == tensor.shape[1];
   const int64_t chunk = chunk_length(layer, tokens);
-  const MapAxes axes{chunk > 0 ? fmt::format("token, lines every L = {}", grouped(chunk)) : "token", sorted ? "channel rank, longest half-life first" : "channel, lines between heads",
-                     std::string(kind.value_label), false, chunk, sorted ? 0 : tensor.shape[1] / std::max<int64_t>(trace.model.heads, 1)};
+  const MapAxes axes{chunk > 0 ? fmt::format("token, lines every L = {}", grouped(chunk)) : "token",
+                     sorted ? "channel rank, longest half-life first" : "channel, lines between heads",
+                     std::string(kind.value_label),
+                     false,
+                     chunk,
+                     sorted ? 0 : tensor.shape[1] / std::max<int64_t>(trace.model.heads, 1)};
   MapCursor cursor;
   if (hovering) cursor.hover_row = hover_row, cursor.hover_col = selection.hover_token;
   if (pinned) cursor.pinned_row = pinned_row, cursor.pinned_col = selection.query_token;
@@ -189,9 +214,11 @@ void StatesView::draw_map(const Pen& pen, Box box, Frame& frame, const ProbeTens
   if (profile && !result.plot.empty()) draw_half_life_profile(pen, profile_box, result, lives_, order_, row);
 }
 
-void StatesView::draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot& trace, const LayerConfig& layer, const ColorScale& scale, int64_t token, int64_t row) const {
+void StatesView::draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
+                             const ColorScale& scale, int64_t token, int64_t row) const {
   if (token < 0) {
-    pen.text({box.x0, box.y0 + pen.px(2)}, pen.theme->secondary, "Move over the map to read a cell. Click pins it, Esc clears; wheel zooms, drag pans.");
+    pen.text({box.x0, box.y0 + pen.px(2)}, pen.theme->secondary,
+             "Move over the map to read a cell. Click pins it, Esc clears; wheel zooms, drag pans.");
     return;
   }
   const int64_t chunk = chunk_length(layer, trace.token_count());
@@ -204,7 +231,8 @@ void StatesView::draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot
   }
   TokenStrip strip;
   strip.label = chunk > 0 ? fmt::format("chunk {}", grouped(token / chunk)) : fmt::format("from {}", grouped(begin));
-  strip.tokens = std::span(trace.tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
+  strip.tokens =
+      std::span(trace.tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
   strip.shade = shade;
   strip.byte_tokens = trace.byte_tokens;
   strip.first_index = begin, strip.marked = token;
@@ -212,7 +240,8 @@ void StatesView::draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot
   draw_token_strip(pen, box, strip);
 }
 
-Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind, int64_t token, int64_t row, bool pinned) const {
+Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer, const StateKind& kind, int64_t token,
+                            int64_t row, bool pinned) const {
   Readout out;
   out.pinned = pinned;
   out.badge = truth_badge(trace);
@@ -221,14 +250,19 @@ Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer
   std::string text, position, channel, value, life;
   if (token >= 0) {
     const int64_t c = order_[static_cast<std::size_t>(row)], per_head = std::max<int64_t>(trace.model.head_size(), 1);
-    text = fmt::format("{} {}", grouped(token), quoted_token(trace.tokens[static_cast<std::size_t>(token)], trace.byte_tokens));
-    if (chunk > 0) position = fmt::format("{} of {}", token % chunk + 1, std::min(chunk, trace.token_count() - token / chunk * chunk));
+    text = fmt::format("{} {}", grouped(token),
+                       quoted_token(trace.tokens[static_cast<std::size_t>(token)], trace.byte_tokens));
+    if (chunk > 0)
+      position =
+          fmt::format("{} of {}", token % chunk + 1, std::min(chunk, trace.token_count() - token / chunk * chunk));
     channel = fmt::format("{} (head {})", c, c / per_head);
     value = number(map_.matrix().at(row, token));
-    if (c < static_cast<int64_t>(lives_.tokens.size())) life = half_life_text(lives_.tokens[static_cast<std::size_t>(c)]);
+    if (c < static_cast<int64_t>(lives_.tokens.size()))
+      life = half_life_text(lives_.tokens[static_cast<std::size_t>(c)]);
   }
   out.fields = {{"token", text, index + " " + widest_token(trace.model.vocab, trace.byte_tokens)}};
-  if (chunk > 0) out.fields.push_back({"in chunk", position, fmt::format("{0} of {0}", std::string(grouped(chunk).size(), '8'))});
+  if (chunk > 0)
+    out.fields.push_back({"in chunk", position, fmt::format("{0} of {0}", std::string(grouped(chunk).size(), '8'))});
   out.fields.push_back({"channel", channel, "8888 (head 88)"});
   out.fields.push_back({std::string(kind.label), value, "-0.00088"});
   if (!lives_.tokens.empty()) out.fields.push_back({"half-life", life, "never halves"});
@@ -251,11 +285,14 @@ void StatesView::draw(Frame& frame) {
   const StateKind& kind = kind_for(layer);
   update_half_lives(frame, layer, selection.layer);
   const ProbeTensor* tensor = trace->find(kind.probe, selection.layer);
-  const bool usable = tensor && tensor->shape.size() == 2 && tensor->shape[0] > 0 && tensor->shape[0] <= trace->token_count() && tensor->shape[1] > 0;
+  const bool usable = tensor && tensor->shape.size() == 2 && tensor->shape[0] > 0 &&
+                      tensor->shape[0] <= trace->token_count() && tensor->shape[1] > 0;
   if (usable) update_matrix(frame, *tensor, selection.layer);
   if (box.height() > pen.px(110)) draw_controls(pen, box, *trace, layer, kind);
   if (!usable) {
-    empty_state(pen, box, fmt::format("Recording the {} of layer {} ({})...", kind.label, selection.layer, format_layer(layer)), "It appears with the next recorded step.");
+    empty_state(pen, box,
+                fmt::format("Recording the {} of layer {} ({})...", kind.label, selection.layer, format_layer(layer)),
+                "It appears with the next recorded step.");
     return;
   }
   draw_map(pen, box, frame, *tensor, layer, kind);
@@ -267,7 +304,8 @@ ProbeRequest StatesView::probes(const Selection& selection, const ModelConfig& m
   const int layer = std::clamp(selection.layer, 0, static_cast<int>(model.layers.size()) - 1);
   const LayerConfig& config = model.layers[static_cast<std::size_t>(layer)];
   request.items.push_back({kind_for(config).probe, layer});
-  if (request.items[0].probe != Probe::gate && has_probe(config, Probe::gate)) request.items.push_back({Probe::gate, layer});
+  if (request.items[0].probe != Probe::gate && has_probe(config, Probe::gate))
+    request.items.push_back({Probe::gate, layer});
   return request;
 }
 
@@ -286,11 +324,14 @@ std::optional<Recipe> StatesView::recipe(const Frame& frame) const {
   recipe.color_map = controls_.map_for(kind.is_signed);
   recipe.log_color = !kind.is_signed && controls_.kind() == ScaleKind::log;
   if (const auto scale = controls_.shown(); scale)
-    recipe.color_limits = kind.is_signed || controls_.locked() || recipe.log_color ? std::pair(scale->low, scale->high) : std::pair(0.0f, 1.0f);
+    recipe.color_limits = kind.is_signed || controls_.locked() || recipe.log_color ? std::pair(scale->low, scale->high)
+                                                                                   : std::pair(0.0f, 1.0f);
   if (!map_.fitted()) {
     const Window window = map_.window();
-    recipe.token_begin = static_cast<int64_t>(std::floor(window.x0)), recipe.token_end = static_cast<int64_t>(std::ceil(window.x1));
-    recipe.column_begin = static_cast<int64_t>(std::floor(window.y0)), recipe.column_end = static_cast<int64_t>(std::ceil(window.y1));
+    recipe.token_begin = static_cast<int64_t>(std::floor(window.x0)),
+    recipe.token_end = static_cast<int64_t>(std::ceil(window.x1));
+    recipe.column_begin = static_cast<int64_t>(std::floor(window.y0)),
+    recipe.column_end = static_cast<int64_t>(std::ceil(window.y1));
   }
   return recipe;
 }

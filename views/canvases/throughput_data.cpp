@@ -36,23 +36,31 @@ void add_generation(ThroughputData& data, const Frame& frame) {
   const auto& generation = frame.generation;
   if (!generation || generation->run_id != data.run_id || data.run_id.empty()) return;
   const std::string at = fmt::format("batch 1, position {}, f32", grouped(generation->position));
-  if (generation->decode_tokens_per_s > 0) data.speeds.push_back({"decode", generation->decode_tokens_per_s, unknown, unknown, at, "Generate canvas"});
+  if (generation->decode_tokens_per_s > 0)
+    data.speeds.push_back({"decode", generation->decode_tokens_per_s, unknown, unknown, at, "Generate canvas"});
   if (generation->prefill_tokens_per_s > 0)
-    data.speeds.push_back({"prefill", generation->prefill_tokens_per_s, unknown, unknown, fmt::format("batch 1, T {}, f32", grouped(generation->prompt_tokens)), "Generate canvas"});
+    data.speeds.push_back({"prefill", generation->prefill_tokens_per_s, unknown, unknown,
+                           fmt::format("batch 1, T {}, f32", grouped(generation->prompt_tokens)), "Generate canvas"});
 }
 
 ThroughputData from_live(const TrainingStatus& status) {
   ThroughputData data;
   data.run_id = status.run_id;
-  data.title = fmt::format("{} \xc2\xb7 {} \xc2\xb7 step {} of {}", status.run_name.empty() ? status.run_id : status.run_name, activity_name(status.activity), grouped(status.step), grouped(status.steps_total));
+  data.title =
+      fmt::format("{} \xc2\xb7 {} \xc2\xb7 step {} of {}", status.run_name.empty() ? status.run_id : status.run_name,
+                  activity_name(status.activity), grouped(status.step), grouped(status.steps_total));
   data.spec = status.spec;
   const std::size_t steps = status.recent_step_ms.size();
-  data.speeds.push_back({"train", known(status.tokens_per_s_median), known(status.tokens_per_s_q1), known(status.tokens_per_s_q3), conditions(data.spec, status.spec.train.batch),
-                         steps > 0 ? fmt::format("median of {} step{}", steps, steps == 1 ? "" : "s") : "after the first steps"});
-  for (const char* regime : {"prefill", "decode"}) data.speeds.push_back({regime, unknown, unknown, unknown, conditions(data.spec, 1), "measured when the run ends"});
+  data.speeds.push_back(
+      {"train", known(status.tokens_per_s_median), known(status.tokens_per_s_q1), known(status.tokens_per_s_q3),
+       conditions(data.spec, status.spec.train.batch),
+       steps > 0 ? fmt::format("median of {} step{}", steps, steps == 1 ? "" : "s") : "after the first steps"});
+  for (const char* regime : {"prefill", "decode"})
+    data.speeds.push_back({regime, unknown, unknown, unknown, conditions(data.spec, 1), "measured when the run ends"});
   data.step_ms = status.recent_step_ms;
   data.last_step = status.step;
-  data.step_median = known(status.step_ms_median), data.step_q1 = known(status.step_ms_q1), data.step_q3 = known(status.step_ms_q3);
+  data.step_median = known(status.step_ms_median), data.step_q1 = known(status.step_ms_q1),
+  data.step_q3 = known(status.step_ms_q3);
   data.ops = status.op_ms_per_step;
   data.probe_share = status.probe_share, data.probe_budget = status.probe_budget;
   data.peak_bytes = known(static_cast<double>(status.peak_bytes)), data.cache_bytes = unknown;
@@ -62,11 +70,15 @@ ThroughputData from_live(const TrainingStatus& status) {
 ThroughputData from_stored(const RunRow& run) {
   ThroughputData data;
   data.run_id = run.id;
-  data.title = fmt::format("{} \xc2\xb7 {} \xc2\xb7 {} of {} steps", run.name.empty() ? run.id : run.name, run_state_name(run.state), grouped(run.steps_done), grouped(run.steps_total));
+  data.title = fmt::format("{} \xc2\xb7 {} \xc2\xb7 {} of {} steps", run.name.empty() ? run.id : run.name,
+                           run_state_name(run.state), grouped(run.steps_done), grouped(run.steps_total));
   if (auto spec = parse_spec(run.spec_json)) data.spec = *std::move(spec);
-  data.speeds.push_back({"train", metric(run, "tokens_per_s"), unknown, unknown, conditions(data.spec, data.spec ? data.spec->train.batch : 0), "last step stored"});
-  data.speeds.push_back({"prefill", metric(run, "prefill_tokens_per_s"), unknown, unknown, conditions(data.spec, 1), "at the end of the run"});
-  data.speeds.push_back({"decode", metric(run, "decode_tokens_per_s"), unknown, unknown, conditions(data.spec, 1), "at the end of the run"});
+  data.speeds.push_back({"train", metric(run, "tokens_per_s"), unknown, unknown,
+                         conditions(data.spec, data.spec ? data.spec->train.batch : 0), "last step stored"});
+  data.speeds.push_back({"prefill", metric(run, "prefill_tokens_per_s"), unknown, unknown, conditions(data.spec, 1),
+                         "at the end of the run"});
+  data.speeds.push_back({"decode", metric(run, "decode_tokens_per_s"), unknown, unknown, conditions(data.spec, 1),
+                         "at the end of the run"});
   data.step_median = metric(run, "step_ms"), data.step_q1 = data.step_q3 = unknown;
   for (std::size_t i = 0; i < op_names.size(); ++i)
     if (const double ms = metric(run, fmt::format("op_ms/{}", op_names[i])); ms > 0) data.ops.ms[i] = ms;
@@ -79,8 +91,10 @@ ThroughputData from_stored(const RunRow& run) {
 
 std::optional<ThroughputData> gather_throughput(const Frame& frame) {
   std::optional<ThroughputData> data;
-  if (frame.subject == Subject::stored && frame.stored_run) data = from_stored(*frame.stored_run);
-  else if (frame.subject == Subject::live && frame.training && !frame.training->run_id.empty()) data = from_live(*frame.training);
+  if (frame.subject == Subject::stored && frame.stored_run)
+    data = from_stored(*frame.stored_run);
+  else if (frame.subject == Subject::live && frame.training && !frame.training->run_id.empty())
+    data = from_live(*frame.training);
   if (!data) return data;
   add_cost(*data, data->speeds[0].tokens_per_s);
   add_generation(*data, frame);

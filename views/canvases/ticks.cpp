@@ -31,9 +31,12 @@ std::vector<int64_t> power_of_two_ticks(double low, double high, int most) {
   std::vector<int64_t> ticks;
   if (!(high >= low) || !std::isfinite(high - low) || most < 1) return ticks;
   int64_t step = 1;
-  const auto count = [&](int64_t s) { return std::floor(high / static_cast<double>(s)) - std::ceil(low / static_cast<double>(s)) + 1; };
+  const auto count = [&](int64_t s) {
+    return std::floor(high / static_cast<double>(s)) - std::ceil(low / static_cast<double>(s)) + 1;
+  };
   while (count(step) > most && step < (int64_t{1} << 50)) step *= 2;
-  for (auto at = static_cast<int64_t>(std::ceil(low / static_cast<double>(step))) * step; static_cast<double>(at) <= high; at += step)
+  for (auto at = static_cast<int64_t>(std::ceil(low / static_cast<double>(step))) * step;
+       static_cast<double>(at) <= high; at += step)
     ticks.push_back(at);
   return ticks;
 }

@@ -11,11 +11,16 @@ bool is_continuation(int32_t byte) { return byte >= 0x80 && byte <= 0xbf; }
 
 std::string escaped(int32_t byte) {
   switch (byte) {
-    case '\n': return "\\n";
-    case '\t': return "\\t";
-    case '\r': return "\\r";
-    case 0: return "\\0";
-    default: return byte >= 0 && byte <= 255 ? fmt::format("\\x{:02x}", byte) : fmt::format("<{}>", byte);
+    case '\n':
+      return "\\n";
+    case '\t':
+      return "\\t";
+    case '\r':
+      return "\\r";
+    case 0:
+      return "\\0";
+    default:
+      return byte >= 0 && byte <= 255 ? fmt::format("\\x{:02x}", byte) : fmt::format("<{}>", byte);
   }
 }
 
@@ -26,7 +31,10 @@ bool printable(int32_t byte) { return byte > 0x20 && byte < 0x7f; }
 int utf8_length(std::span<const int32_t> tokens, std::size_t at) {
   const int32_t first = tokens[at];
   if (first >= 0 && first < 0x80) return 1;
-  const int length = first >= 0xc2 && first <= 0xdf ? 2 : first >= 0xe0 && first <= 0xef ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+  const int length = first >= 0xc2 && first <= 0xdf   ? 2
+                     : first >= 0xe0 && first <= 0xef ? 3
+                     : first >= 0xf0 && first <= 0xf4 ? 4
+                                                      : 0;
   if (length == 0 || at + static_cast<std::size_t>(length) > tokens.size()) return 0;
   for (int i = 1; i < length; ++i)
     if (!is_continuation(tokens[at + static_cast<std::size_t>(i)])) return 0;

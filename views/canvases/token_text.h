@@ -15,7 +15,8 @@ std::string quoted_token(int32_t token, bool byte_tokens);
 std::string widest_token(int64_t vocab, bool byte_tokens);
 // The end of `tokens` as at most `most` characters of span_text.
 std::string tail_text(std::span<const int32_t> tokens, bool byte_tokens, std::size_t most);
-// A stretch of tokens as one line. Bytes that form valid UTF-8 are joined to characters; numbers are separated by spaces.
+// A stretch of tokens as one line. Bytes that form valid UTF-8 are joined to characters; numbers are separated by
+// spaces.
 std::string span_text(std::span<const int32_t> tokens, bool byte_tokens);
 // The same as running text for reading, line breaks and tabs kept; only invalid bytes are escaped.
 std::string running_text(std::span<const int32_t> tokens, bool byte_tokens);
