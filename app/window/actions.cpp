@@ -122,9 +122,9 @@ const std::vector<KeyHint>& key_hints() {
   return hints;
 }
 
-QStringList clashing_shortcuts() {
+QStringList clashing_shortcuts(const std::vector<ActionInfo>& actions) {
   QMap<QString, QStringList> by_key;
-  for (const ActionInfo& action : action_list())
+  for (const ActionInfo& action : actions)
     for (const QKeySequence& key : key_sequences(action)) by_key[key.toString()].append(action.id);
   QStringList clashes;
   for (auto at = by_key.begin(); at != by_key.end(); ++at)

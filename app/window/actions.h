@@ -37,8 +37,8 @@ struct KeyHint {
 };
 const std::vector<KeyHint>& key_hints();
 
-// Pairs "key: action, action" bound twice; empty when the list is sound.
-QStringList clashing_shortcuts();
+// "key: action, action" for every key bound twice; empty when the list is sound.
+QStringList clashing_shortcuts(const std::vector<ActionInfo>& actions);
 
 // How well `query` matches: letters in order, word starts and runs count more; negative: no match.
 int match_score(const QString& query, const QString& text);

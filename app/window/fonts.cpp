@@ -1,7 +1,9 @@
 #include "app/window/fonts.h"
 
 #include <imgui.h>
+#ifdef RAT_FREETYPE
 #include <imgui_freetype.h>
+#endif
 
 #include <QDirIterator>
 #include <QFontDatabase>
@@ -127,8 +129,11 @@ QFont mono_font() {
 CanvasFonts load_canvas_fonts(ImFontAtlas& atlas, float scale) {
   const FontFiles& files = font_files();
   atlas.Clear();
+#ifdef RAT_FREETYPE
+  // Hinted as Qt hints; without FreeType's headers ImGui's own rasteriser draws the same outlines.
   atlas.FontBuilderIO = ImGuiFreeType::GetBuilderForFreeType();
   atlas.FontBuilderFlags = ImGuiFreeTypeBuilderFlags_LightHinting;
+#endif
   CanvasFonts fonts;
   fonts.ui = add_face(atlas, files.ui, ui_font_px, scale, files.symbols);
   fonts.mono = add_face(atlas, files.mono, ui_font_px, scale, files.symbols);

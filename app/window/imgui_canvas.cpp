@@ -181,9 +181,10 @@ bool ImGuiCanvas::event(QEvent* event) {
   if (event->type() == QEvent::KeyPress && !wants_text()) {
     auto* key = static_cast<QKeyEvent*>(event);
     views::Frame now = frame();
-    const int imgui_key = ImGuiInput::imgui_key(key->key());
-    const bool used = imgui_key >= 0 && view_->key_pressed(imgui_key, key->modifiers() & Qt::ControlModifier,
-                                                           key->modifiers() & Qt::ShiftModifier, now);
+    int view_key = ImGuiInput::imgui_key(key->key());
+    if (view_key < 0 && key->key() > Qt::Key_Space && key->key() < 0x7f) view_key = key->key();  // 'L', '[': see View
+    const bool used = view_key >= 0 && view_->key_pressed(view_key, key->modifiers() & Qt::ControlModifier,
+                                                          key->modifiers() & Qt::ShiftModifier, now);
     if (used) {
       refresh();
       return true;

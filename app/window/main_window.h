@@ -52,6 +52,7 @@ class MainWindow : public QMainWindow {
   void save_layout();
   void reset_layout();
   bool is_enabled(Enabled rule) const;
+  bool has_handler(const QString& id) const;
   // The figure of what the user looks at: the canvas in front, or the curves while they have the focus.
   struct FigureSource {
     Recipe recipe;

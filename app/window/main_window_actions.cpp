@@ -78,6 +78,11 @@ const QHash<QString, MainWindow::Handler>& MainWindow::handlers() {
   return table;
 }
 
+bool MainWindow::has_handler(const QString& id) const {
+  if (id.startsWith("show_")) return canvases_->ids().contains(id.mid(5));
+  return handlers().contains(id) || (id.startsWith("view_") && docks_.contains(id.mid(5)));
+}
+
 void MainWindow::run_action(const QString& id) {
   if (run_show_action(id)) return;
   if (const Handler handler = handlers().value(id)) (this->*handler)();
