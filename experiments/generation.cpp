@@ -1,0 +1,93 @@
+#include "experiments/generation.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "experiments/statistics.h"
+#include "experiments/trainer_impl.h"
+
+namespace rat {
+namespace {
+
+// Softmax after temperature; temperature 0 puts everything on the largest.
+std::vector<float> probabilities(std::span<const float> logits, double temperature) {
+  std::vector<float> result(logits.size());
+  const auto largest = std::ranges::max_element(logits);
+  if (temperature <= 0) {
+    result[static_cast<std::size_t>(largest - logits.begin())] = 1;
+    return result;
+  }
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp((logit - *largest) / temperature);
+  for (std::size_t i = 0; i < logits.size(); ++i) result[i] = static_cast<float>(std::exp((logits[i] - *largest) / temperature) / sum);
+  return result;
+}
+
+}  // namespace
+
+Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte_tokens, int64_t vocab) {
+  std::vector<int32_t> tokens;
+  const auto add = [&](int64_t id) -> Status {
+    if (id < 0 || id >= vocab) return fail(ErrorCode::invalid_argument, "Token {} is outside the model's vocabulary of {}.", id, vocab);
+    tokens.push_back(static_cast<int32_t>(id));
+    return ok();
+  };
+  if (byte_tokens) {
+    for (const char c : text) RAT_TRY(add(static_cast<unsigned char>(c)));
+    return tokens;
+  }
+  const char* at = text.data();
+  const char* const end = at + text.size();
+  while (at != end) {
+    if (std::string_view(" \t\r\n,").find(*at) != std::string_view::npos) {
+      ++at;
+      continue;
+    }
+    int64_t id = 0;
+    const auto [rest, error] = std::from_chars(at, end, id);
+    if (error != std::errc())
+      return fail(ErrorCode::invalid_argument, "This run's tokens are numbers, not text; type ids such as '12 7 3'.");
+    at = rest;
+    RAT_TRY(add(id));
+  }
+  return tokens;
+}
+
+Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<int32_t> prompt, const SamplingConfig& sampling,
+                                                      const StopFlag* stop) {
+  if (prompt.empty()) return fail(ErrorCode::invalid_argument, "The prompt is empty; type at least one character to start from.");
+  std::unique_ptr<Generation> generation(new Generation(sampling));
+  generation->state_ = model.start_decoding();
+  const Stopwatch watch;
+  RAT_ASSIGN(generation->logits_, model.prefill(*generation->state_, prompt, {stop, nullptr}));
+  generation->prefill_ms_ = watch.ms();
+  generation->prompt_tokens_ = static_cast<int64_t>(prompt.size());
+  generation->tokens_ = std::move(prompt);
+  return generation;
+}
+
+// A token is decoded to its end: half a token in the cache would spoil every later one.
+Status Generation::next(Model& model) {
+  if (!std::ranges::all_of(logits_, [](float x) { return std::isfinite(x); }))
+    return fail(ErrorCode::invalid_argument, "The model's logits are not finite; its weights are damaged, choose an earlier checkpoint.");
+  const int32_t token = sampler_.sample(logits_);
+  const Stopwatch watch;
+  RAT_ASSIGN(logits_, model.decode(*state_, token));
+  decode_ms_.push_back(watch.ms());
+  tokens_.push_back(token);
+  return ok();
+}
+
+void Generation::fill(GenerationStatus& status) const {
+  status.tokens = tokens_;
+  status.prompt_tokens = prompt_tokens_;
+  status.next_probabilities = probabilities(logits_, sampling_.temperature);
+  status.cache_bytes = state_->cache_bytes();
+  status.position = state_->position();
+  status.prefill_ms = prefill_ms_;
+  status.prefill_tokens_per_s = prefill_ms_ > 0 ? 1000.0 * static_cast<double>(prompt_tokens_) / prefill_ms_ : 0;
+  status.decode_tokens_per_s = decode_ms_.empty() ? 0 : 1000.0 / median(decode_ms_);
+}
+
+}  // namespace rat
