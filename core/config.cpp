@@ -12,7 +12,8 @@ Status positive(const char* name, int64_t value, int64_t minimum) {
   if (value < minimum)
     return fail(ErrorCode::invalid_argument, "model.{} is {}; it must be at least {}", name, value, minimum);
   if (value > max_size)
-    return fail(ErrorCode::invalid_argument, "model.{} is {}; the largest supported value is {}", name, value, max_size);
+    return fail(ErrorCode::invalid_argument, "model.{} is {}; the largest supported value is {}", name, value,
+                max_size);
   return ok();
 }
 
@@ -26,14 +27,16 @@ Status validate_layer(const ModelConfig& config, const LayerConfig& layer, std::
     return fail(ErrorCode::invalid_argument, "layer {}: {} window is {} tokens; it must be 0 (own token only) to {}",
                 index, layer.kind, layer.window, max_size);
   if ((*type)->uses_groups && (config.groups > config.heads || config.heads % config.groups != 0))
-    return fail(ErrorCode::invalid_argument,
-                "model.heads is {} and model.groups is {}; {} shares queries and keys evenly, so groups must divide heads",
-                config.heads, config.groups, layer.kind);
+    return fail(
+        ErrorCode::invalid_argument,
+        "model.heads is {} and model.groups is {}; {} shares queries and keys evenly, so groups must divide heads",
+        config.heads, config.groups, layer.kind);
   if ((*type)->uses_heads && config.positions == Positions::rope && config.head_size() % 2 != 0)
-    return fail(ErrorCode::invalid_argument,
-                "the head size is {} (model.d_model {} / model.heads {}); RoPE rotates pairs, so it must be even, or set "
-                "positions to none",
-                config.head_size(), config.d_model, config.heads);
+    return fail(
+        ErrorCode::invalid_argument,
+        "the head size is {} (model.d_model {} / model.heads {}); RoPE rotates pairs, so it must be even, or set "
+        "positions to none",
+        config.head_size(), config.d_model, config.heads);
   return ok();
 }
 

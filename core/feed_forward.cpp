@@ -11,7 +11,10 @@ using kernels::Input;
 using kernels::Output;
 
 FeedForward::FeedForward(const ModelConfig& config, std::span<Parameter> parameters)
-    : D_(config.d_model), F_(config.ffn_mult * config.d_model), fc1_(&parameters[0]), fc2_(&parameters[1]),
+    : D_(config.d_model),
+      F_(config.ffn_mult * config.d_model),
+      fc1_(&parameters[0]),
+      fc2_(&parameters[1]),
       norm_(&parameters[2]) {}
 
 Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, bool keep) {
@@ -25,16 +28,21 @@ Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, boo
   }
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = normed, .b = Input(fc1_->value.data(), F_, D_), .c = before_gelu,
-                             .transpose_b = true}, pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = normed, .b = Input(fc1_->value.data(), F_, D_), .c = before_gelu, .transpose_b = true}, pass.exec));
   }
   {
     const OpTimer timer(pass.times, Op::gelu);
     RAT_TRY(kernels::gelu({.x = before_gelu, .y = hidden}, pass.exec));
   }
   const OpTimer timer(pass.times, Op::gemm);
-  return kernels::matmul({.a = hidden, .b = Input(fc2_->value.data(), D_, F_), .c = Output(y, rows, D_),
-                          .transpose_b = true, .accumulate = x == y, .addend = x == y ? nullptr : x}, pass.exec);
+  return kernels::matmul({.a = hidden,
+                          .b = Input(fc2_->value.data(), D_, F_),
+                          .c = Output(y, rows, D_),
+                          .transpose_b = true,
+                          .accumulate = x == y,
+                          .addend = x == y ? nullptr : x},
+                         pass.exec);
 }
 
 Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad) {
@@ -59,15 +67,22 @@ Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad)
   }
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = grad_rows, .b = hidden, .c = Output(fc2_->grad.data(), D_, F_), .transpose_a = true,
-                             .accumulate = true}, pass.exec));
-    RAT_TRY(kernels::matmul({.a = wide, .b = normed, .c = Output(fc1_->grad.data(), F_, D_), .transpose_a = true,
-                             .accumulate = true}, pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = grad_rows, .b = hidden, .c = Output(fc2_->grad.data(), D_, F_), .transpose_a = true, .accumulate = true},
+        pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = wide, .b = normed, .c = Output(fc1_->grad.data(), F_, D_), .transpose_a = true, .accumulate = true},
+        pass.exec));
     RAT_TRY(kernels::matmul({.a = wide, .b = Input(fc1_->value.data(), F_, D_), .c = narrow}, pass.exec));
   }
   const OpTimer timer(pass.times, Op::norm);
-  return kernels::rms_norm_backward({.x = x_rows, .weight = norm_->value, .grad_y = narrow, .grad_x = grad_rows,
-                                     .grad_weight = norm_->grad, .add_grad_x = true}, pass.exec);
+  return kernels::rms_norm_backward({.x = x_rows,
+                                     .weight = norm_->value,
+                                     .grad_y = narrow,
+                                     .grad_x = grad_rows,
+                                     .grad_weight = norm_->grad,
+                                     .add_grad_x = true},
+                                    pass.exec);
 }
 
 }  // namespace rat

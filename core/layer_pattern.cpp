@@ -27,8 +27,10 @@ class PatternParser {
  private:
   template <class... Args>
   Error error(fmt::format_string<Args...> format, Args&&... args) const {
-    return fail(ErrorCode::invalid_argument, "layer pattern '{}', character {}: {}; write for example rat:16*4 or "
-                "(rat:16,swa:128)*2,attention", text_, at_ + 1, fmt::format(format, std::forward<Args>(args)...));
+    return fail(ErrorCode::invalid_argument,
+                "layer pattern '{}', character {}: {}; write for example rat:16*4 or "
+                "(rat:16,swa:128)*2,attention",
+                text_, at_ + 1, fmt::format(format, std::forward<Args>(args)...));
   }
 
   void skip_space() {

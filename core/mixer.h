@@ -23,7 +23,7 @@ namespace rat {
 struct OpTimes;
 
 enum class Init : uint8_t {
-  normal,     // N(0, 0.02)
+  normal,  // N(0, 0.02)
   ones,
   gate_bias,  // log U(1, L-1): sigmoid of it keeps a state for 2 .. L tokens; see init_weights in core/weights.cpp
 };
@@ -39,10 +39,10 @@ struct WeightSpec {
 
 // What one mixer costs for sequences of T tokens, projections not included.
 struct MixerCost {
-  double flops_per_token = 0;         // forward, mean over the T tokens
-  double decode_flops = 0;            // one step at position T
-  int64_t cache_bytes = 0;            // one sequence after T tokens
-  int64_t saved_floats_per_token = 0; // kept for backward besides `projected` and `mixed`
+  double flops_per_token = 0;          // forward, mean over the T tokens
+  double decode_flops = 0;             // one step at position T
+  int64_t cache_bytes = 0;             // one sequence after T tokens
+  int64_t saved_floats_per_token = 0;  // kept for backward besides `projected` and `mixed`
 };
 
 // What a pass over (B, T) gives a mixer. `saved` belongs to one layer when training and is shared otherwise.

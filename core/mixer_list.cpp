@@ -27,7 +27,8 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::span<const MixerType> mixer_types() {
-  static const std::vector<MixerType> list{rat_mixer_type(), attention_mixer_type(), swa_mixer_type(), rnn_mixer_type()};
+  static const std::vector<MixerType> list{rat_mixer_type(), attention_mixer_type(), swa_mixer_type(),
+                                           rnn_mixer_type()};
   return list;
 }
 
@@ -39,8 +40,8 @@ Result<const MixerType*> find_mixer_type(std::string_view name) {
     known += (known.empty() ? "" : ", ") + std::string(type.name);
     if (!nearest || distance(type.name, name) < distance(nearest->name, name)) nearest = &type;
   }
-  return fail(ErrorCode::invalid_argument, "there is no mixer '{}'; did you mean '{}'? Known mixers: {}", name.substr(0, 64),
-              nearest->name, known);
+  return fail(ErrorCode::invalid_argument, "there is no mixer '{}'; did you mean '{}'? Known mixers: {}",
+              name.substr(0, 64), nearest->name, known);
 }
 
 }  // namespace rat

@@ -48,8 +48,8 @@ MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& save
 Status Model::Impl::check_tokens(std::span<const int32_t> tokens) const {
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= config.vocab)
-      return fail(ErrorCode::invalid_argument, "token {} at index {} is outside the model's vocabulary of {}", tokens[i], i,
-                  config.vocab);
+      return fail(ErrorCode::invalid_argument, "token {} at index {} is outside the model's vocabulary of {}",
+                  tokens[i], i, config.vocab);
   return ok();
 }
 
@@ -68,8 +68,10 @@ Status Model::Impl::check_batch(const TokenBatch& batch) const {
 
 Status Model::Impl::embed(std::span<const int32_t> tokens, float* x, const PassOptions& options) {
   const OpTimer timer(options.times, Op::embedding);
-  return kernels::embedding({.ids = tokens, .table = Input(embedding->value.data(), config.vocab, config.d_model),
-                             .out = Output(x, static_cast<int64_t>(tokens.size()), config.d_model)}, {});
+  return kernels::embedding({.ids = tokens,
+                             .table = Input(embedding->value.data(), config.vocab, config.d_model),
+                             .out = Output(x, static_cast<int64_t>(tokens.size()), config.d_model)},
+                            {});
 }
 
 Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits, const PassOptions& options) {
@@ -80,8 +82,11 @@ Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits,
     RAT_TRY(kernels::rms_norm({.x = Input(stream, count, D), .weight = norm->value, .y = normed}, {}));
   }
   const OpTimer timer(options.times, Op::gemm);
-  return kernels::matmul({.a = normed, .b = Input(head->value.data(), config.vocab, D),
-                          .c = Output(logits, count, config.vocab), .transpose_b = true}, {});
+  return kernels::matmul({.a = normed,
+                          .b = Input(head->value.data(), config.vocab, D),
+                          .c = Output(logits, count, config.vocab),
+                          .transpose_b = true},
+                         {});
 }
 
 // About 16 MiB of logits at a time, whatever the vocabulary.
@@ -105,10 +110,13 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
     RAT_TRY(logits_of(stream + begin * D, count, logits, options));
     {
       const OpTimer timer(options.times, Op::cross_entropy);
-      RAT_TRY(kernels::cross_entropy({.logits = Output(logits, count, V),
-                                      .targets = std::span(batch.targets).subspan(static_cast<std::size_t>(begin),
-                                                                                  static_cast<std::size_t>(count)),
-                                      .grad_scale = grad_scale, .sums = &sums}, {}));
+      RAT_TRY(kernels::cross_entropy(
+          {.logits = Output(logits, count, V),
+           .targets =
+               std::span(batch.targets).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
+           .grad_scale = grad_scale,
+           .sums = &sums},
+          {}));
     }
     if (!grad) continue;
     const Input grad_logits(logits, count, V), normed(work[work_normed].data(), count, D);
@@ -116,13 +124,20 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
     {
       const OpTimer timer(options.times, Op::gemm);
       RAT_TRY(kernels::matmul({.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed}, {}));
-      RAT_TRY(kernels::matmul({.a = grad_logits, .b = normed, .c = Output(head->grad.data(), V, D), .transpose_a = true,
-                               .accumulate = true}, {}));
+      RAT_TRY(kernels::matmul({.a = grad_logits,
+                               .b = normed,
+                               .c = Output(head->grad.data(), V, D),
+                               .transpose_a = true,
+                               .accumulate = true},
+                              {}));
     }
     const OpTimer timer(options.times, Op::norm);
-    RAT_TRY(kernels::rms_norm_backward({.x = Input(stream + begin * D, count, D), .weight = norm->value,
-                                        .grad_y = to_normed, .grad_x = Output(grad + begin * D, count, D),
-                                        .grad_weight = norm->grad}, {}));
+    RAT_TRY(kernels::rms_norm_backward({.x = Input(stream + begin * D, count, D),
+                                        .weight = norm->value,
+                                        .grad_y = to_normed,
+                                        .grad_x = Output(grad + begin * D, count, D),
+                                        .grad_weight = norm->grad},
+                                       {}));
   }
   out = {sums.loss, sums.targets, sums.correct};
   return ok();
@@ -135,14 +150,14 @@ Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t
   RAT_TRY(validate(config));
   const int64_t count = weight_count(model_weights(config));
   if (count > int64_t{1} << 36)
-    return fail(ErrorCode::invalid_argument, "the model would have {} parameters; the largest supported number is {}", count,
-                int64_t{1} << 36);
+    return fail(ErrorCode::invalid_argument, "the model would have {} parameters; the largest supported number is {}",
+                count, int64_t{1} << 36);
   std::unique_ptr<Model> model(new Model);
   try {
     model->impl_ = std::make_unique<Impl>(config, seed);
   } catch (const std::bad_alloc&) {
-    return fail(ErrorCode::invalid_argument, "there is not enough memory for {} parameters ({} bytes with gradients)", count,
-                count * 8);
+    return fail(ErrorCode::invalid_argument, "there is not enough memory for {} parameters ({} bytes with gradients)",
+                count, count * 8);
   }
   return model;
 }
@@ -182,9 +197,11 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
     RAT_TRY(block.sequence.backward(pass, block.saved[saved_x].data(), grad, grad, true));
   }
   const OpTimer timer(options.times, Op::embedding);
-  RAT_TRY(kernels::embedding_backward({.ids = batch.inputs, .grad_out = Input(grad, rows, m.config.d_model),
-                                       .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model)},
-                                      {}));
+  RAT_TRY(
+      kernels::embedding_backward({.ids = batch.inputs,
+                                   .grad_out = Input(grad, rows, m.config.d_model),
+                                   .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model)},
+                                  {}));
   return sums.loss_sum / static_cast<double>(sums.targets);
 }
 

@@ -31,7 +31,8 @@ class Recorder {
   void add_rows(Probe probe, int layer, const kernels::Input& rows) {
     ProbeTensor tensor{probe, layer, {rows.rows, rows.cols}, {}};
     tensor.values.reserve(static_cast<std::size_t>(rows.rows * rows.cols));
-    for (int64_t i = 0; i < rows.rows; ++i) tensor.values.insert(tensor.values.end(), rows.row(i), rows.row(i) + rows.cols);
+    for (int64_t i = 0; i < rows.rows; ++i)
+      tensor.values.insert(tensor.values.end(), rows.row(i), rows.row(i) + rows.cols);
     out_.tensors.push_back(std::move(tensor));
   }
 
@@ -39,11 +40,13 @@ class Recorder {
   // One head at a time, so that thumbnails do not need all weights at once.
   Status record_attention(int layer, SequenceLayer& sequence, const MixerPass& pass, const float* projected) {
     const int64_t T = pass.tokens, K = sequence.mixer().attention_columns(T), H = config_.heads;
-    const bool whole = request_.wants(Probe::attention, layer), overview = request_.wants(Probe::attention_overview, layer);
+    const bool whole = request_.wants(Probe::attention, layer),
+               overview = request_.wants(Probe::attention_overview, layer);
     const bool entropy = request_.wants(Probe::attention_entropy, layer);
     if (K == 0 || !(whole || overview || entropy)) return ok();
     ProbeTensor all{Probe::attention, layer, {H, T, K}, {}};
-    ProbeTensor small{Probe::attention_overview, layer, {H, std::min(T, overview_size), std::min(K, overview_size)}, {}};
+    ProbeTensor small{
+        Probe::attention_overview, layer, {H, std::min(T, overview_size), std::min(K, overview_size)}, {}};
     ProbeTensor mean{Probe::attention_entropy, layer, {H}, {}};
     std::vector<float> weights(static_cast<std::size_t>(T * K));
     for (int64_t h = 0; h < H; ++h) {
@@ -96,15 +99,15 @@ Result<TraceSnapshot> Model::trace(std::span<const int32_t> tokens, const ProbeR
   snapshot.kernel_path = "probe pass, f32 CPU kernels";
   Recorder recorder(request, m.config, snapshot);
   const auto T = static_cast<int64_t>(tokens.size());
-  RAT_ASSIGN(const float* stream,
-             m.run_blocks(tokens, 1, options,
-                          [&](std::size_t i, const MixerPass& pass) {
-                            return recorder.after_layer(static_cast<int>(i), m.blocks[i].sequence, pass);
-                          },
-                          [&](std::size_t i, const float* x) {
-                            recorder.after_block(static_cast<int>(i), x, T);
-                            return ok();
-                          }));
+  RAT_ASSIGN(const float* stream, m.run_blocks(
+                                      tokens, 1, options,
+                                      [&](std::size_t i, const MixerPass& pass) {
+                                        return recorder.after_layer(static_cast<int>(i), m.blocks[i].sequence, pass);
+                                      },
+                                      [&](std::size_t i, const float* x) {
+                                        recorder.after_block(static_cast<int>(i), x, T);
+                                        return ok();
+                                      }));
   if (request.wants(Probe::logits, -1)) {
     std::vector<float> logits(static_cast<std::size_t>(T * m.config.vocab));
     RAT_TRY(m.logits_of(stream, T, logits.data(), options));

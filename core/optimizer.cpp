@@ -39,11 +39,19 @@ AdamW::StepResult AdamW::step(std::span<Parameter> parameters, double lr) {
   const double scale = config_.clip > 0 ? std::min(1.0, config_.clip / (result.grad_norm + 1e-6)) : 1.0;  // as PyTorch
   const auto t = static_cast<double>(steps_);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const Status status = kernels::adamw(
-        {.value = parameters[i].value, .grad = parameters[i].grad, .m = m_[i], .v = v_[i], .lr = lr,
-         .beta1 = config_.beta1, .beta2 = config_.beta2, .eps = config_.eps, .weight_decay = config_.weight_decay,
-         .correction1 = 1.0 - std::pow(config_.beta1, t), .correction2 = 1.0 - std::pow(config_.beta2, t),
-         .grad_scale = scale}, {});
+    const Status status = kernels::adamw({.value = parameters[i].value,
+                                          .grad = parameters[i].grad,
+                                          .m = m_[i],
+                                          .v = v_[i],
+                                          .lr = lr,
+                                          .beta1 = config_.beta1,
+                                          .beta2 = config_.beta2,
+                                          .eps = config_.eps,
+                                          .weight_decay = config_.weight_decay,
+                                          .correction1 = 1.0 - std::pow(config_.beta1, t),
+                                          .correction2 = 1.0 - std::pow(config_.beta2, t),
+                                          .grad_scale = scale},
+                                         {});
     RAT_CHECK(bool(status), status.error().message);
   }
   return result;

@@ -27,7 +27,8 @@ int32_t Sampler::sample(std::span<const float> logits) {
   }
   std::vector<double> cumulative;
   double sum = 0;
-  for (const int32_t token : order) cumulative.push_back(sum += std::exp((logit(token) - logit(best)) / config_.temperature));
+  for (const int32_t token : order)
+    cumulative.push_back(sum += std::exp((logit(token) - logit(best)) / config_.temperature));
   const double pick = static_cast<double>(rng_() >> 11) * 0x1p-53 * sum;
   const auto at = std::upper_bound(cumulative.begin(), cumulative.end(), pick);
   return order[std::min(static_cast<std::size_t>(at - cumulative.begin()), order.size() - 1)];

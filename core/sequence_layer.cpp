@@ -25,9 +25,13 @@ SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer
 Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y,
                                   bool residual) {
   const OpTimer timer(pass.times, Op::gemm);
-  return kernels::matmul({.a = Input(mixed, rows, D_), .b = Input(out_proj_->value.data(), D_, D_),
-                          .c = Output(y, rows, D_), .transpose_b = true, .accumulate = residual && x == y,
-                          .addend = residual && x != y ? x : nullptr}, pass.exec);
+  return kernels::matmul({.a = Input(mixed, rows, D_),
+                          .b = Input(out_proj_->value.data(), D_, D_),
+                          .c = Output(y, rows, D_),
+                          .transpose_b = true,
+                          .accumulate = residual && x == y,
+                          .addend = residual && x != y ? x : nullptr},
+                         pass.exec);
 }
 
 Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, bool residual) {
@@ -41,8 +45,11 @@ Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, b
   }
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = Output(projected, rows, N_),
-                             .transpose_b = true}, pass.exec));
+    RAT_TRY(kernels::matmul({.a = normed,
+                             .b = Input(in_proj_->value.data(), N_, D_),
+                             .c = Output(projected, rows, N_),
+                             .transpose_b = true},
+                            pass.exec));
   }
   RAT_TRY(mixer_->forward(pass, extra_, projected, mixed));
   return project_out(pass, rows, mixed, x, y, residual);
@@ -64,20 +71,29 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
   {
     const OpTimer timer(pass.times, Op::gemm);
     RAT_TRY(kernels::matmul({.a = grad_rows, .b = Input(out_proj_->value.data(), D_, D_), .c = narrow}, pass.exec));
-    RAT_TRY(kernels::matmul({.a = grad_rows, .b = Input(mixed, rows, D_), .c = Output(out_proj_->grad.data(), D_, D_),
-                             .transpose_a = true, .accumulate = true}, pass.exec));
+    RAT_TRY(kernels::matmul({.a = grad_rows,
+                             .b = Input(mixed, rows, D_),
+                             .c = Output(out_proj_->grad.data(), D_, D_),
+                             .transpose_a = true,
+                             .accumulate = true},
+                            pass.exec));
   }
   RAT_TRY(mixer_->backward(pass, extra_, projected, mixed, narrow.data, wide.data));
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = wide, .b = normed, .c = Output(in_proj_->grad.data(), N_, D_), .transpose_a = true,
-                             .accumulate = true}, pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = wide, .b = normed, .c = Output(in_proj_->grad.data(), N_, D_), .transpose_a = true, .accumulate = true},
+        pass.exec));
     RAT_TRY(kernels::matmul({.a = wide, .b = Input(in_proj_->value.data(), N_, D_), .c = narrow}, pass.exec));
   }
   const OpTimer timer(pass.times, Op::norm);
-  return kernels::rms_norm_backward({.x = x_rows, .weight = norm_->value, .grad_y = narrow,
-                                     .grad_x = Output(grad_x, rows, D_), .grad_weight = norm_->grad,
-                                     .add_grad_x = residual}, pass.exec);
+  return kernels::rms_norm_backward({.x = x_rows,
+                                     .weight = norm_->value,
+                                     .grad_y = narrow,
+                                     .grad_x = Output(grad_x, rows, D_),
+                                     .grad_weight = norm_->grad,
+                                     .add_grad_x = residual},
+                                    pass.exec);
 }
 
 Status SequenceLayer::fill(const MixerPass& pass, MixerState& state) {
@@ -92,8 +108,8 @@ Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float*
   RAT_TRY(kernels::rms_norm({.x = Input(x, 1, D_), .weight = norm_->value, .y = normed}, pass.exec));
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = projected,
-                             .transpose_b = true}, pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = projected, .transpose_b = true}, pass.exec));
   }
   {
     const OpTimer timer(pass.times, Op::attention);

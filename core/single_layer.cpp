@@ -8,7 +8,8 @@ namespace rat {
 
 struct SingleLayer::Impl {
   Impl(const ModelConfig& config, uint64_t seed)
-      : d_model(config.d_model), store(sequence_layer_weights(config, config.layers[0]), seed),
+      : d_model(config.d_model),
+        store(sequence_layer_weights(config, config.layers[0]), seed),
         layer(config, config.layers[0], store.parameters()) {}
 
   int64_t d_model;
@@ -32,8 +33,8 @@ struct SingleLayer::Impl {
   Status check(std::span<const float> in, std::span<const float> out, int64_t b, int64_t t) const {
     const auto cells = static_cast<std::size_t>(b * t * d_model);
     if (b >= 1 && t >= 1 && in.size() == cells && out.size() == cells) return ok();
-    return fail(ErrorCode::shape_mismatch, "({}, {}, {}) needs {} values; the input has {} and the output {}", b, t, d_model,
-                cells, in.size(), out.size());
+    return fail(ErrorCode::shape_mismatch, "({}, {}, {}) needs {} values; the input has {} and the output {}", b, t,
+                d_model, cells, in.size(), out.size());
   }
 };
 

@@ -44,12 +44,27 @@ struct BufferSet {
 };
 
 // What backward needs of one layer's forward pass. Mixers use saved_mixer + 0 .. 5.
-enum SavedSlot : std::size_t { saved_x, saved_middle, saved_projected, saved_mixed, saved_ffn, saved_mixer, saved_slots = saved_mixer + 6 };
+enum SavedSlot : std::size_t {
+  saved_x,
+  saved_middle,
+  saved_projected,
+  saved_mixed,
+  saved_ffn,
+  saved_mixer,
+  saved_slots = saved_mixer + 6
+};
 using Activations = BufferSet<saved_slots>;
 
 // Scratch that no one keeps from one call to the next. Mixers use work_mixer + 0 .. 5.
 enum WorkSlot : std::size_t {
-  work_normed, work_wide, work_narrow, work_hidden, work_logits, work_stream, work_step, work_mixer,
+  work_normed,
+  work_wide,
+  work_narrow,
+  work_hidden,
+  work_logits,
+  work_stream,
+  work_step,
+  work_mixer,
   work_slots = work_mixer + 6
 };
 using Workspace = BufferSet<work_slots>;

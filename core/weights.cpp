@@ -113,8 +113,9 @@ std::vector<WeightSpec> model_weights(const ModelConfig& config) {
     append(table, prefix + "seq_layer.", sequence_layer_weights(config, config.layers[i]));
     append(table, prefix + "hidden_layer.", feed_forward_weights(config));
   }
-  append(table, "", {{"", "backbone.ln.weight", {config.d_model}, Init::ones},
-                     {"", "head.lm_head.weight", {config.vocab, config.d_model}}});
+  append(table, "",
+         {{"", "backbone.ln.weight", {config.d_model}, Init::ones},
+          {"", "head.lm_head.weight", {config.vocab, config.d_model}}});
   return table;
 }
 

@@ -57,7 +57,7 @@ struct Backend {
   Status (*squared_norm)(const SquaredNormArgs&) = nullptr;
 };
 
-std::span<const Backend* const> backends();            // THE list, in kernels/backend_list.cpp
+std::span<const Backend* const> backends();                  // THE list, in kernels/backend_list.cpp
 Result<const Backend*> find_backend(std::string_view name);  // lists the known names on a miss
 const Backend& cpu_backend();
 
@@ -68,7 +68,8 @@ struct Exec {
   template <class Args>
   [[nodiscard]] Status run(Status (*Backend::*op)(const Args&), const char* name, const Args& args) const {
     if (backend->*op == nullptr)
-      return fail(ErrorCode::unsupported, "the {} backend has no {} kernel; choose another device", backend->name, name);
+      return fail(ErrorCode::unsupported, "the {} backend has no {} kernel; choose another device", backend->name,
+                  name);
     return (backend->*op)(args);
   }
 };

@@ -1,4 +1,5 @@
-// The CPU kernels, as kernels/cpu_backend.cpp lists them. Each is documented by its op's own header; shapes are checked.
+// The CPU kernels, as kernels/cpu_backend.cpp lists them. Each is documented by its op's own header; shapes are
+// checked.
 #pragma once
 
 #include "kernels/backend.h"

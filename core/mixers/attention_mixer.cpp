@@ -25,8 +25,12 @@ class AttentionMixer final : public Mixer {
  public:
   // `window` < 0: everything earlier.
   AttentionMixer(const ModelConfig& config, int64_t window)
-      : D_(config.d_model), H_(config.heads), P_(config.head_size()), window_(window),
-        rope_(config.positions == Positions::rope), table_(P_, config.rope_base) {}
+      : D_(config.d_model),
+        H_(config.heads),
+        P_(config.head_size()),
+        window_(window),
+        rope_(config.positions == Positions::rope),
+        table_(P_, config.rope_base) {}
 
   Status forward(const MixerPass& pass, const MixerWeights&, float* projected, float* mixed) override {
     const OpTimer timer(pass.times, Op::attention);
@@ -46,10 +50,15 @@ class AttentionMixer final : public Mixer {
     const auto sequences = [&](int64_t column) {
       return kernels::Sequences<float>{grad_projected + column, 3 * D_, pass.tokens * 3 * D_};
     };
-    RAT_TRY(kernels::range_attention_backward({.forward = forward, .grad_out = Input(grad_mixed, pass.rows(), D_),
-                                               .grad_q = grad.columns(D_, D_), .grad_k = sequences(2 * D_),
-                                               .grad_v = sequences(0), .grad_own_q = {}, .grad_own_k = {},
-                                               .grad_own_v = {}}, pass.exec));
+    RAT_TRY(kernels::range_attention_backward({.forward = forward,
+                                               .grad_out = Input(grad_mixed, pass.rows(), D_),
+                                               .grad_q = grad.columns(D_, D_),
+                                               .grad_k = sequences(2 * D_),
+                                               .grad_v = sequences(0),
+                                               .grad_own_q = {},
+                                               .grad_own_k = {},
+                                               .grad_own_v = {}},
+                                              pass.exec));
     return rotate(pass, grad.columns(D_, 2 * D_), 0, true);
   }
 
@@ -82,17 +91,24 @@ class AttentionMixer final : public Mixer {
     RAT_TRY(rotate(one, Output(projected, 1, 3 * D_).columns(D_, 2 * D_), position, false));
     remember(cache, position, projected);
     const auto keys = static_cast<int64_t>(cache.k.size()) / D_;
-    return kernels::attend_one({.heads = H_, .q = Input(projected + D_, 1, D_), .k = Input(cache.k.data(), keys, D_),
-                                .v = Input(cache.v.data(), keys, D_), .own_q = {}, .own_k = {}, .own_v = {},
-                                .out = Output(mixed, 1, D_)}, pass.exec);
+    return kernels::attend_one({.heads = H_,
+                                .q = Input(projected + D_, 1, D_),
+                                .k = Input(cache.k.data(), keys, D_),
+                                .v = Input(cache.v.data(), keys, D_),
+                                .own_q = {},
+                                .own_k = {},
+                                .own_v = {},
+                                .out = Output(mixed, 1, D_)},
+                               pass.exec);
   }
 
  private:
   Status rotate(const MixerPass& pass, const Output& heads, int64_t first, bool inverse) {
     if (!rope_) return ok();
     table_.ensure(first + pass.tokens);
-    return kernels::rope({.x = heads, .y = heads, .table = &table_, .tokens = pass.tokens, .first = first,
-                          .inverse = inverse}, pass.exec);
+    return kernels::rope(
+        {.x = heads, .y = heads, .table = &table_, .tokens = pass.tokens, .first = first, .inverse = inverse},
+        pass.exec);
   }
 
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected, float* out) const {
@@ -109,7 +125,8 @@ class AttentionMixer final : public Mixer {
 
   // Row of `projected`: value, query, rotated key.
   void remember(AttentionState& cache, int64_t t, const float* row) const {
-    const auto at = static_cast<std::size_t>((window_ < 0 ? t : t % (window_ + 1)) * D_), n = static_cast<std::size_t>(D_);
+    const auto at = static_cast<std::size_t>((window_ < 0 ? t : t % (window_ + 1)) * D_),
+               n = static_cast<std::size_t>(D_);
     if (cache.k.size() < at + n) {
       cache.k.resize(at + n);
       cache.v.resize(at + n);
@@ -161,7 +178,9 @@ MixerType swa_mixer_type() {
   type.name = "swa";
   type.description = "sliding-window attention: the token and the W tokens before it";
   type.uses_window = true;
-  type.cost = [](const ModelConfig& c, const LayerConfig& layer, int64_t tokens) { return cost_of(c, layer.window, tokens); };
+  type.cost = [](const ModelConfig& c, const LayerConfig& layer, int64_t tokens) {
+    return cost_of(c, layer.window, tokens);
+  };
   type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
     return std::make_unique<AttentionMixer>(c, layer.window);
   };

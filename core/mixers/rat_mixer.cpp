@@ -1,5 +1,5 @@
-// RAT: a gated recurrence inside each chunk; queries attend to the end states of earlier chunks and to their own running
-// state. Columns of `projected`: output gate z (D), value (D), forget gate (D), query (G P), key (G P).
+// RAT: a gated recurrence inside each chunk; queries attend to the end states of earlier chunks and to their own
+// running state. Columns of `projected`: output gate z (D), value (D), forget gate (D), query (G P), key (G P).
 #include <algorithm>
 
 #include "core/mixers/mixers.h"
@@ -19,7 +19,7 @@ enum Saved : std::size_t { state_k = saved_mixer, state_v, rotated_q, end_k, pre
 enum Work : std::size_t { grad_y = work_mixer, grad_state_k, grad_state_v, grad_q, grad_end_k, step_row };
 
 struct RatState : MixerState {
-  std::vector<float> end_k, end_v;      // (chunks, D): keys rotated by their chunk index
+  std::vector<float> end_k, end_v;          // (chunks, D): keys rotated by their chunk index
   std::vector<float> running_k, running_v;  // (D)
   int64_t bytes() const override {
     return static_cast<int64_t>((end_k.size() + end_v.size() + running_k.size() + running_v.size()) * sizeof(float));
@@ -29,8 +29,13 @@ struct RatState : MixerState {
 class RatMixer final : public Mixer {
  public:
   RatMixer(const ModelConfig& config, const LayerConfig& layer)
-      : D_(config.d_model), H_(config.heads), P_(config.head_size()), W_(config.groups * P_), L_(layer.chunk),
-        rope_(config.positions == Positions::rope), table_(P_, config.rope_base) {}
+      : D_(config.d_model),
+        H_(config.heads),
+        P_(config.head_size()),
+        W_(config.groups * P_),
+        L_(layer.chunk),
+        rope_(config.positions == Positions::rope),
+        table_(P_, config.rope_base) {}
 
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
@@ -82,10 +87,14 @@ Status RatMixer::forward(const MixerPass& pass, const MixerWeights& weights, flo
   const auto* rotation = table(pass.tokens);
   const Output q_rotated(saved[rotated_q].ensure(rows * W_), rows, W_);
   float* end_keys = saved[end_k].ensure(pass.batch * C * D_);
-  RAT_TRY(kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = pass.tokens, .chunk_len = L_}, pass.exec));
+  RAT_TRY(
+      kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = pass.tokens, .chunk_len = L_}, pass.exec));
   for (int64_t b = 0; b < pass.batch && C > 0; ++b)
     RAT_TRY(kernels::rope({.x = ends<const float>(k_states.data, pass, b, C),
-                           .y = Output(end_keys + b * C * D_, C, D_), .table = rotation, .tokens = C}, pass.exec));
+                           .y = Output(end_keys + b * C * D_, C, D_),
+                           .table = rotation,
+                           .tokens = C},
+                          pass.exec));
   saved[pre_gate].ensure(rows * D_);
   saved[log_sum].ensure(pass.batch * H_ * pass.tokens);
   const auto args = attention_args(pass, projected);
@@ -124,27 +133,50 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
   float* to_ends = work[grad_end_k].ensure(pass.batch * C * D_);
   {
     const OpTimer timer(pass.times, Op::attention);
-    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_), .y = Input(saved[pre_gate].data(), rows, D_),
-                                           .grad_mixed = Input(grad_mixed, rows, D_), .grad_y = to_y,
-                                           .grad_gate = grad.columns(0, D_)}, pass.exec));
+    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_),
+                                           .y = Input(saved[pre_gate].data(), rows, D_),
+                                           .grad_mixed = Input(grad_mixed, rows, D_),
+                                           .grad_y = to_y,
+                                           .grad_gate = grad.columns(0, D_)},
+                                          pass.exec));
     std::fill_n(to_ends, pass.batch * C * D_, 0.0f);
     // Gradients of values at chunk ends are added in place, on top of those of the own values.
-    RAT_TRY(kernels::range_attention_backward(
-        {.forward = attention_args(pass, projected), .grad_out = to_y, .grad_q = to_q,
-         .grad_k = {to_ends, D_, C * D_}, .grad_v = {to_v.data + (L_ - 1) * D_, L_ * D_, pass.tokens * D_},
-         .grad_own_q = q_grad, .grad_own_k = to_k, .grad_own_v = to_v}, pass.exec));
+    RAT_TRY(kernels::range_attention_backward({.forward = attention_args(pass, projected),
+                                               .grad_out = to_y,
+                                               .grad_q = to_q,
+                                               .grad_k = {to_ends, D_, C * D_},
+                                               .grad_v = {to_v.data + (L_ - 1) * D_, L_ * D_, pass.tokens * D_},
+                                               .grad_own_q = q_grad,
+                                               .grad_own_k = to_k,
+                                               .grad_own_v = to_v},
+                                              pass.exec));
     const auto* rotation = table(pass.tokens);
-    RAT_TRY(kernels::rope({.x = to_q, .y = q_grad, .table = rotation, .tokens = pass.tokens, .chunk_len = L_,
-                           .inverse = true, .add = true}, pass.exec));
+    RAT_TRY(kernels::rope({.x = to_q,
+                           .y = q_grad,
+                           .table = rotation,
+                           .tokens = pass.tokens,
+                           .chunk_len = L_,
+                           .inverse = true,
+                           .add = true},
+                          pass.exec));
     for (int64_t b = 0; b < pass.batch && C > 0; ++b)
-      RAT_TRY(kernels::rope({.x = Input(to_ends + b * C * D_, C, D_), .y = ends<float>(to_k.data, pass, b, C),
-                             .table = rotation, .tokens = C, .inverse = true, .add = true}, pass.exec));
+      RAT_TRY(kernels::rope({.x = Input(to_ends + b * C * D_, C, D_),
+                             .y = ends<float>(to_k.data, pass, b, C),
+                             .table = rotation,
+                             .tokens = C,
+                             .inverse = true,
+                             .add = true},
+                            pass.exec));
   }
   const OpTimer timer(pass.times, Op::scan);
-  kernels::GatedScanBackwardArgs scan{.gate = in.columns(2 * D_, D_), .input = in.columns(D_, D_),
-                                      .state = Input(saved[state_v].data(), rows, D_), .grad_state = to_v,
-                                      .grad_input = grad.columns(D_, D_), .grad_gate = gate_grad,
-                                      .tokens = pass.tokens, .chunk_len = L_};
+  kernels::GatedScanBackwardArgs scan{.gate = in.columns(2 * D_, D_),
+                                      .input = in.columns(D_, D_),
+                                      .state = Input(saved[state_v].data(), rows, D_),
+                                      .grad_state = to_v,
+                                      .grad_input = grad.columns(D_, D_),
+                                      .grad_gate = gate_grad,
+                                      .tokens = pass.tokens,
+                                      .chunk_len = L_};
   RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
   scan.input = in.columns(3 * D_ + W_, W_);
   scan.state = Input(saved[state_k].data(), rows, D_);
@@ -174,7 +206,8 @@ Status RatMixer::attention_of_head(const MixerPass& pass, const float* projected
   args.own_v = args.own_v.columns(at, P_);
   args.k.data += at;
   args.v.data += at;
-  return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, args.shape.keys + 1}}, pass.exec);
+  return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, args.shape.keys + 1}},
+                                    pass.exec);
 }
 
 std::unique_ptr<MixerState> RatMixer::start() const {
@@ -193,8 +226,10 @@ Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
   cache.end_v.resize(static_cast<std::size_t>(finished * D_));
   if (finished > 0)
     RAT_TRY(kernels::rope({.x = ends<const float>(k_states, pass, 0, finished),
-                           .y = Output(cache.end_k.data(), finished, D_), .table = table(pass.tokens),
-                           .tokens = finished}, pass.exec));
+                           .y = Output(cache.end_k.data(), finished, D_),
+                           .table = table(pass.tokens),
+                           .tokens = finished},
+                          pass.exec));
   for (int64_t c = 0; c < finished; ++c)
     std::copy_n(v_states + ((c + 1) * L_ - 1) * D_, D_, cache.end_v.data() + c * D_);
   std::copy_n(k_states + (pass.tokens - 1) * D_, D_, cache.running_k.data());
@@ -225,23 +260,35 @@ Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_
                         pass.exec));
   const auto finished = static_cast<int64_t>(cache.end_k.size()) / D_;
   const Input own_k(cache.running_k.data(), 1, D_);
-  RAT_TRY(kernels::attend_one({.heads = H_, .q = q_rotated, .k = Input(cache.end_k.data(), finished, D_),
-                               .v = Input(cache.end_v.data(), finished, D_), .own_q = q, .own_k = own_k,
-                               .own_v = Input(cache.running_v.data(), 1, D_), .out = y}, pass.exec));
+  RAT_TRY(kernels::attend_one({.heads = H_,
+                               .q = q_rotated,
+                               .k = Input(cache.end_k.data(), finished, D_),
+                               .v = Input(cache.end_v.data(), finished, D_),
+                               .own_q = q,
+                               .own_k = own_k,
+                               .own_v = Input(cache.running_v.data(), 1, D_),
+                               .out = y},
+                              pass.exec));
   RAT_TRY(kernels::output_gate({.gate = z, .y = y, .mixed = {mixed, 1, D_}}, pass.exec));
   if (position % L_ != L_ - 1) return ok();
   cache.end_v.insert(cache.end_v.end(), cache.running_v.begin(), cache.running_v.end());
   cache.end_k.resize(cache.end_v.size());
-  return kernels::rope({.x = own_k, .y = Output(cache.end_k.data() + finished * D_, 1, D_), .table = rotation,
-                        .tokens = 1, .chunk_len = L_, .first = position}, pass.exec);
+  return kernels::rope({.x = own_k,
+                        .y = Output(cache.end_k.data() + finished * D_, 1, D_),
+                        .table = rotation,
+                        .tokens = 1,
+                        .chunk_len = L_,
+                        .first = position},
+                       pass.exec);
 }
 
 MixerCost cost(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) {
   const auto D = static_cast<double>(config.d_model);
   const int64_t chunks = tokens / layer.chunk, rest = tokens % layer.chunk;
   // Token t attends to t / L end states and itself; the scan costs 4 flops per channel for keys and for values.
-  const double seen = static_cast<double>(layer.chunk) * static_cast<double>(chunks) * static_cast<double>(chunks - 1) / 2 +
-                      static_cast<double>(rest) * static_cast<double>(chunks);
+  const double seen =
+      static_cast<double>(layer.chunk) * static_cast<double>(chunks) * static_cast<double>(chunks - 1) / 2 +
+      static_cast<double>(rest) * static_cast<double>(chunks);
   const double per_key = 4 * D;
   const int64_t shared = config.groups * config.head_size();
   return {.flops_per_token = per_key * (seen / static_cast<double>(tokens) + 1) + 8 * D,
@@ -258,7 +305,7 @@ MixerType rat_mixer_type() {
   type.description = "recurrence inside chunks of L tokens, softmax attention over the chunks";
   type.uses_chunk = true;
   type.uses_groups = true;
-  type.probes = {Probe::gate, Probe::out_gate, Probe::state_k, Probe::state_v,
+  type.probes = {Probe::gate,      Probe::out_gate,           Probe::state_k,          Probe::state_v,
                  Probe::attention, Probe::attention_overview, Probe::attention_entropy};
   type.projected_width = [](const ModelConfig& c) { return 3 * c.d_model + 2 * c.groups * c.head_size(); };
   type.extra_weights = [](const ModelConfig& c, const LayerConfig& layer) {

@@ -46,12 +46,20 @@ class RnnMixer final : public Mixer {
     const Output to_state((*pass.work)[grad_state].ensure(rows * D_), rows, D_);
     const Input gate = in.columns(2 * D_, D_);
     const Output gate_grad = grad.columns(2 * D_, D_);
-    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_), .y = state,
-                                           .grad_mixed = Input(grad_mixed, rows, D_), .grad_y = to_state,
-                                           .grad_gate = grad.columns(0, D_)}, pass.exec));
-    RAT_TRY(kernels::gated_scan_backward({.gate = gate, .input = in.columns(D_, D_), .state = state,
-                                          .grad_state = to_state, .grad_input = grad.columns(D_, D_),
-                                          .grad_gate = gate_grad, .tokens = pass.tokens, .chunk_len = pass.tokens},
+    RAT_TRY(kernels::output_gate_backward({.gate = in.columns(0, D_),
+                                           .y = state,
+                                           .grad_mixed = Input(grad_mixed, rows, D_),
+                                           .grad_y = to_state,
+                                           .grad_gate = grad.columns(0, D_)},
+                                          pass.exec));
+    RAT_TRY(kernels::gated_scan_backward({.gate = gate,
+                                          .input = in.columns(D_, D_),
+                                          .state = state,
+                                          .grad_state = to_state,
+                                          .grad_input = grad.columns(D_, D_),
+                                          .grad_gate = gate_grad,
+                                          .tokens = pass.tokens,
+                                          .chunk_len = pass.tokens},
                                          pass.exec));
     return kernels::gate_gradient({.gate = gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
   }
@@ -113,7 +121,9 @@ MixerType rnn_mixer_type() {
   };
   type.cost = [](const ModelConfig& c, const LayerConfig&, int64_t) {
     const double scan = 4.0 * static_cast<double>(c.d_model);
-    return MixerCost{.flops_per_token = scan, .decode_flops = scan, .cache_bytes = 4 * c.d_model,
+    return MixerCost{.flops_per_token = scan,
+                     .decode_flops = scan,
+                     .cache_bytes = 4 * c.d_model,
                      .saved_floats_per_token = c.d_model};
   };
   type.create = [](const ModelConfig& c, const LayerConfig&) -> std::unique_ptr<Mixer> {

@@ -11,8 +11,8 @@ namespace rat {
 namespace {
 
 constexpr std::array<std::string_view, static_cast<std::size_t>(Probe::count)> probe_names{
-    "gate", "out_gate", "state_k", "state_v", "attention", "attention_overview", "attention_entropy", "residual",
-    "logits"};
+    "gate",     "out_gate", "state_k", "state_v", "attention", "attention_overview", "attention_entropy",
+    "residual", "logits"};
 
 }  // namespace
 
@@ -47,7 +47,8 @@ std::vector<double> channel_half_lives(const ProbeTensor& gate) {
   std::vector<double> half_lives;
   for (int64_t d = 0; d < D; ++d) {
     double log_sum = 0;
-    for (int64_t t = 0; t < T; ++t) log_sum += std::log(static_cast<double>(gate.values[static_cast<std::size_t>(t * D + d)]));
+    for (int64_t t = 0; t < T; ++t)
+      log_sum += std::log(static_cast<double>(gate.values[static_cast<std::size_t>(t * D + d)]));
     half_lives.push_back(half_life_tokens(std::exp(log_sum / static_cast<double>(std::max<int64_t>(1, T)))));
   }
   return half_lives;

@@ -1,8 +1,7 @@
-#include "kernels/adamw/adamw.h"
-
 #include <algorithm>
 #include <vector>
 
+#include "kernels/adamw/adamw.h"
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
 
@@ -22,13 +21,13 @@ void AdamWRange(const AdamWArgs& a, int64_t begin, int64_t end) {
   float* HWY_RESTRICT v = a.v.data() + begin;
   const auto f = [](double x) { return static_cast<float>(x); };
   const float beta1 = f(a.beta1), fresh1 = f(1.0 - a.beta1), beta2 = f(a.beta2), fresh2 = f(1.0 - a.beta2);
-  const float inverse_correction2 = f(1.0 / a.correction2), rate = f(a.lr / a.correction1), keep = f(1.0 - a.lr * a.weight_decay);
+  const float inverse_correction2 = f(1.0 / a.correction2), rate = f(a.lr / a.correction1),
+              keep = f(1.0 - a.lr * a.weight_decay);
   const float scale = f(a.grad_scale), eps = f(a.eps);
   for_each_vector(end - begin, [&](auto d, int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, scale));
     const auto mean = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, fresh1), g));
-    const auto square =
-        hn::MulAdd(hn::Set(d, beta2), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, fresh2), hn::Mul(g, g)));
+    const auto square = hn::MulAdd(hn::Set(d, beta2), hn::LoadU(d, v + i), hn::Mul(hn::Set(d, fresh2), hn::Mul(g, g)));
     const auto root = hn::Add(hn::Sqrt(hn::Mul(square, hn::Set(d, inverse_correction2))), hn::Set(d, eps));
     const auto step = hn::Div(hn::Mul(hn::Set(d, rate), mean), root);
     hn::StoreU(mean, d, m + i);
@@ -51,8 +50,9 @@ HWY_EXPORT(SquaresOf);
 namespace cpu {
 
 Status adamw(const AdamWArgs& args) {
-  parallel_ranges(static_cast<int64_t>(args.value.size()), int64_t{1} << 15,
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(AdamWRange)(args, begin, end); });
+  parallel_ranges(static_cast<int64_t>(args.value.size()), int64_t{1} << 15, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(AdamWRange)(args, begin, end);
+  });
   return ok();
 }
 

@@ -19,8 +19,7 @@ void add_column_sums(int64_t rows, std::span<float> sums, const Body& body) {
   static thread_local std::vector<float> partial;  // the caller's; grows once
   partial.assign(static_cast<std::size_t>(blocks * cols), 0.0f);
   float* const partials = partial.data();
-  parallel_ranges(rows, block,
-                  [&](int64_t begin, int64_t end) { body(begin, end, partials + begin / block * cols); });
+  parallel_ranges(rows, block, [&](int64_t begin, int64_t end) { body(begin, end, partials + begin / block * cols); });
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t c = 0; c < cols; ++c) sums[static_cast<std::size_t>(c)] += partials[b * cols + c];
 }

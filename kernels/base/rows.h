@@ -41,7 +41,8 @@ Status expect_shape(const char* op, const char* name, const Rows<T>& view, int64
   if (view.rows != rows || view.cols != cols)
     return fail(ErrorCode::shape_mismatch, "{}: {} is {} but must be ({}, {})", op, name, shape_text(view), rows, cols);
   if (view.stride < view.cols)
-    return fail(ErrorCode::shape_mismatch, "{}: {} has row stride {} below its {} columns", op, name, view.stride, cols);
+    return fail(ErrorCode::shape_mismatch, "{}: {} has row stride {} below its {} columns", op, name, view.stride,
+                cols);
   if (view.data == nullptr && rows * cols > 0)
     return fail(ErrorCode::invalid_argument, "{}: {} has no memory", op, name);
   return ok();

@@ -23,7 +23,7 @@ struct CrossEntropySums {
 struct CrossEntropyArgs {
   Output logits;
   std::span<const int32_t> targets;
-  float grad_scale = 0;  // 0: logits are left alone
+  float grad_scale = 0;              // 0: logits are left alone
   CrossEntropySums* sums = nullptr;  // added to
 };
 

@@ -1,5 +1,3 @@
-#include "kernels/cross_entropy/cross_entropy.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -7,6 +5,7 @@
 
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cross_entropy/cross_entropy_cpu.cpp"
@@ -31,9 +30,8 @@ HWY_INLINE float RowMax(const float* HWY_RESTRICT x, int64_t n) {
 // log sum exp of one row; `target` counts as correct when it is the first of the largest.
 void EntropyRow(float* HWY_RESTRICT x, int64_t n, int64_t target, float grad_scale, CrossEntropySums& sums) {
   const float largest = RowMax(x, n);
-  const float total = sum_vectors(n, [&](auto d, int64_t i) HWY_ATTR {
-    return exp_of(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, largest)));
-  });
+  const float total = sum_vectors(
+      n, [&](auto d, int64_t i) HWY_ATTR { return exp_of(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, largest))); });
   const double lse = static_cast<double>(largest) + std::log(static_cast<double>(total));
   sums.loss += lse - static_cast<double>(x[target]);
   ++sums.targets;
@@ -65,8 +63,10 @@ Status cpu::cross_entropy(const CrossEntropyArgs& args) {
     for (int64_t i = begin; i < end; ++i) {
       const int32_t target = args.targets[static_cast<std::size_t>(i)];
       float* row = args.logits.row(i);
-      if (target >= 0) HWY_DYNAMIC_DISPATCH(EntropyRow)(row, cols, target, args.grad_scale, sums);
-      else if (args.grad_scale != 0.0f) std::fill(row, row + cols, 0.0f);
+      if (target >= 0)
+        HWY_DYNAMIC_DISPATCH(EntropyRow)(row, cols, target, args.grad_scale, sums);
+      else if (args.grad_scale != 0.0f)
+        std::fill(row, row + cols, 0.0f);
     }
     partials[begin / block] = sums;
   });

@@ -6,8 +6,8 @@ namespace {
 Status check_ids(const char* op, std::span<const int32_t> ids, int64_t vocab) {
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (ids[i] < 0 || ids[i] >= vocab)
-      return fail(ErrorCode::invalid_argument, "{}: token {} at index {} is outside the vocabulary of {}", op, ids[i], i,
-                  vocab);
+      return fail(ErrorCode::invalid_argument, "{}: token {} at index {} is outside the vocabulary of {}", op, ids[i],
+                  i, vocab);
   return ok();
 }
 

@@ -1,9 +1,8 @@
-#include "kernels/embedding/embedding.h"
-
 #include <algorithm>
 
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/embedding/embedding.h"
 
 namespace rat::kernels::cpu {
 

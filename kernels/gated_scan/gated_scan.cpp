@@ -4,7 +4,8 @@ namespace rat::kernels {
 namespace {
 
 Status check_sizes(const char* op, const Input& gate, const Input& input, int64_t tokens, int64_t chunk_len) {
-  if (chunk_len < 1) return fail(ErrorCode::invalid_argument, "{}: chunk_len is {}; it must be at least 1", op, chunk_len);
+  if (chunk_len < 1)
+    return fail(ErrorCode::invalid_argument, "{}: chunk_len is {}; it must be at least 1", op, chunk_len);
   if (tokens < 1 || gate.rows % tokens != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} rows are not whole sequences of {} tokens", op, gate.rows, tokens);
   if (input.cols < 1 || gate.cols % input.cols != 0)

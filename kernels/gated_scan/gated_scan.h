@@ -5,7 +5,8 @@
 //
 // Source: Wei et al., RAT, arXiv:2507.04416, the two lines marked "Intra-chunk RNN" (g there, gate here).
 // Shapes: gate, state (B*T, D); input (B*T, W) with W dividing D: keys shared by groups of heads are read by every head
-//         of the group (head h reads group h % G, so channel d reads column d % W). Row b*T + t is token t of sequence b.
+//         of the group (head h reads group h % G, so channel d reads column d % W). Row b*T + t is token t of sequence
+//         b.
 // Trap:   gate multiplies the OLD state. GLA-style code passes log(gate); this op takes gate itself, in [0, 1].
 // Cost:   4 flops per element; memory-bound on every device.
 #pragma once
@@ -16,9 +17,9 @@
 namespace rat::kernels {
 
 struct GatedScanArgs {
-  Input gate;        // (B*T, D)
-  Input input;       // (B*T, W)
-  Output state;      // (B*T, D) out; every element written; no overlap with the inputs
+  Input gate;             // (B*T, D)
+  Input input;            // (B*T, W)
+  Output state;           // (B*T, D) out; every element written; no overlap with the inputs
   int64_t tokens = 0;     // T
   int64_t chunk_len = 0;  // L; the last chunk may be shorter
 };
@@ -29,9 +30,9 @@ struct GatedScanArgs {
 //   grad_gate  = (state[t-1] - input[t]) * carried
 struct GatedScanBackwardArgs {
   Input gate, input, state;
-  Input grad_state;         // (B*T, D)
-  Output grad_input;        // (B*T, W) out
-  Output grad_gate;         // (B*T, D) out
+  Input grad_state;            // (B*T, D)
+  Output grad_input;           // (B*T, W) out
+  Output grad_gate;            // (B*T, D) out
   bool add_grad_gate = false;  // add to grad_gate: the gate of keys and values is the same
   int64_t tokens = 0;
   int64_t chunk_len = 0;

@@ -1,9 +1,8 @@
-#include "kernels/gated_scan/gated_scan.h"
-
 #include <algorithm>
 
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/gated_scan/gated_scan.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gated_scan/gated_scan_cpu.cpp"
@@ -31,7 +30,8 @@ void ScanRows(const GatedScanArgs& a, int64_t begin, int64_t end, int64_t d0, in
   }
 }
 
-// The same rows backwards. `carried` (n) holds gate[t+1] * carried[t+1] between rows; `first`: write grad_input, else add.
+// The same rows backwards. `carried` (n) holds gate[t+1] * carried[t+1] between rows; `first`: write grad_input, else
+// add.
 void ScanRowsBackward(const GatedScanBackwardArgs& a, int64_t begin, int64_t end, int64_t d0, int64_t w0, int64_t n,
                       bool first, float* HWY_RESTRICT carried) {
   std::fill(carried, carried + n, 0.0f);

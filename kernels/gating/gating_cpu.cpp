@@ -1,7 +1,6 @@
-#include "kernels/gating/gating.h"
-
 #include "kernels/base/column_sums.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/gating/gating.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gating/gating_cpu.cpp"
@@ -77,20 +76,23 @@ HWY_EXPORT(GateGradientRows);
 namespace cpu {
 
 Status sigmoid(const SigmoidArgs& args) {
-  parallel_ranges(args.x.rows, rows_per_block(args.x.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(SigmoidRows)(args, begin, end); });
+  parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(SigmoidRows)(args, begin, end);
+  });
   return ok();
 }
 
 Status output_gate(const OutputGateArgs& args) {
-  parallel_ranges(args.gate.rows, rows_per_block(args.gate.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(GateRows)(args, begin, end); });
+  parallel_ranges(args.gate.rows, rows_per_block(args.gate.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GateRows)(args, begin, end);
+  });
   return ok();
 }
 
 Status output_gate_backward(const OutputGateBackwardArgs& args) {
-  parallel_ranges(args.gate.rows, rows_per_block(args.gate.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(GateRowsBackward)(args, begin, end); });
+  parallel_ranges(args.gate.rows, rows_per_block(args.gate.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GateRowsBackward)(args, begin, end);
+  });
   return ok();
 }
 

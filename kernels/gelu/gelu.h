@@ -20,8 +20,8 @@ struct GeluArgs {
 // Recomputes y as well, because backward needs it for the next weight and shares the error function.
 struct GeluBackwardArgs {
   Input x;
-  Output y;       // out: gelu(x)
-  Output grad;    // in: grad_y; out: grad_x
+  Output y;     // out: gelu(x)
+  Output grad;  // in: grad_y; out: grad_x
 };
 
 [[nodiscard]] Status gelu(const GeluArgs& args, const Exec& exec);

@@ -1,13 +1,11 @@
-#include "kernels/gelu/gelu.h"
-
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/gelu/gelu.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gelu/gelu_cpu.cpp"
 #include "hwy/foreach_target.h"
-#include "hwy/contrib/math/math-inl.h"
-#include "kernels/base/simd_loop.h"
+#include "kernels/base/simd_math.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
@@ -63,9 +61,10 @@ void GeluRowsBackward(const GeluBackwardArgs& a, int64_t begin, int64_t end) {
     for_each_vector(a.x.cols, [&](auto d, int64_t c) HWY_ATTR {
       const auto v = hn::LoadU(d, x + c);
       const auto cdf = NormalCdf(d, v);
-      // Below -80 the density is 0 in single precision; the bound keeps exp inside its valid range.
-      const auto exponent = hn::Max(hn::Mul(hn::Mul(v, v), hn::Set(d, -0.5f)), hn::Set(d, -80.0f));
-      const auto density = hn::Mul(hn::Exp(d, exponent), hn::Set(d, 0.39894228040143268f));
+      // Below -80 the density is taken as 0, so that v times it is 0 however large v is.
+      const auto exponent = hn::Mul(hn::Mul(v, v), hn::Set(d, -0.5f)), least = hn::Set(d, -80.0f);
+      const auto bell = hn::Exp(d, hn::Max(exponent, least));
+      const auto density = hn::IfThenElseZero(hn::Gt(exponent, least), hn::Mul(bell, hn::Set(d, 0.39894228040143268f)));
       hn::StoreU(hn::Mul(v, cdf), d, y + c);
       hn::StoreU(hn::Mul(hn::LoadU(d, grad + c), hn::MulAdd(v, density, cdf)), d, grad + c);
     });
@@ -84,14 +83,16 @@ HWY_EXPORT(GeluRowsBackward);
 namespace cpu {
 
 Status gelu(const GeluArgs& args) {
-  parallel_ranges(args.x.rows, rows_per_block(args.x.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(GeluRows)(args, begin, end); });
+  parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GeluRows)(args, begin, end);
+  });
   return ok();
 }
 
 Status gelu_backward(const GeluBackwardArgs& args) {
-  parallel_ranges(args.x.rows, rows_per_block(args.x.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(GeluRowsBackward)(args, begin, end); });
+  parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(GeluRowsBackward)(args, begin, end);
+  });
   return ok();
 }
 

@@ -5,7 +5,8 @@
 //   addend:      c[i,j] = addend[i,j] + ...      (a residual stream, without a pass of its own)
 //   op(x) is x or its transpose.
 // Shapes: op(a) (M, K), op(b) (K, N), c and addend (M, N); any row strides.
-// Traps:  a linear layer stores its weight (out, in), so y = x W^T is transpose_b; gradients of weights use transpose_a.
+// Traps:  a linear layer stores its weight (out, in), so y = x W^T is transpose_b; gradients of weights use
+// transpose_a.
 //         c must not overlap a or b. K = 0 gives zeros (or the addend).
 #pragma once
 

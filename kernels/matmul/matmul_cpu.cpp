@@ -17,14 +17,19 @@ struct Tiles {
   int64_t rows, cols;
 };
 
+// Large tiles amortise the library's packing; at least eight of them keep several cores busy.
 Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
-  constexpr double block_flops = 1.2e8;  // about a millisecond on one core: packing and waking are small beside it
-  constexpr int64_t smallest = 96;
+  constexpr int64_t smallest = 128;
+  const auto flops = [&](const Tiles& t) {
+    return 2.0 * static_cast<double>(t.rows) * static_cast<double>(t.cols) * static_cast<double>(k);
+  };
   Tiles tiles{m, n};
-  while (2.0 * static_cast<double>(tiles.rows) * static_cast<double>(tiles.cols) * static_cast<double>(k) > block_flops) {
+  // Few rows only stream the weights: sharing that between cores pays off earlier than sharing arithmetic.
+  const double most = std::clamp(flops(tiles) / 8, m < 32 ? 2e6 : 3e7, 6e8);
+  while (flops(tiles) > most) {
     int64_t& longer = tiles.rows >= tiles.cols ? tiles.rows : tiles.cols;
     if (longer <= smallest) break;
-    longer = ((longer + 1) / 2 + 47) / 48 * 48;  // 48 x 8 is the library's register tile on AVX-512
+    longer = ((longer + 1) / 2 + 63) / 64 * 64;
   }
   return tiles;
 }
@@ -32,14 +37,14 @@ Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
 }  // namespace
 
 void sgemm_on_this_thread(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
-                          const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c,
-                          int64_t ldc) {
+                          const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   // The library would start an OpenMP team per calling thread; our pool is the only source of threads.
   thread_local const bool single = (omp_set_num_threads(1), true);
   (void)single;
-  const dnnl_status_t status = dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b,
-                                          ldb, beta, c, ldc);
-  RAT_CHECK(status == dnnl_success, fmt::format("dnnl_sgemm {} x {} x {} returned {}", m, n, k, static_cast<int>(status)));
+  const dnnl_status_t status =
+      dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  RAT_CHECK(status == dnnl_success,
+            fmt::format("dnnl_sgemm {} x {} x {} returned {}", m, n, k, static_cast<int>(status)));
 }
 
 Status matmul(const MatmulArgs& args) {
@@ -54,14 +59,21 @@ Status matmul(const MatmulArgs& args) {
     float* c = args.c.row(i) + j;
     for (int64_t r = 0; r < rows && (args.addend || k == 0); ++r) {
       const auto bytes = static_cast<std::size_t>(cols) * sizeof(float);
-      if (args.addend) std::memcpy(c + r * args.c.stride, args.addend + (i + r) * n + j, bytes);
-      else if (!args.accumulate) std::memset(c + r * args.c.stride, 0, bytes);
+      if (args.addend)
+        std::memcpy(c + r * args.c.stride, args.addend + (i + r) * n + j, bytes);
+      else if (!args.accumulate)
+        std::memset(c + r * args.c.stride, 0, bytes);
     }
     if (k == 0) return;
-    const float* a = args.transpose_a ? args.a.data + i : args.a.row(i);
-    const float* b = args.transpose_b ? args.b.row(j) : args.b.data + j;
-    sgemm_on_this_thread(args.transpose_a, args.transpose_b, rows, cols, k, 1.0f, a, args.a.stride, b, args.b.stride,
-                         args.accumulate || args.addend ? 1.0f : 0.0f, c, args.c.stride);
+    // A transposed A of many rows (a weight's gradient) runs twice as fast in pieces that stay in the cache.
+    const int64_t piece = args.transpose_a ? 512 : k;
+    for (int64_t p = 0; p < k; p += piece) {
+      const float* a = args.transpose_a ? args.a.row(p) + i : args.a.row(i) + p;
+      const float* b = args.transpose_b ? args.b.row(j) + p : args.b.row(p) + j;
+      const bool add = p > 0 || args.accumulate || args.addend;
+      sgemm_on_this_thread(args.transpose_a, args.transpose_b, rows, cols, std::min(piece, k - p), 1.0f, a,
+                           args.a.stride, b, args.b.stride, add ? 1.0f : 0.0f, c, args.c.stride);
+    }
   });
   return ok();
 }

@@ -26,8 +26,13 @@ struct QueryBlock {
   int64_t head_at;              // first column of this head; its queries are at head_at % width
 
   QueryBlock(const AttentionShape& shape, int64_t b_, int64_t h_, int64_t begin_)
-      : b(b_), h(h_), begin(begin_), end(std::min(begin_ + query_rows(shape), shape.tokens)),
-        first_key(shape.range.begin(begin_)), last_key(shape.range.end(end - 1)), row0(b_ * shape.tokens),
+      : b(b_),
+        h(h_),
+        begin(begin_),
+        end(std::min(begin_ + query_rows(shape), shape.tokens)),
+        first_key(shape.range.begin(begin_)),
+        last_key(shape.range.end(end - 1)),
+        row0(b_ * shape.tokens),
         head_at(h_ * shape.head_size) {}
 
   int64_t rows() const { return end - begin; }

@@ -71,8 +71,8 @@ Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   const int64_t channels = args.out.cols, width = args.q.cols;
   if (args.heads < 1 || channels % args.heads != 0 || width < 1 || channels % width != 0 ||
       width % (channels / args.heads) != 0)
-    return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot read queries of width {}", op, args.heads,
-                channels, width);
+    return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot read queries of width {}", op,
+                args.heads, channels, width);
   if (args.own_k.data == nullptr && args.k.rows == 0)
     return fail(ErrorCode::invalid_argument, "{}: the query sees no key at all", op);
   RAT_TRY(expect_shape(op, "q", args.q, 1, width));

@@ -40,11 +40,11 @@ struct Sequences {
 };
 
 struct AttentionShape {
-  int64_t batch = 0;   // B
-  int64_t tokens = 0;  // T
-  int64_t heads = 0;   // H
+  int64_t batch = 0;      // B
+  int64_t tokens = 0;     // T
+  int64_t heads = 0;      // H
   int64_t head_size = 0;  // P
-  int64_t keys = 0;    // K rows per sequence; end(T-1) <= K
+  int64_t keys = 0;       // K rows per sequence; end(T-1) <= K
   KeyRange range;
 
   int64_t channels() const { return heads * head_size; }
@@ -60,11 +60,11 @@ struct RangeAttentionArgs {
 };
 
 struct RangeAttentionBackwardArgs {
-  RangeAttentionArgs forward;  // out and lse as forward wrote them
-  Input grad_out;              // (B*T, D)
-  Output grad_q;               // (B*T, W) written
+  RangeAttentionArgs forward;       // out and lse as forward wrote them
+  Input grad_out;                   // (B*T, D)
+  Output grad_q;                    // (B*T, W) written
   Sequences<float> grad_k, grad_v;  // added to
-  Output grad_own_q;           // (B*T, W) written
+  Output grad_own_q;                // (B*T, W) written
   Output grad_own_k, grad_own_v;    // (B*T, D) written, before grad_k and grad_v are added to: they may overlap
 };
 

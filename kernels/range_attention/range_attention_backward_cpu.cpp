@@ -26,7 +26,8 @@ void own_key_backward(const RangeAttentionBackwardArgs& args, const QueryBlock& 
     const float weight = std::exp(scale * dot(query, key, head) - lse[t]);
     const float mean_grad = dot(grad_out, block.head_row(a.out, t), head);
     const float grad_score = weight * (dot(grad_out, block.head_row(a.own_v, t), head) - mean_grad) * scale;
-    scaled(add_query, grad_score, key, args.grad_own_q.row(block.row0 + t) + block.head_at % args.grad_own_q.cols, head);
+    scaled(add_query, grad_score, key, args.grad_own_q.row(block.row0 + t) + block.head_at % args.grad_own_q.cols,
+           head);
     scaled(false, grad_score, query, block.head_row(args.grad_own_k, t), head);
     scaled(false, weight, grad_out, block.head_row(args.grad_own_v, t), head);
   }

@@ -1,6 +1,4 @@
 // Forward attention: a block of query rows against the keys that any of them sees, as two small matrix products.
-#include "kernels/range_attention/range_attention.h"
-
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -9,6 +7,7 @@
 #include "kernels/cpu_ops.h"
 #include "kernels/matmul/sgemm.h"
 #include "kernels/range_attention/query_block.h"
+#include "kernels/range_attention/range_attention.h"
 #include "kernels/range_attention/softmax_rows.h"
 
 namespace rat::kernels::cpu {

@@ -1,8 +1,8 @@
-#include "kernels/range_attention/softmax_rows.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "kernels/range_attention/softmax_rows.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/range_attention/softmax_rows_cpu.cpp"

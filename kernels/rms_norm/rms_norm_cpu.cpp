@@ -1,9 +1,8 @@
-#include "kernels/rms_norm/rms_norm.h"
-
 #include <cmath>
 
 #include "kernels/base/column_sums.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/rms_norm/rms_norm.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rms_norm/rms_norm_cpu.cpp"
@@ -64,8 +63,9 @@ HWY_EXPORT(NormRowsBackward);
 namespace cpu {
 
 Status rms_norm(const RmsNormArgs& args) {
-  parallel_ranges(args.x.rows, rows_per_block(args.x.cols),
-                  [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(NormRows)(args, begin, end); });
+  parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(NormRows)(args, begin, end);
+  });
   return ok();
 }
 

@@ -33,7 +33,8 @@ Status rope(const RopeArgs& args, const Exec& exec) {
                 args.chunk_len, args.first);
   const int64_t last = (args.first + std::min(args.tokens, args.x.rows) - 1) / args.chunk_len;
   if (args.x.rows > 0 && last >= args.table->positions())
-    return fail(ErrorCode::invalid_argument, "rope: position {} is beyond the table's {}", last, args.table->positions());
+    return fail(ErrorCode::invalid_argument, "rope: position {} is beyond the table's {}", last,
+                args.table->positions());
   return exec.run(&Backend::rope, "rope", args);
 }
 

@@ -41,7 +41,7 @@ struct RopeArgs {
   int64_t chunk_len = 1;             // L
   int64_t first = 0;                 // token index of row 0
   bool inverse = false;
-  bool add = false;                  // add to y
+  bool add = false;  // add to y
 };
 
 [[nodiscard]] Status rope(const RopeArgs& args, const Exec& exec);

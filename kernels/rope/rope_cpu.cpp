@@ -1,7 +1,6 @@
-#include "kernels/rope/rope.h"
-
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/rope/rope.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rope/rope_cpu.cpp"
@@ -58,8 +57,10 @@ HWY_EXPORT(CopyRows);
 
 Status cpu::rope(const RopeArgs& args) {
   parallel_ranges(args.x.rows, rows_per_block(args.x.cols), [&](int64_t begin, int64_t end) {
-    if (args.table != nullptr) HWY_DYNAMIC_DISPATCH(RotateRows)(args, begin, end);
-    else HWY_DYNAMIC_DISPATCH(CopyRows)(args, begin, end);
+    if (args.table != nullptr)
+      HWY_DYNAMIC_DISPATCH(RotateRows)(args, begin, end);
+    else
+      HWY_DYNAMIC_DISPATCH(CopyRows)(args, begin, end);
   });
   return ok();
 }

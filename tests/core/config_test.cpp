@@ -50,7 +50,9 @@ TEST(LayerPattern, RoundTripsRandomLists) {
   uint64_t state = 7;
   for (int round = 0; round < 300; ++round) {
     std::vector<LayerConfig> layers;
-    const auto next = [&](uint64_t n) { return ((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) % n; };
+    const auto next = [&](uint64_t n) {
+      return ((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) % n;
+    };
     for (uint64_t i = 0, n = 1 + next(12); i < n; ++i) {
       LayerConfig layer = *(*parse_layers(std::array{"rat:4", "rat:16", "attention", "rnn"}[next(4)])).begin();
       layers.push_back(layer);
@@ -62,12 +64,23 @@ TEST(LayerPattern, RoundTripsRandomLists) {
 }
 
 TEST(LayerPattern, WrongPatternsSayWhereAndWhy) {
-  for (const auto& [text, reason] : std::vector<std::pair<std::string, std::string>>{
-           {"", "layer name"}, {"rat:", "chunk length"}, {"rat:0", "at least 1"}, {"rat:x", "chunk length"},
-           {"attention:5", "takes no number"}, {"rat:16*0", "at least 1"}, {"rat:16*", "repeat count"},
-           {"(rat:16", "')' is missing"}, {"rat:16)", "unexpected ')'"}, {"ratt:16", "did you mean 'rat'"},
-           {"rat:16,,rnn", "layer name"}, {"rat:16*999999", "more than 512"}, {"swa:-1", "at least 0"},
-           {"rat:99999999999999999999", "too large"}, {"rat:16,", "layer name"}, {"rat:16*9223372036854775807", "512"}}) {
+  for (const auto& [text, reason] :
+       std::vector<std::pair<std::string, std::string>>{{"", "layer name"},
+                                                        {"rat:", "chunk length"},
+                                                        {"rat:0", "at least 1"},
+                                                        {"rat:x", "chunk length"},
+                                                        {"attention:5", "takes no number"},
+                                                        {"rat:16*0", "at least 1"},
+                                                        {"rat:16*", "repeat count"},
+                                                        {"(rat:16", "')' is missing"},
+                                                        {"rat:16)", "unexpected ')'"},
+                                                        {"ratt:16", "did you mean 'rat'"},
+                                                        {"rat:16,,rnn", "layer name"},
+                                                        {"rat:16*999999", "more than 512"},
+                                                        {"swa:-1", "at least 0"},
+                                                        {"rat:99999999999999999999", "too large"},
+                                                        {"rat:16,", "layer name"},
+                                                        {"rat:16*9223372036854775807", "512"}}) {
     const auto layers = parse_layers(text);
     ASSERT_FALSE(layers) << text;
     EXPECT_NE(layers.error().message.find(reason), std::string::npos) << layers.error().message;

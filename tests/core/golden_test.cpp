@@ -1,12 +1,13 @@
 // The engine against float64 results of the published equations: every mixer and whole models, forward, backward and
 // 20 training steps. Bounds are those of the golden files' own description: 1e-5 for outputs, 5e-5 for gradients
 // (relative norm), 1e-4 for every training loss.
+#include "tests/support/golden.h"
+
 #include "core/mixer_list.h"
 #include "core/model.h"
 #include "core/optimizer.h"
 #include "core/single_layer.h"
 #include "tests/support/compare.h"
-#include "tests/support/golden.h"
 
 namespace rat {
 namespace {
@@ -97,7 +98,8 @@ TEST(GoldenModels, TwentyTrainingStepsAgree) {
   for (std::size_t step = 0; step < losses.size(); ++step) {
     (*model)->zero_gradients();
     const auto loss = (*model)->loss_and_gradients(
-        batch_of(std::span(tokens).subspan(step * step_size, step_size), settings.at("batch"), settings.at("seq_len")), 1.0);
+        batch_of(std::span(tokens).subspan(step * step_size, step_size), settings.at("batch"), settings.at("seq_len")),
+        1.0);
     ASSERT_OK(loss);
     EXPECT_NEAR(*loss, losses[step], 1e-4) << "step " << step;
     optimizer.step((*model)->parameters(), config.lr);

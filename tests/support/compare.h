@@ -32,7 +32,8 @@ Comparison compare(const A& actual, const E& expected, double bound) {
 // ||actual - expected|| / ||expected||; infinite for a wrong size or an empty array, NaN if either holds NaN.
 template <class A, class E>
 double relative_error(const A& actual, const E& expected) {
-  if (std::size(actual) != std::size(expected) || std::size(actual) == 0) return std::numeric_limits<double>::infinity();
+  if (std::size(actual) != std::size(expected) || std::size(actual) == 0)
+    return std::numeric_limits<double>::infinity();
   double difference = 0, norm = 0;
   for (std::size_t i = 0; i < std::size(actual); ++i) {
     const double a = static_cast<double>(actual[i]), e = static_cast<double>(expected[i]);
@@ -56,13 +57,13 @@ template <class A, class E>
 
 }  // namespace rat::test
 
-#define EXPECT_OK(expression)                                             \
-  do {                                                                    \
-    auto&& rat_status = (expression);                                      \
+#define EXPECT_OK(expression)                                                        \
+  do {                                                                               \
+    auto&& rat_status = (expression);                                                \
     EXPECT_TRUE(bool(rat_status)) << (rat_status ? "" : rat_status.error().message); \
   } while (false)
-#define ASSERT_OK(expression)                                             \
-  do {                                                                    \
-    auto&& rat_status = (expression);                                      \
+#define ASSERT_OK(expression)                                                        \
+  do {                                                                               \
+    auto&& rat_status = (expression);                                                \
     ASSERT_TRUE(bool(rat_status)) << (rat_status ? "" : rat_status.error().message); \
   } while (false)

@@ -1,0 +1,219 @@
+// Laws that every mixer of the list must obey, and RAT's two limits. A new mixer is tested by being in the list.
+#include <algorithm>
+#include <cmath>
+
+#include "core/cost_model.h"
+#include "core/mixer_list.h"
+#include "core/single_layer.h"
+#include "tests/support/compare.h"
+#include "tests/support/random_values.h"
+#include "tests/support/reference.h"
+
+namespace rat {
+namespace {
+
+ModelConfig config_of(const std::string& layer, int64_t d_model = 24, int64_t heads = 6, int64_t groups = 3) {
+  ModelConfig config;
+  config.d_model = d_model;
+  config.heads = heads;
+  config.groups = groups;
+  config.layers = *parse_layers(layer);
+  return config;
+}
+
+// Every kind of the list, with awkward settings of the fields it uses.
+std::vector<std::string> all_layers() {
+  std::vector<std::string> layers;
+  for (const MixerType& type : mixer_types()) {
+    const std::string name(type.name);
+    if (type.uses_chunk)
+      for (const char* chunk : {":1", ":3", ":8", ":1000"}) layers.push_back(name + chunk);
+    else if (type.uses_window)
+      for (const char* window : {":0", ":5", ":1000"}) layers.push_back(name + window);
+    else
+      layers.push_back(name);
+  }
+  return layers;
+}
+
+std::unique_ptr<SingleLayer> layer_of(const ModelConfig& config) {
+  auto layer = SingleLayer::create(config, 3);
+  RAT_CHECK(bool(layer), layer ? "" : layer.error().message);
+  uint64_t seed = 100;  // larger weights than the initial ones, so that every path matters
+  for (Parameter& p : (*layer)->parameters()) {
+    const float scale = p.shape.size() == 2 ? 1.5f / std::sqrt(static_cast<float>(config.d_model)) : 1.0f;
+    const auto values = test::uniform(p.value.size(), ++seed, -scale, scale);
+    std::copy(values.begin(), values.end(), p.value.begin());
+  }
+  return *std::move(layer);
+}
+
+std::vector<float> forward(SingleLayer& layer, const std::vector<float>& x, int64_t batch, int64_t tokens) {
+  auto y = test::poison(x.size());
+  const Status status = layer.forward(x, batch, tokens, y);
+  RAT_CHECK(bool(status), status ? "" : status.error().message);
+  return y;
+}
+
+TEST(EveryMixer, PrefillAndDecodeEqualForward) {
+  for (const std::string& name : all_layers())
+    for (const Positions positions : {Positions::rope, Positions::none})
+      for (const int64_t split : {0, 1, 7, 16, 23}) {
+        SCOPED_TRACE(name + " split " + std::to_string(split));
+        ModelConfig config = config_of(name);
+        config.positions = positions;
+        auto layer = layer_of(config);
+        const int64_t T = 24, D = config.d_model;
+        const auto x = test::uniform(static_cast<std::size_t>(T * D), 5, -2, 2);
+        const auto want = forward(*layer, x, 1, T);
+        auto y = test::poison(x.size());
+        auto state = layer->start_decoding();
+        const auto at = [&](int64_t t) { return static_cast<std::size_t>(t * D); };
+        if (split > 0)
+          ASSERT_OK(layer->prefill(*state, std::span(x).first(at(split)), split, std::span(y).first(at(split))));
+        for (int64_t t = split; t < T; ++t)
+          ASSERT_OK(layer->decode(*state, std::span(x).subspan(at(t), at(1)), std::span(y).subspan(at(t), at(1))));
+        EXPECT_LE(test::relative_error(y, want), 1e-5);
+        EXPECT_EQ(state->position(), T);
+        EXPECT_EQ(state->cache_bytes(), estimate_cost(config, T, 1).decode_cache_bytes);
+      }
+}
+
+TEST(EveryMixer, PrefillContinuesAStartedState) {
+  for (const std::string& name : all_layers()) {
+    auto layer = layer_of(config_of(name));
+    const auto x = test::uniform(20 * 24, 5);
+    const auto want = forward(*layer, x, 1, 20);
+    auto y = test::poison(x.size());
+    auto state = layer->start_decoding();
+    ASSERT_OK(layer->prefill(*state, std::span(x).first(9 * 24), 9, std::span(y).first(9 * 24)));
+    ASSERT_OK(layer->prefill(*state, std::span(x).subspan(9 * 24), 11, std::span(y).subspan(9 * 24)));
+    EXPECT_LE(test::relative_error(y, want), 1e-5) << name;
+  }
+}
+
+TEST(EveryMixer, LaterTokensChangeNothingEarlierBitForBit) {
+  for (const std::string& name : all_layers()) {
+    auto layer = layer_of(config_of(name));
+    const int64_t T = 150, D = 24;
+    auto x = test::uniform(static_cast<std::size_t>(T * D), 5);
+    const auto before = forward(*layer, x, 1, T);
+    for (const int64_t changed : {149, 77, 1}) {
+      for (int64_t i = changed * D; i < T * D; ++i) x[static_cast<std::size_t>(i)] += 1.0f;
+      const auto after = forward(*layer, x, 1, T);
+      EXPECT_TRUE(std::equal(before.begin(), before.begin() + changed * D, after.begin()))
+          << name << " from " << changed;
+      EXPECT_FALSE(
+          std::equal(before.begin() + changed * D, before.begin() + (changed + 1) * D, after.begin() + changed * D))
+          << name;
+    }
+  }
+}
+
+TEST(EveryMixer, SequencesOfABatchDoNotMix) {
+  for (const std::string& name : all_layers()) {
+    auto layer = layer_of(config_of(name));
+    const auto x = test::uniform(3 * 11 * 24, 5);
+    const auto together = forward(*layer, x, 3, 11);
+    for (std::size_t b = 0; b < 3; ++b) {
+      const auto one = std::span(x).subspan(b * 264, 264);
+      const auto alone = forward(*layer, {one.begin(), one.end()}, 1, 11);
+      EXPECT_LE(test::relative_error(alone, std::span(together).subspan(b * 264, 264)), 1e-6) << name;
+    }
+  }
+}
+
+// Central differences of our own float32 forward: a looser bound than the per-op tests, for the assembly of the parts.
+TEST(EveryMixer, BackwardIsTheDerivativeOfForward) {
+  for (const std::string& name : all_layers()) {
+    SCOPED_TRACE(name);
+    auto layer = layer_of(config_of(name, 12, 6, 3));
+    const int64_t B = 2, T = 10;
+    auto x = test::uniform(static_cast<std::size_t>(B * T * 12), 5);
+    const auto grad_out = test::uniform(x.size(), 6);
+    forward(*layer, x, B, T);
+    auto grad_x = test::poison(x.size());
+    ASSERT_OK(layer->backward(grad_out, grad_x));
+    const auto slope = [&](float& value) {
+      const float at = value, step = 1e-2f;
+      value = at + step;
+      const double above = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
+      value = at - step;
+      const double below = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
+      value = at;
+      return (above - below) / (2.0 * static_cast<double>(step));
+    };
+    std::vector<float> ours;
+    std::vector<double> numeric;
+    for (std::size_t i = 0; i < x.size(); i += 17) ours.push_back(grad_x[i]), numeric.push_back(slope(x[i]));
+    EXPECT_LE(test::relative_error(ours, numeric), 5e-3);
+    for (Parameter& p : layer->parameters()) {
+      ours.clear(), numeric.clear();
+      for (std::size_t i = 0; i < p.value.size(); i += p.value.size() / 7 + 1)
+        ours.push_back(p.grad[i]), numeric.push_back(slope(p.value[i]));
+      EXPECT_LE(test::relative_error(ours, numeric), 5e-3) << p.name;
+    }
+    EXPECT_FALSE(layer->backward(grad_out, grad_x));  // once per forward
+  }
+}
+
+// RAT with one-token chunks, written out in float64 from the equations. No shared queries (G = H); in_proj rows: z, v,
+// g, q, k. No RoPE here: the golden files cover it.
+TEST(RatLimits, OneTokenChunksAreAttentionOverGatedKeysAndValues) {
+  const int64_t D = 12, H = 3, T = 9;
+  ModelConfig config = config_of("rat:1", D, H, H);
+  config.positions = Positions::none;
+  auto layer = layer_of(config);
+  const auto x = test::uniform(static_cast<std::size_t>(T * D), 5);
+  const auto weights = [&](std::size_t i) {
+    const auto value = layer->parameters()[i].value;
+    return test::Values(value.begin(), value.end());
+  };
+  const test::Values in_proj = weights(0), out_proj = weights(1), bias = weights(3);
+  const auto times = [&](const test::Values& rows, const test::Values& matrix, int64_t first) {  // rows W^T, D columns
+    test::Values out;
+    for (int64_t t = 0; t < T; ++t)
+      for (int64_t o = first; o < first + D; ++o) {
+        double sum = 0;
+        for (int64_t d = 0; d < D; ++d)
+          sum += rows[static_cast<std::size_t>(t * D + d)] * matrix[static_cast<std::size_t>(o * D + d)];
+        out.push_back(sum);
+      }
+    return out;
+  };
+  const auto h = test::rms_norm(test::widen(x), weights(2));
+  const auto z = times(h, in_proj, 0), g = times(h, in_proj, 2 * D);
+  test::AttentionInputs in;
+  in.v = times(h, in_proj, D);
+  in.q = times(h, in_proj, 3 * D);
+  in.k = times(h, in_proj, 4 * D);
+  for (std::size_t i = 0; i < in.v.size(); ++i) {
+    const double fresh = 1 / (1 + std::exp(g[i] + bias[i % static_cast<std::size_t>(D)]));  // 1 - gate
+    in.v[i] *= fresh;
+    in.k[i] *= fresh;
+  }
+  test::Values mixed = test::attention({1, T, H, D / H, D, T}, in);
+  for (std::size_t i = 0; i < mixed.size(); ++i) mixed[i] /= 1 + std::exp(-z[i]);
+  EXPECT_LE(test::relative_error(forward(*layer, x, 1, T), times(mixed, out_proj, 0)), 1e-5);
+}
+
+TEST(RatLimits, OneChunkIsTheRnnWithTheSameWeights) {
+  const int64_t D = 24, T = 20;
+  auto rat = layer_of(config_of("rat:1000"));
+  auto rnn = layer_of(config_of("rnn"));
+  for (std::size_t i = 0; i < 4; ++i)  // the first 3 D rows of in_proj are z, v, g in both
+    std::copy_n(rat->parameters()[i].value.begin(), rnn->parameters()[i].value.size(),
+                rnn->parameters()[i].value.begin());
+  const auto x = test::uniform(static_cast<std::size_t>(T * D), 5);
+  EXPECT_LE(test::relative_error(forward(*rat, x, 1, T), forward(*rnn, x, 1, T)), 1e-6);
+}
+
+TEST(Windows, AWindowAsLongAsTheTextIsAttention) {
+  auto swa = layer_of(config_of("swa:1000"));
+  auto attention = layer_of(config_of("attention"));
+  const auto x = test::uniform(40 * 24, 5);
+  EXPECT_EQ(forward(*swa, x, 1, 40), forward(*attention, x, 1, 40));
+}
+
+}  // namespace
+}  // namespace rat

@@ -1,0 +1,103 @@
+// Matrix product, the thread pool under it, and the backend list.
+#include "kernels/matmul/matmul.h"
+
+#include <atomic>
+#include <thread>
+
+#include "kernels/base/parallel.h"
+#include "tests/support/compare.h"
+#include "tests/support/random_values.h"
+
+namespace rat::kernels {
+namespace {
+
+std::size_t size(int64_t n) { return static_cast<std::size_t>(n); }
+
+TEST(Matmul, EveryTransposeStrideAndDestination) {
+  struct Shape {
+    int64_t m, n, k;
+  };
+  for (const auto& [m, n, k] :
+       {Shape{1, 1, 1}, Shape{3, 5, 7}, Shape{130, 67, 33}, Shape{1, 300, 65}, Shape{200, 300, 1100}})
+    for (int kind = 0; kind < 12; ++kind) {
+      const bool ta = kind & 1, tb = kind & 2;
+      const int destination = kind / 4;  // write, accumulate, addend
+      const int64_t pad = 3;
+      const int64_t ar = ta ? k : m, ac = ta ? m : k, br = tb ? n : k, bc = tb ? k : n;
+      const auto a = test::uniform(size(ar * (ac + pad)), 1), b = test::uniform(size(br * (bc + pad)), 2);
+      const auto addend = test::uniform(size(m * n), 3);
+      auto c = test::poison(size(m * (n + pad)));
+      if (destination == 1) c = test::uniform(c.size(), 4);
+      const auto before = c;
+      ASSERT_OK(matmul({.a = {a.data(), ar, ac, ac + pad},
+                        .b = {b.data(), br, bc, bc + pad},
+                        .c = {c.data(), m, n, n + pad},
+                        .transpose_a = ta,
+                        .transpose_b = tb,
+                        .accumulate = destination == 1,
+                        .addend = destination == 2 ? addend.data() : nullptr},
+                       {}));
+      // k products below 1, each rounded, summed in some order: k u k at worst, about sqrt(k) k u in practice.
+      const double bound = 1e-6 * std::sqrt(static_cast<double>(k)) + 1e-6;
+      for (int64_t i = 0; i < m; i += std::max<int64_t>(1, m / 9))
+        for (int64_t j = 0; j < n; ++j) {
+          double want = destination == 1   ? before[size(i * (n + pad) + j)]
+                        : destination == 2 ? addend[size(i * n + j)]
+                                           : 0;
+          for (int64_t x = 0; x < k; ++x)
+            want += static_cast<double>(a[size(ta ? x * (ac + pad) + i : i * (ac + pad) + x)]) *
+                    static_cast<double>(b[size(tb ? j * (bc + pad) + x : x * (bc + pad) + j)]);
+          ASSERT_NEAR(c[size(i * (n + pad) + j)], want, bound) << m << " " << n << " " << k << " kind " << kind;
+        }
+    }
+}
+
+TEST(Matmul, RefusesWrongShapes) {
+  std::vector<float> x(100);
+  const Status inner = matmul({.a = {x.data(), 3, 4}, .b = {x.data(), 5, 6}, .c = {x.data(), 3, 6}}, {});
+  ASSERT_FALSE(inner);
+  EXPECT_NE(inner.error().message.find("(3, 4)"), std::string::npos);
+  EXPECT_FALSE(matmul({.a = {x.data(), 3, 4}, .b = {x.data(), 4, 6}, .c = {x.data(), 3, 5}}, {}));
+  EXPECT_FALSE(matmul({.a = {nullptr, 3, 4}, .b = {x.data(), 4, 6}, .c = {x.data(), 3, 6}}, {}));
+}
+
+TEST(Parallel, EveryBlockOnceForAnyThreadCount) {
+  for (const int threads : {1, 2, 5}) {
+    set_thread_count(threads);
+    for (const int64_t blocks : {0, 1, 2, 1000}) {
+      std::vector<std::atomic<int>> seen(size(blocks));
+      parallel_for(blocks, [&](int64_t block) { ++seen[size(block)]; });
+      for (const auto& count : seen) EXPECT_EQ(count, 1);
+    }
+  }
+  set_thread_count(2);
+}
+
+TEST(Parallel, NestedAndConcurrentCallersAllFinish) {
+  set_thread_count(3);
+  std::atomic<int64_t> sum{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i)
+    callers.emplace_back([&] {
+      for (int round = 0; round < 200; ++round)
+        parallel_for(4, [&](int64_t) { parallel_for(3, [&](int64_t block) { sum += block; }); });
+    });
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(sum, 4 * 200 * 4 * 3);
+  set_thread_count(2);
+}
+
+TEST(Backends, CpuIsThereAndOthersAreRefusedByName) {
+  ASSERT_TRUE(find_backend("cpu"));
+  const auto missing = find_backend("abacus");
+  ASSERT_FALSE(missing);
+  EXPECT_NE(missing.error().message.find("cpu"), std::string::npos);
+  const Backend empty{.name = "empty"};
+  std::vector<float> x(4);
+  const Status status = matmul({.a = {x.data(), 1, 1}, .b = {x.data(), 1, 1}, .c = {x.data(), 1, 1}}, {&empty});
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::unsupported);
+}
+
+}  // namespace
+}  // namespace rat::kernels
