@@ -23,7 +23,7 @@ Progress::Progress(std::FILE* out, bool terminal, std::string unit, int64_t done
 }
 
 std::string Progress::eta(int64_t done, Clock::time_point now) const {
-  if (done <= first_) return "";
+  if (done <= first_ || done >= total_) return "";
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   const double left = elapsed / static_cast<double>(done - first_) * static_cast<double>(total_ - done);
   return fmt::format("{} left", format_duration(left));
@@ -41,7 +41,8 @@ void Progress::update(int64_t done, const std::string& details, Clock::time_poin
   } else {
     const bool due = now - last_ >= line_every || (done - shown_) * lines_per_run >= total_;
     if (!due && !(last && shown_ < done)) return;
-    fmt::print(out_, "{} {}/{}  {}  {}\n", unit_, done, total_, details, eta(done, now));
+    const std::string left = eta(done, now);
+    fmt::print(out_, "{} {}/{}  {}{}{}\n", unit_, done, total_, details, left.empty() ? "" : "  ", left);
     std::fflush(out_);
     shown_ = done;
   }

@@ -2,6 +2,7 @@
 
 #include "app/cli/context.h"
 #include "core/io/checkpoint.h"
+#include "experiments/statistics.h"
 
 namespace rat::cli {
 namespace {
@@ -77,6 +78,14 @@ std::optional<double> last_metric(const RunRow& run, const std::string& metric) 
   return found->second.last;
 }
 
+std::optional<double> median_speed(const StoreReader& store, const RunRow& run) {
+  const Result<std::vector<MetricPoint>> points = store.series(run.id, "tokens_per_s");
+  if (!points || points->empty()) return std::nullopt;
+  std::vector<double> speeds;
+  for (std::size_t i = points->size() / 10; i < points->size(); ++i) speeds.push_back((*points)[i].value);
+  return median(std::span<const double>(speeds));
+}
+
 Json run_summary(const RunRow& run) {
   Json metrics = Json::object();
   for (const auto& [name, summary] : run.metrics)
@@ -86,11 +95,11 @@ Json run_summary(const RunRow& run) {
           {"tags", run.tags},     {"metrics", metrics}};
 }
 
-std::string headline(const RunRow& run) {
+std::string headline(const StoreReader& store, const RunRow& run) {
   std::string text;
   if (const auto loss = last_metric(run, "val_loss")) text += fmt::format(", validation loss {:.4f} nats", *loss);
   if (const auto accuracy = last_metric(run, "val_accuracy")) text += fmt::format(", accuracy {:.1f} %", 100 * *accuracy);
-  if (const auto speed = last_metric(run, "tokens_per_s")) text += fmt::format(", {} tok/s", format_count(*speed));
+  if (const auto speed = median_speed(store, run)) text += fmt::format(", {} tok/s (median)", format_count(*speed));
   return text;
 }
 

@@ -63,7 +63,7 @@ Result<int> list(const ListOptions& options, const Context& context) {
   }
   using enum Table::Align;
   Table table({{"run"}, {"name"}, {"state"}, {"layers"}, {"steps", right}, {"loss", right}, {"val loss", right},
-               {"tok/s", right}, {"created"}, {"tags"}});
+               {"last tok/s", right}, {"created"}, {"tags"}});
   for (const RunRow& run : runs)
     table.add({run.id, run.name, std::string(run_state_name(run.state)), run.layers,
                fmt::format("{}/{}", run.steps_done, run.steps_total), metric_cell(run, "loss", format_value),

@@ -70,15 +70,17 @@ std::string cell(const RunRow& run, const std::string& metric, std::string (*for
   return value ? format(*value) : "-";
 }
 
-void print_table(const std::vector<RunRow>& runs) {
+void print_table(const StoreReader& store, const std::vector<RunRow>& runs) {
   using enum Table::Align;
   Table table({{"run"}, {"layers"}, {"seed", right}, {"state"}, {"steps", right}, {"val loss", right}, {"accuracy", right},
                {"train tok/s", right}, {"decode tok/s", right}, {"cache", right}});
-  for (const RunRow& run : runs)
+  for (const RunRow& run : runs) {
+    const std::optional<double> speed = median_speed(store, run);
     table.add({run.id, run.layers, std::to_string(run.seed), std::string(run_state_name(run.state)),
                std::to_string(run.steps_done), cell(run, "val_loss", format_value), cell(run, "val_accuracy", format_value),
-               cell(run, "tokens_per_s", format_count), cell(run, "decode_tokens_per_s", format_count),
+               speed ? format_count(*speed) : "-", cell(run, "decode_tokens_per_s", format_count),
                cell(run, "cache_bytes", format_bytes)});
+  }
   fmt::print("{}", table.text());
 }
 
@@ -91,8 +93,7 @@ Result<SweepSpec> read_sweep(const SweepOptions& options) {
 }
 
 // The runs of the sweep that the store holds now, in the order of the grid.
-Result<std::vector<RunRow>> runs_of(const SweepSpec& sweep, const std::filesystem::path& database) {
-  RAT_ASSIGN(const StoreReader reader, StoreReader::open(database));
+Result<std::vector<RunRow>> runs_of(const SweepSpec& sweep, const StoreReader& reader) {
   RAT_ASSIGN(const SweepPlan now, plan(sweep, reader));
   std::vector<RunRow> runs = now.already_finished;
   RAT_ASSIGN(const std::vector<RunRow> all, reader.runs());
@@ -120,14 +121,17 @@ Result<int> sweep(const SweepOptions& options, const Context& context) {
   }
   const Progressed progressed = run_missing(planned, *store);
   RAT_TRY(store->flush());
-  RAT_ASSIGN(const std::vector<RunRow> runs, runs_of(spec, store->path()));
+  RAT_ASSIGN(const std::vector<RunRow> runs, runs_of(spec, reader));
   if (context.json) {
     Json rows = Json::array();
-    for (const RunRow& run : runs) rows.push_back(run_summary(run));
+    for (const RunRow& run : runs) {
+      rows.push_back(run_summary(run));
+      if (const auto speed = median_speed(reader, run)) rows.back()["tokens_per_s_median"] = *speed;
+    }
     print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"question", spec.question},
                 {"stopped", progressed.stopped}, {"failures", progressed.failures}, {"runs", rows}});
   } else {
-    print_table(runs);
+    print_table(reader, runs);
   }
   if (progressed.stopped) print_note("stopped: the same command continues the sweep");
   for (const std::string& failure : progressed.failures) print_error(failure);

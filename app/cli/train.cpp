@@ -61,8 +61,9 @@ Result<std::unique_ptr<Trainer>> open_trainer(const TrainOptions& options, const
   return Trainer::resume(run, store, options.steps);
 }
 
-Json result_document(const RunRow& run, const TrainingOutcome& outcome, const std::filesystem::path& database) {
+Json result_document(const StoreReader& store, const RunRow& run, const TrainingOutcome& outcome, const std::filesystem::path& database) {
   Json document = run_summary(run);
+  if (const auto speed = median_speed(store, run)) document["tokens_per_s_median"] = *speed;
   document["elapsed_s"] = outcome.elapsed_s;
   document["checkpoint"] = run.checkpoint;
   document["database"] = database.string();
@@ -84,14 +85,15 @@ Result<int> train(const TrainOptions& options, const Context& context) {
                          trainer->data().description()));
   RAT_ASSIGN(const TrainingOutcome outcome, drive(*trainer, interrupts, "step"));
   RAT_TRY(store->flush());
-  RAT_ASSIGN(const RunRow run, find_run(store->path(), trainer->run_id()));
+  RAT_ASSIGN(const StoreReader reader, StoreReader::open(store->path()));
+  RAT_ASSIGN(const RunRow run, find_run(reader, trainer->run_id()));
   if (outcome.stopped)
     print_note(fmt::format("stopped at step {}, resume with: rat train --resume {}", outcome.step, run.id));
   else
     print_note(fmt::format("{} after {} steps in {}{}", run_state_name(run.state), outcome.step,
-                           format_duration(outcome.elapsed_s), headline(run)));
+                           format_duration(outcome.elapsed_s), headline(reader, run)));
   if (context.json)
-    print_json(result_document(run, outcome, store->path()));
+    print_json(result_document(reader, run, outcome, store->path()));
   else
     fmt::print("{}\n", run.id);
   return exit_done;

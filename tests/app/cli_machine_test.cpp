@@ -115,8 +115,9 @@ TEST(CliDoctor, NamesWhatIsMissingAndWhatItCosts) {
 TEST(CliDoctor, SaysWhenTheDatabaseIsForeign) {
   const Workspace work;
   write_file(work.database(), "not a database at all, only text that is long enough to look at");
+  const nlohmann::json report = work.json({"doctor"});
   bool warned = false;
-  for (const auto& check : work.json({"doctor"})["checks"]) warned = warned || (check["subject"] == "database" && !check["ok"].get<bool>());
+  for (const auto& check : report["checks"]) warned = warned || (check["subject"] == "database" && !check["ok"].get<bool>());
   EXPECT_TRUE(warned);
 }
 
