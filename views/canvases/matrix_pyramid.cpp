@@ -4,16 +4,14 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace rat::views {
 namespace {
 
+constexpr float largest_float = std::numeric_limits<float>::max();
 constexpr int64_t level_factor = 4;
 constexpr int64_t smallest_level_rows = 512;  // a matrix this small is merged on the fly
-
-// Both rules are written so that the compiler vectorises them.
-float merge_masked(float kept, float next) { return (next > kept || kept != kept) ? next : kept; }
-float merge_signed(float kept, float next) { return (next != next || std::fabs(next) > std::fabs(kept)) ? next : kept; }
 
 void merge_into(CellKind kind, float* __restrict kept, const float* __restrict next, int64_t count) {
   if (kind == CellKind::masked) {
@@ -34,22 +32,61 @@ MatrixPyramid::MatrixPyramid(std::shared_ptr<const void> owner, const float* val
     build_level();
 }
 
-void MatrixPyramid::scan_range() {
-  float low = std::numeric_limits<float>::infinity(), high = -low, positive = low;
-  for (int64_t r = 0; r < rows_; ++r)
-    for (int64_t c = 0; c < cols_; ++c) {
-      const float x = at(r, c);
-      if (!std::isfinite(x)) {
-        ++(std::isnan(x) ? nan_count_ : infinite_count_);
-        continue;
-      }
-      low = std::min(low, x), high = std::max(high, x);
-      if (x > 0) positive = std::min(positive, x);
+namespace {
+
+// Running extremes side by side in lanes: a single running minimum would not vectorise. NaN never compares, so it is
+// passed over; `unusual` counts NaN and infinities.
+struct Lanes {
+  static constexpr int count = 16;
+  float low[count], high[count], positive[count];
+  int unusual[count];
+
+  void take(const float* x) {
+    for (int k = 0; k < count; ++k) {
+      const float positive_part = x[k] > 0 ? x[k] : largest_float;
+      low[k] = x[k] < low[k] ? x[k] : low[k];
+      high[k] = x[k] > high[k] ? x[k] : high[k];
+      positive[k] = positive_part < positive[k] ? positive_part : positive[k];
+      unusual[k] += std::fabs(x[k]) <= largest_float ? 0 : 1;
     }
+  }
+};
+
+}  // namespace
+
+void MatrixPyramid::scan_range() {
+  float low = largest_float, high = -largest_float, positive = largest_float;
+  const auto one = [&](float x) {
+    if (!std::isfinite(x)) {
+      ++(std::isnan(x) ? nan_count_ : infinite_count_);
+      return;
+    }
+    low = std::min(low, x), high = std::max(high, x);
+    if (x > 0) positive = std::min(positive, x);
+  };
+  for (int64_t r = 0; r < rows_; ++r) {
+    const float* row = values_ + r * stride_;
+    Lanes lanes;
+    for (int k = 0; k < Lanes::count; ++k)
+      lanes.low[k] = largest_float, lanes.high[k] = -largest_float, lanes.positive[k] = largest_float,
+      lanes.unusual[k] = 0;
+    const int64_t whole = cols_ / Lanes::count * Lanes::count;
+    for (int64_t c = 0; c < whole; c += Lanes::count) lanes.take(row + c);
+    for (int64_t c = whole; c < cols_; ++c) one(row[c]);
+    const float row_low = *std::min_element(lanes.low, lanes.low + Lanes::count);
+    const float row_high = *std::max_element(lanes.high, lanes.high + Lanes::count);
+    if (row_low < -largest_float || row_high > largest_float) {  // an infinity: cell by cell
+      for (int64_t c = 0; c < whole; ++c) one(row[c]);
+      continue;
+    }
+    low = std::min(low, row_low), high = std::max(high, row_high);
+    positive = std::min(positive, *std::min_element(lanes.positive, lanes.positive + Lanes::count));
+    nan_count_ += std::accumulate(lanes.unusual, lanes.unusual + Lanes::count, int64_t{0});
+  }
   if (!(low <= high)) low = high = 0;
   min_ = low, max_ = high;
   max_abs_ = std::max(std::fabs(low), std::fabs(high));
-  min_positive_ = std::isfinite(positive) ? positive : 0;
+  min_positive_ = positive < largest_float ? positive : 0;
 }
 
 void MatrixPyramid::build_level() {

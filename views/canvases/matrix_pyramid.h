@@ -2,6 +2,7 @@
 // Reduction keeps the extreme value of the cells it merges; it never samples.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -13,6 +14,12 @@ enum class CellKind {
   masked,   // non-negative values; NaN means "no query may see this"; merged by max, NaN only where all are NaN
   signed_,  // merged by largest magnitude; NaN is news and wins
 };
+
+// Both rules are written so that the compiler vectorises them.
+inline float merge_masked(float kept, float next) { return (next > kept || kept != kept) ? next : kept; }
+inline float merge_signed(float kept, float next) {
+  return (next != next || std::fabs(next) > std::fabs(kept)) ? next : kept;
+}
 
 class MatrixPyramid {
  public:

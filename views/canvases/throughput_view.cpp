@@ -217,7 +217,7 @@ float ThroughputView::draw_cost(const Pen& pen, Box box, const ThroughputData& d
     if (!std::isnan(data.cache_bytes))
       rows.push_back({"decode cache, measured", bytes_text(data.cache_bytes), "end of the run"});
     rows.push_back({"training memory, model", bytes_text(static_cast<double>(cost.training_bytes)),
-                    "weights, moments, one micro-batch"});
+                    "weights, moments, batch"});
   } else {
     box.take_top(
         pen.text_wrapped(box, pen.theme->warning, "The stored spec of this run cannot be read: no cost model.") +
