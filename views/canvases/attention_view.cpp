@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "views/canvases/attention_map.h"
 #include "views/canvases/attention_overview.h"
 #include "views/canvases/format.h"
 #include "views/canvases/map_controls.h"
@@ -18,27 +19,6 @@ namespace rat::views {
 namespace {
 
 constexpr int64_t context_tokens = 160;  // token map: keys shown around the one under the mouse
-
-// One layer and head of a trace, with what its columns mean.
-struct AttentionMap {
-  const TraceSnapshot* trace = nullptr;
-  const ProbeTensor* tensor = nullptr;
-  LayerConfig layer;
-  int layer_index = 0, head = 0;
-  int64_t chunk = 0;  // L; 0: columns are tokens
-
-  int64_t queries() const { return tensor->shape[1]; }
-  int64_t keys() const { return tensor->shape[2]; }
-  bool by_chunk() const { return chunk > 0; }
-  bool own_state(int64_t col) const { return by_chunk() && col == keys() - 1; }
-  float weight(int64_t row, int64_t col) const { return tensor->row(head, row)[static_cast<std::size_t>(col)]; }
-  // Tokens behind a column, as the query at `row` sees them.
-  std::pair<int64_t, int64_t> span(int64_t row, int64_t col) const {
-    if (!by_chunk()) return {col, col + 1};
-    if (own_state(col)) return {row / chunk * chunk, row + 1};
-    return {col * chunk, std::min((col + 1) * chunk, trace->token_count())};
-  }
-};
 
 class AttentionView final : public View {
  public:
@@ -62,6 +42,7 @@ class AttentionView final : public View {
   HeatMapWidget map_{"attention"};
   AttentionOverview overview_{"attention/overview"};
   MapControls controls_{ScaleKind::log};
+  int64_t broken_ = 0;  // weights that are NaN or infinite though a query may see them
   bool owns_hover_ = false;
 };
 
@@ -105,6 +86,7 @@ void AttentionView::draw_title(const Pen& pen, Box& box, const AttentionMap& map
                                     : plural(map.queries(), "token");
   what += " \xc2\xb7 " + trace_caption(*map.trace);
   if (const std::string note = map_.reduction_note(); !note.empty()) what += " \xc2\xb7 " + note;
+  if (broken_ > 0) what += fmt::format(" \xc2\xb7 {} NaN or infinite", plural(broken_, "weight"));
   const float line = pen.line_height(), control = pen.px(small_control);
   const float controls = controls_.width(pen, false);
   Box row = box.take_top(control);
@@ -139,6 +121,7 @@ void AttentionView::draw_map(const Pen& pen, Box box, Frame& frame, const Attent
                          map.keys(), map.keys(), CellKind::masked);
   });
   const ColorScale scale = controls_.scale(map_.matrix(), identity);
+  broken_ = map_.matrix().nan_count() + map_.matrix().infinite_count() - map.masked_cells();
 
   const auto inside = [&](int64_t row, int64_t col) {
     return row >= 0 && row < map.queries() && col >= 0 && col < map.keys();
