@@ -21,7 +21,7 @@ std::vector<ActionInfo> fixed_actions() {
       {"save_spec", "Save spec as...", Menu::file, "Ctrl+Shift+S", always, false, "export json experiment"},
       {"quit", "Quit", Menu::file, "Ctrl+Q", always, true, "exit close"},
 
-      {"start", "Start", Menu::run, "F5; Ctrl+Return", spec_valid, false, "train run enqueue"},
+      {"start", "Start", Menu::run, "F5", spec_valid, false, "train run enqueue"},
       {"pause", "Pause", Menu::run, "F6", can_pause, false, "continue unpause"},
       {"step", "Step", Menu::run, "F7", can_step, false, "one step"},
       {"stop", "Stop", Menu::run, "F8", can_stop, false, "checkpoint end"},
@@ -110,6 +110,9 @@ const std::vector<KeyHint>& key_hints() {
   static const std::vector<KeyHint> hints{
       {"Canvas", "Left / Right", "query token; with Shift by 10, with Ctrl to the next chunk boundary"},
       {"Canvas", "Up / Down", "layer"},
+      {"Canvas", "[ / ]", "head"},
+      {"Canvas", "L / C / A", "log colours / lock the colour range / fit"},
+      {"Canvas", "Ctrl+Enter", "generate from the prompt"},
       {"Canvas", "Home / End", "first / last token"},
       {"Canvas", "Click", "pin what is hovered"},
       {"Canvas", "Esc", "clear the pins"},

@@ -88,8 +88,9 @@ bool CanvasArea::is_on_screen(const QString& id) const {
 }
 
 void CanvasArea::set_figure_action(QAction* action) {
-  figure_->setDefaultAction(action);
   figure_->setText("Figure...  " + action->shortcut().toString(QKeySequence::NativeText));
+  connect(figure_, &QToolButton::clicked, action, &QAction::trigger);
+  connect(action, &QAction::changed, figure_, [this, action] { figure_->setEnabled(action->isEnabled()); });
   place_button();
 }
 

@@ -30,7 +30,7 @@ double attention_cache(const RunSpec& spec) {
 CostTable::CostTable(QWidget* parent) : QWidget(parent) {
   auto* grid = new QGridLayout(this);
   grid->setContentsMargins(0, 0, 0, 0);
-  grid->setVerticalSpacing(3);
+  grid->setVerticalSpacing(2);
   grid->setHorizontalSpacing(6);
   int row = 0;
   const auto add = [&](const QString& name, NumberLabel*& value, NumberLabel** second = nullptr) {

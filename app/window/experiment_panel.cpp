@@ -32,6 +32,7 @@ QSpinBox* spin(int low, int high, const QString& name, QWidget* parent) {
   box->setRange(low, high);
   box->setGroupSeparatorShown(true);
   box->setAccessibleName(name);
+  box->setToolTip(name);
   box->setKeyboardTracking(true);
   box->setMinimumWidth(48);
   box->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
@@ -54,9 +55,9 @@ QHBoxLayout* row(const QString& name, std::initializer_list<QWidget*> fields, co
 }
 
 void section(QVBoxLayout& column, const QString& title) {
-  column.addSpacing(6);
+  column.addSpacing(4);
   column.addWidget(hairline());
-  column.addSpacing(6);
+  column.addSpacing(4);
   column.addWidget(heading(title));
 }
 
@@ -81,7 +82,7 @@ void ExperimentPanel::build() {
   auto* content = new QWidget;
   auto* column = new QVBoxLayout(content);
   column->setContentsMargins(margin, 4, margin, margin);
-  column->setSpacing(6);
+  column->setSpacing(4);
   build_data(*column);
   build_model(*column);
   build_training(*column);
@@ -131,10 +132,9 @@ void ExperimentPanel::build_model(QVBoxLayout& column) {
   groups_ = spin(1, 1024, "Shared query and key groups G", this);
   context_ = spin(1, 1 << 24, "Context T, tokens", this);
   column.addLayout(row("Layers", {layers_}));
-  column.addLayout(row("", {chips_}));
+  column.addWidget(chips_);
   column.addLayout(row("Width, heads", {width_, heads_}, "\u00d7"));
-  column.addLayout(row("Context T", {context_}));
-  column.addLayout(row("q/k groups", {groups_}));
+  column.addLayout(row("T, q/k groups", {context_, groups_}, ","));
   section(column, "Chunk length L");
   slider_ = new ChunkSlider(this);
   column.addWidget(slider_);

@@ -4,6 +4,7 @@
 #include <imgui.h>
 
 #include <QElapsedTimer>
+#include <QGuiApplication>
 #include <QKeyEvent>
 #include <QOpenGLContext>
 #include <QOpenGLFunctions>
@@ -31,6 +32,13 @@ bool is_navigation(const QKeyEvent& key) {
 }
 
 }  // namespace
+
+QString opengl_problem() {
+  QOpenGLContext context;
+  if (context.create()) return {};
+  return QString("This display (%1) gives no OpenGL, so the canvases stay empty; without a screen, run under Xvfb: xvfb-run -a rat-workbench.")
+      .arg(QGuiApplication::platformName());
+}
 
 ImGuiCanvas::ImGuiCanvas(const views::ViewType& type, std::function<void(views::Frame&)> fill, QWidget* parent)
     : QOpenGLWidget(parent), type_(type), fill_(std::move(fill)), view_(type.make()), theme_(&theme(ThemeKind::dark)) {

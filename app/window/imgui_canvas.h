@@ -17,6 +17,9 @@ struct ImGuiContext;
 
 namespace rat::app {
 
+// One sentence when this display gives no OpenGL context; empty when canvases can draw.
+QString opengl_problem();
+
 class ImGuiCanvas final : public QOpenGLWidget {
   Q_OBJECT
 

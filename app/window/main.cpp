@@ -35,6 +35,7 @@ void on_signal(int) { interrupted = 1; }
 class Program : public QObject {
  public:
   explicit Program(const Options& options) : options_(options) {
+    QApplication::setQuitOnLastWindowClosed(false);  // another database opens in another window
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
     connect(&signals_, &QTimer::timeout, this, [this] {
@@ -60,14 +61,13 @@ class Program : public QObject {
  private:
   void show(std::unique_ptr<Workbench> bench) {
     window_ = std::make_unique<MainWindow>(std::move(bench));
-    connect(window_.get(), &MainWindow::closed, this, [] { QCoreApplication::quit(); }, Qt::QueuedConnection);
+    connect(window_.get(), &MainWindow::closed, this, [] { QCoreApplication::quit(); });
     connect(window_.get(), &MainWindow::database_requested, this, [this](const QString& path) { reopen(path); });
     window_->show();
     if (std::exchange(options_.demo, false)) window_->action("start")->trigger();
   }
 
   void reopen(const QString& path) {
-    disconnect(window_.get(), &MainWindow::closed, this, nullptr);
     QTimer::singleShot(0, this, [this, path] {
       window_.reset();
       if (!open(path.toStdString())) QCoreApplication::exit(1);

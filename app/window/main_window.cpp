@@ -31,6 +31,7 @@ namespace rat::app {
 namespace {
 
 constexpr int layout_version = 1;
+constexpr int first_runs_height = 210;
 constexpr int numbers_ms = 500;
 constexpr int fastest_repaint_ms = 33;
 constexpr double repaint_share = 4;  // a canvas that takes long is drawn less often: at most 1/4 of the UI thread
@@ -47,16 +48,17 @@ MainWindow::MainWindow(std::unique_ptr<Workbench> bench) : bench_(std::move(benc
   restore_layout();
   show_status();
   update_actions();
+  if (const QString problem = opengl_problem(); !problem.isEmpty()) say(problem, true);
 }
 
 MainWindow::~MainWindow() = default;
 
 void MainWindow::build() {
-  setWindowTitle(QString("RAT Workbench \u2013 %1").arg(QString::fromStdString(bench_->database().filename().string())));
+  show_subject();
   setDockOptions(AllowTabbedDocks | AllowNestedDocks | GroupedDragging);
   setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
   setDocumentMode(true);
-  setCorner(Qt::BottomLeftCorner, Qt::BottomDockWidgetArea);
+  setCorner(Qt::BottomLeftCorner, Qt::LeftDockWidgetArea);  // the form needs the height
   setCorner(Qt::BottomRightCorner, Qt::BottomDockWidgetArea);
   resize(1400, 900);
 
@@ -118,12 +120,13 @@ void MainWindow::build_docks() {
   tabifyDockWidget(queue, log);
   runs->raise();
   resizeDocks({left, right}, {286, 340}, Qt::Horizontal);
-  resizeDocks({runs}, {230}, Qt::Vertical);
+  resizeDocks({runs}, {first_runs_height}, Qt::Vertical);
   palette_ = new Palette(actions_, this);
   shortcuts_ = new ShortcutSheet(this);
 }
 
 void MainWindow::build_menus() {
+  menuBar()->setCornerWidget(new QLabel("RAT Workbench", this), Qt::TopLeftCorner);
   QHash<int, QMenu*> menus;
   for (const ActionInfo& info : action_list()) {
     QMenu*& menu = menus[static_cast<int>(info.menu)];
@@ -150,7 +153,7 @@ void MainWindow::connect_panels() {
   connect(bench_.get(), &Workbench::status_changed, this, [this] { show_status(); repaint_canvases(); });
   connect(bench_.get(), &Workbench::trace_changed, this, [this] { repaint_canvases(); update_actions(); });
   connect(bench_.get(), &Workbench::runs_changed, this, [this] { update_actions(); repaint_canvases(); });
-  connect(bench_.get(), &Workbench::subject_changed, this, [this] { show_runs_in_curves(); update_actions(); repaint_canvases(); });
+  connect(bench_.get(), &Workbench::subject_changed, this, [this] { show_subject(); show_runs_in_curves(); update_actions(); repaint_canvases(); });
   connect(bench_.get(), &Workbench::message, this, &MainWindow::say);
   connect(runs_, &RunsPanel::message, this, &MainWindow::say);
   connect(canvases_, &CanvasArea::failed, this, [this](const QString& sentence) { say(sentence, true); });
@@ -231,10 +234,17 @@ void MainWindow::show_status() {
   if (closing_ && !bench_->busy()) close();
 }
 
+void MainWindow::show_subject() {
+  const RunRow* stored = bench_->stored_run();
+  const std::string shown = stored ? stored->name + " (stored)" : bench_->status().run_name;
+  const QString file = QString::fromStdString(bench_->database().filename().string());
+  setWindowTitle(QString("RAT Workbench \u2013 %1").arg(file) + (shown.empty() ? QString() : " \u2013 " + QString::fromStdString(shown)));
+}
+
 void MainWindow::show_runs_in_curves() {
   std::vector<std::string> ids = runs_->selected();
   if (ids.empty() && bench_->stored_run()) ids.push_back(bench_->stored_run()->id);
-  curves_->set_runs(std::move(ids), bench_->busy() ? bench_->status().run_id : std::string());
+  curves_->set_runs(std::move(ids), bench_->subject() == views::Subject::live ? bench_->status().run_id : std::string());
 }
 
 void MainWindow::say(const QString& sentence, bool is_error) {
@@ -278,7 +288,7 @@ void MainWindow::reset_layout() {
   docks_["runs"]->raise();
   canvases_->reset_layout();
   resizeDocks({docks_["experiment"], docks_["curves"]}, {286, 340}, Qt::Horizontal);
-  resizeDocks({docks_["runs"]}, {230}, Qt::Vertical);
+  resizeDocks({docks_["runs"]}, {first_runs_height}, Qt::Vertical);
 }
 
 void MainWindow::closeEvent(QCloseEvent* event) {
@@ -294,8 +304,8 @@ void MainWindow::closeEvent(QCloseEvent* event) {
   }
   save_layout();
   event->accept();
-  emit closed();
-  if (!next_database_.isEmpty()) emit database_requested(next_database_);
+  if (next_database_.isEmpty()) emit closed();
+  else emit database_requested(next_database_);
 }
 
 }  // namespace rat::app

@@ -62,8 +62,8 @@ class MainWindow : public QMainWindow {
   FigureDialog* open_figure(const FigureSource& source);
 
  signals:
-  void database_requested(QString path);  // after this window has closed
-  void closed();
+  void database_requested(QString path);  // this window has closed to make room for it
+  void closed();                          // for good
 
  protected:
   void closeEvent(QCloseEvent* event) override;
@@ -78,6 +78,7 @@ class MainWindow : public QMainWindow {
   void run_action(const QString& id);
   void update_actions();
   void show_status();
+  void show_subject();
   void show_runs_in_curves();
   void repaint_canvases();
   void say(const QString& sentence, bool is_error);

@@ -20,10 +20,9 @@ QueuePanel::QueuePanel(QWidget* parent)
     : QWidget(parent), list_(new QTreeWidget(this)), empty_(label("The queue is empty. Start adds a run; the Trade-off tab adds a sweep.", "secondary", list_)),
       remove_(new QPushButton("Remove from the queue", this)) {
   list_->setColumnCount(3);
-  list_->setHeaderLabels({"Next", "Run", "Layers"});
+  list_->setHeaderLabels({"NEXT", "RUN", "LAYERS"});
   list_->setRootIsDecorated(false);
   list_->setSelectionMode(QAbstractItemView::ExtendedSelection);
-  list_->header()->setFont(heading_font());
   list_->header()->resizeSection(0, 60);
   list_->header()->resizeSection(1, 320);
   remove_->setProperty("pill", true);

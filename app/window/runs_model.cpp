@@ -159,7 +159,7 @@ QVariant RunsModel::data(const QModelIndex& index, int role) const {
 }
 
 QVariant RunsModel::headerData(int section, Qt::Orientation orientation, int role) const {
-  static const QStringList titles{"Run", "State", "Layers", "Val loss, nats", "Train tok/s", "Decode tok/s", "Cache", "Steps", "Created"};
+  static const QStringList titles{"RUN", "STATE", "LAYERS", "VAL LOSS, NATS", "TRAIN TOK/S", "DECODE TOK/S", "CACHE", "STEPS", "CREATED"};
   if (orientation != Qt::Horizontal) return {};
   if (role == Qt::DisplayRole) return titles.value(section);
   if (role == Qt::TextAlignmentRole) return QVariant(Qt::AlignVCenter | (section >= column_loss ? Qt::AlignRight : Qt::AlignLeft));
@@ -182,6 +182,12 @@ Qt::ItemFlags RunsModel::flags(const QModelIndex& index) const {
 RunsProxy::RunsProxy(RunsModel& model, QObject* parent) : QSortFilterProxyModel(parent), model_(model) {
   filter_ = *parse_run_filter("");
   setSourceModel(&model);
+}
+
+QVariant RunsProxy::headerData(int section, Qt::Orientation orientation, int role) const {
+  QVariant data = QSortFilterProxyModel::headerData(section, orientation, role);
+  if (role != Qt::DisplayRole || section != sortColumn()) return data;
+  return data.toString() + (sortOrder() == Qt::AscendingOrder ? QString(" \u25b4") : QString(" \u25be"));
 }
 
 Status RunsProxy::set_filter(const QString& text) {

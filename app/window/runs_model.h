@@ -51,6 +51,7 @@ class RunsProxy : public QSortFilterProxyModel {
   explicit RunsProxy(RunsModel& model, QObject* parent = nullptr);
   // Keeps the last sound filter when the text is wrong; returns what is wrong.
   Status set_filter(const QString& text);
+  QVariant headerData(int section, Qt::Orientation orientation, int role) const override;  // marks the sorted column
 
  protected:
   bool filterAcceptsRow(int row, const QModelIndex& parent) const override;

@@ -68,8 +68,8 @@ void RunsPanel::build() {
   compare_->setProperty("pill", true);
   filter_->setPlaceholderText("loss < 1.5 and chunk >= 16");
   filter_->setClearButtonEnabled(true);
-  filter_->setMinimumWidth(260);
-  filter_->setMaximumWidth(420);
+  filter_->setMinimumWidth(230);
+  filter_->setMaximumWidth(380);
   QString help = "Plain words match name, tags, layers and state. Conditions: field <, <=, =, !=, >=, > value, joined by and, or, not, ( ).\n";
   for (const FilterField& field : filter_fields())
     help += QString("\n%1: %2").arg(QString::fromStdString(field.name), QString::fromStdString(field.meaning));
@@ -91,22 +91,21 @@ void RunsPanel::build() {
   table_->verticalHeader()->setDefaultSectionSize(row_height);
   table_->verticalHeader()->setSectionResizeMode(QHeaderView::Fixed);
   QHeaderView* header = table_->horizontalHeader();
-  header->setFont(heading_font());
   header->setHighlightSections(false);
-  header->setSortIndicatorShown(true);
+  header->setSortIndicatorShown(false);  // the title itself shows the order
+  header->setSectionsClickable(true);
   header->setMinimumSectionSize(60);
-  const int widths[column_count] = {210, 90, 190, 118, 112, 118, 92, 120, 130};
+  const int widths[column_count] = {190, 74, 130, 118, 100, 112, 76, 108, 118};
   for (int column = 0; column < column_count; ++column) header->resizeSection(column, widths[column]);
   header->setSectionResizeMode(column_run, QHeaderView::Stretch);
   header->setStretchLastSection(false);
 
   auto* line = new QHBoxLayout;
-  line->setContentsMargins(12, 6, 12, 6);
+  line->setContentsMargins(12, 5, 12, 5);
   line->setSpacing(8);
   line->addWidget(filter_, 1);
   line->addWidget(compare_);
-  line->addWidget(count_);
-  line->addStretch(1);
+  line->addWidget(count_, 2);
   auto* column = new QVBoxLayout(this);
   column->setContentsMargins(0, 0, 0, 0);
   column->setSpacing(0);

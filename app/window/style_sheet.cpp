@@ -46,10 +46,17 @@ QLineEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus, QComboBox:focus { border-
 QLineEdit:disabled, QSpinBox:disabled, QComboBox:disabled { color: @faint; }
 QLineEdit[wrong="true"] { border-color: @warning; }
 QSpinBox::up-button, QSpinBox::down-button, QDoubleSpinBox::up-button, QDoubleSpinBox::down-button { width: 0; border: none; }
-QComboBox::drop-down { border: none; width: 20px; }
+QComboBox::drop-down { border: none; width: 22px; }
+QComboBox::down-arrow { image: url(:/icons/chevron.svg); width: 10px; height: 10px; }
 QComboBox QAbstractItemView { background: @raised; border: 1px solid @hairline; selection-background-color: @selected;
   selection-color: @text; outline: none; padding: 2px; }
 QCheckBox, QRadioButton { spacing: 6px; }
+QCheckBox::indicator { width: 14px; height: 14px; border: 1px solid @faint; border-radius: 3px; background: @raised; }
+QCheckBox::indicator:hover { border-color: @accent; }
+QCheckBox::indicator:checked { background: @accent; border-color: @accent; image: url(:/icons/check.svg); }
+QToolButton::menu-indicator { image: url(:/icons/chevron.svg); width: 9px; height: 9px; subcontrol-position: right center; }
+QToolButton[popupMode="2"] { padding-right: 16px; }
+QDialogButtonBox { dialogbuttonbox-buttons-have-icons: 0; }
 QPlainTextEdit, QTextEdit, QListView, QTreeView { background: @pane; border: none; selection-background-color: @selected;
   selection-color: @text; outline: none; }
 
@@ -65,7 +72,8 @@ QTableView { background: @pane; border: none; gridline-color: transparent; selec
   selection-color: @text; outline: none; alternate-background-color: @pane; }
 QTableView::item { border-bottom: 1px solid @hairline; padding: 0 8px; }
 QHeaderView { background: @pane; border: none; }
-QHeaderView::section { background: @pane; color: @secondary; border: none; border-bottom: 1px solid @hairline; padding: 5px 8px; }
+QHeaderView::section { background: @pane; color: @secondary; border: none; border-bottom: 1px solid @hairline; padding: 4px 8px; font-size: 11px; font-weight: 600; }
+QHeaderView::up-arrow, QHeaderView::down-arrow { width: 0; height: 0; image: none; }
 QHeaderView::section:hover { color: @text; }
 QTableCornerButton::section { background: @pane; border: none; }
 
@@ -87,6 +95,7 @@ QScrollArea { border: none; background: @pane; }
 
 QStatusBar { background: @pane; border-top: 1px solid @hairline; color: @secondary; }
 QStatusBar::item { border: none; }
+QMenuBar QLabel { font-weight: 600; padding: 0 6px 0 10px; }
 QStatusBar QLabel { color: @secondary; font-size: 12px; padding: 0 6px; }
 
 QLabel[role="secondary"] { color: @secondary; }

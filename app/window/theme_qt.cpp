@@ -9,6 +9,9 @@
 #include "app/window/fonts.h"
 #include "app/window/style_sheet.h"
 
+// The icons live in a static library: nothing links them unless they are asked for.
+static void init_icons() { Q_INIT_RESOURCE(icons); }
+
 namespace rat::app {
 namespace {
 
@@ -93,6 +96,7 @@ void apply_qt_theme(QApplication& application, const Theme& theme) {
   static const bool styled = [&application] {
     application.setStyle(QStyleFactory::create("Fusion"));
     application.setFont(ui_font());
+    init_icons();
     return true;
   }();
   (void)styled;

@@ -140,7 +140,7 @@ class Tour {
     const auto traced = [&] { return !canvas.frame().trace->tensors.empty() && canvas.view().recipe(canvas.frame()); };
     if (id == "attention" || id == "states") return wait_for("the trace of the opened run", traced);
     if (id != "generate") return wait_for("the opened run", [&] { return !bench.inspect_status().run_id.empty(); });
-    canvas.frame().commands->generate("// The gate keeps", generated_tokens, {});
+    canvas.frame().commands->generate("#include <vector>\n\n// Returns the sum of all values.\n", generated_tokens, {});
     return wait_for("the generated text", [&] {
       const auto generation = canvas.frame().generation;
       return !generation->running && static_cast<int64_t>(generation->tokens.size()) >= generation->prompt_tokens + generated_tokens;
@@ -211,6 +211,7 @@ class Tour {
 Status run_tour(const std::filesystem::path& database, const std::filesystem::path& folder) {
   if (!QDir().mkpath(QString::fromStdString(folder.string())))
     return fail(ErrorCode::io_failure, "Cannot create the folder {}; choose a writable one for --tour.", folder.string());
+  if (const QString problem = opengl_problem(); !problem.isEmpty()) return fail(ErrorCode::unsupported, "{}", problem.toStdString());
   RAT_ASSIGN(std::unique_ptr<Workbench> bench, Workbench::open(database));
   MainWindow window(std::move(bench));
   window.reset_layout();

@@ -208,8 +208,21 @@ void Workbench::report(const std::string& sentence, bool is_error, std::string& 
   if (!sentence.empty()) emit message(QString::fromStdString(sentence), is_error);
 }
 
+// A session without a run has no numbers; the window goes on showing those of the run that ended last.
+std::shared_ptr<const TrainingStatus> Workbench::keep_last_run(std::shared_ptr<const TrainingStatus> next) const {
+  if (next->activity != SessionActivity::idle || !next->run_id.empty() || status_->run_id.empty()) return next;
+  auto kept = std::make_shared<TrainingStatus>(*status_);
+  kept->activity = SessionActivity::idle;
+  kept->queue = next->queue;
+  kept->message = next->message;
+  kept->message_is_error = next->message_is_error;
+  return kept;
+}
+
 void Workbench::poll() {
-  if (auto status = training_->status(); status != status_) {
+  if (auto published = training_->status(); published != published_status_) {
+    published_status_ = published;
+    std::shared_ptr<const TrainingStatus> status = keep_last_run(std::move(published));
     const bool new_run = status->run_id != status_->run_id;
     const bool ended = status->activity != status_->activity || new_run;
     status_ = std::move(status);

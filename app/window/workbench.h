@@ -66,6 +66,7 @@ class Workbench : public QObject {
   explicit Workbench(std::unique_ptr<StoreWriter> writer);
   void connect_commands();
   void poll();
+  std::shared_ptr<const TrainingStatus> keep_last_run(std::shared_ptr<const TrainingStatus> next) const;
   void send_probes();
   void report(const std::string& sentence, bool is_error, std::string& last);
   // Makes the inspect session hold the subject's weights, then runs `then` (on any thread).
@@ -77,7 +78,7 @@ class Workbench : public QObject {
   std::unique_ptr<TrainingSession> training_;
   std::unique_ptr<StoreWorker> store_;
 
-  std::shared_ptr<const TrainingStatus> status_;
+  std::shared_ptr<const TrainingStatus> published_status_, status_;
   std::shared_ptr<const InspectStatus> inspect_status_;
   std::shared_ptr<const GenerationStatus> generation_;
   std::shared_ptr<const TraceSnapshot> live_trace_, inspect_trace_;

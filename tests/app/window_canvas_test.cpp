@@ -39,8 +39,9 @@ TEST_F(CanvasTest, EveryCanvasShowsTheOpenedRun) {
   for (auto& [name, before] : empty) {
     window.canvases().show_canvas(name);
     ImGuiCanvas* canvas = window.canvases().canvas(name);
-    if (name == "attention" || name == "states")
+    if (name == "attention" || name == "states") {
       EXPECT_TRUE(wait_for([&] { return canvas->view().recipe(canvas->frame()).has_value(); })) << name.toStdString();
+    }
     if (name == "generate") {
       canvas->frame().commands->generate("the gate", 12, {});
       EXPECT_TRUE(wait_for([&] { return canvas->frame().generation->tokens.size() >= 20; }));

@@ -9,6 +9,7 @@
 #include "app/window/run_bar.h"
 #include "app/window/runs_panel.h"
 #include "app/window/ui_watchdog.h"
+#include "app/window/widgets.h"
 #include "tests/app/window_fixture.h"
 
 namespace rat::app {
