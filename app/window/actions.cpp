@@ -85,12 +85,18 @@ std::vector<ActionInfo> all_actions() {
 
 QString menu_title(Menu menu) {
   switch (menu) {
-    case Menu::file: return "File";
-    case Menu::run: return "Run";
-    case Menu::view: return "View";
-    case Menu::inspect: return "Inspect";
-    case Menu::export_: return "Export";
-    case Menu::help: return "Help";
+    case Menu::file:
+      return "File";
+    case Menu::run:
+      return "Run";
+    case Menu::view:
+      return "View";
+    case Menu::inspect:
+      return "Inspect";
+    case Menu::export_:
+      return "Export";
+    case Menu::help:
+      return "Help";
   }
   return {};
 }

@@ -14,15 +14,28 @@ QString menu_title(Menu menu);
 
 // When an action can be used; the window decides, the list says which rule.
 enum class Enabled {
-  always, spec_valid, can_pause, can_step, can_stop, queue_not_empty, one_run, any_run, several_runs, resumable_run,
-  openable_run, stored_subject, figure, can_undo, can_redo
+  always,
+  spec_valid,
+  can_pause,
+  can_step,
+  can_stop,
+  queue_not_empty,
+  one_run,
+  any_run,
+  several_runs,
+  resumable_run,
+  openable_run,
+  stored_subject,
+  figure,
+  can_undo,
+  can_redo
 };
 
 struct ActionInfo {
-  QString id;        // stable: tests, the palette's history
-  QString text;      // menu text; "..." when it asks for more
+  QString id;    // stable: tests, the palette's history
+  QString text;  // menu text; "..." when it asks for more
   Menu menu;
-  QString keys;      // portable, "; " between alternatives; empty: none
+  QString keys;  // portable, "; " between alternatives; empty: none
   Enabled enabled = Enabled::always;
   bool separator_before = false;
   QString words = {};  // further words that the palette finds it by

@@ -25,7 +25,8 @@ CanvasArea::CanvasArea(Workbench& bench, QWidget* parent)
   setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
   for (const views::ViewType& type : views::view_types()) {
     const std::string_view id = type.id;
-    auto* canvas = new ImGuiCanvas(type, [this, id](views::Frame& frame) { bench_.fill_frame(id, frame); }, this);
+    auto* canvas = new ImGuiCanvas(
+        type, [this, id](views::Frame& frame) { bench_.fill_frame(id, frame); }, this);
     connect(canvas, &ImGuiCanvas::failed, this, &CanvasArea::failed);
     add(text_of(type.id), text_of(type.title), canvas);
     entries_.back().canvas = canvas;

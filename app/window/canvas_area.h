@@ -20,11 +20,11 @@ class CanvasArea : public QMainWindow {
  public:
   CanvasArea(Workbench& bench, QWidget* parent = nullptr);
 
-  void set_figure_action(QAction* action);     // the button at the right end of the tabs
+  void set_figure_action(QAction* action);  // the button at the right end of the tabs
   void set_theme(const Theme& theme);
   void refresh_visible();
-  void show_canvas(const QString& id);         // "attention", ..., "tradeoff"
-  QString current() const;                     // the one the user looks at
+  void show_canvas(const QString& id);           // "attention", ..., "tradeoff"
+  QString current() const;                       // the one the user looks at
   ImGuiCanvas* canvas(const QString& id) const;  // null for the trade-off and unknown ids
   TradeoffCanvas& tradeoff() { return *tradeoff_; }
   bool is_on_screen(const QString& id) const;

@@ -53,7 +53,9 @@ void ChunkSlider::set_chunk(int64_t chunk) {
   chunk_ = chunk;
   const QSignalBlocker quiet(slider_);
   slider_->setEnabled(chunk > 0);
-  if (chunk > 0) slider_->setValue(chunk >= context_ ? slider_->maximum() : static_cast<int>(std::lround(std::log2(static_cast<double>(chunk)))));
+  if (chunk > 0)
+    slider_->setValue(chunk >= context_ ? slider_->maximum()
+                                        : static_cast<int>(std::lround(std::log2(static_cast<double>(chunk)))));
   if (chunk <= 0) {
     value_->setText("No rat layer in the pattern.");
   } else if (chunk == 1) {

@@ -14,14 +14,14 @@ class ChunkSlider : public QWidget {
 
  public:
   explicit ChunkSlider(QWidget* parent = nullptr);
-  void set_context(int64_t tokens);          // T
+  void set_context(int64_t tokens);  // T
   // 0: no rat layer; lengths between powers of two are shown as they are.
   void set_chunk(int64_t chunk);
   int64_t chunk() const { return chunk_; }
   QSlider& slider() { return *slider_; }
 
  signals:
-  void chunk_changed(qint64 chunk);          // by the user
+  void chunk_changed(qint64 chunk);  // by the user
 
  protected:
   void paintEvent(QPaintEvent* event) override;

@@ -83,7 +83,8 @@ CompareDialog::CompareDialog(const std::vector<RunRow>& runs, QWidget* parent) :
     for (const RunRow& run : runs) values.append(value(run));
     if (values.count(values.front()) != values.size()) add_row(*table, name, values, false);
   };
-  provenance("commit", [](const RunRow& r) { return QString::fromStdString(r.commit) + (r.dirty ? " + changes" : ""); });
+  provenance("commit",
+             [](const RunRow& r) { return QString::fromStdString(r.commit) + (r.dirty ? " + changes" : ""); });
   provenance("machine", [](const RunRow& r) { return QString::fromStdString(r.cpu); });
   provenance("data", [](const RunRow& r) { return QString::fromStdString(r.data_hash).left(12); });
   for (const std::string& name : metrics) {
@@ -104,7 +105,8 @@ CompareDialog::CompareDialog(const std::vector<RunRow>& runs, QWidget* parent) :
   table->horizontalHeader()->setSectionResizeMode(0, QHeaderView::ResizeToContents);
 
   auto* note = label(differences_ == 0 ? QString("The specs are equal; the numbers are below.")
-                                       : QString("%1 settings differ; equal ones are left out.").arg(differences_), "secondary", this);
+                                       : QString("%1 settings differ; equal ones are left out.").arg(differences_),
+                     "secondary", this);
   auto* copy = new QPushButton("Copy as text", this);
   auto* close = new QPushButton("Close", this);
   close->setDefault(true);

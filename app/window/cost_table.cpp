@@ -14,7 +14,8 @@ namespace {
 QString in_words(double seconds) {
   if (seconds < 1) return "< 1 s";
   if (seconds < 60) return QString("%1 s").arg(seconds, 0, 'f', 0);
-  if (seconds < 3600) return QString("%1 min %2 s").arg(static_cast<int>(seconds) / 60).arg(static_cast<int>(seconds) % 60);
+  if (seconds < 3600)
+    return QString("%1 min %2 s").arg(static_cast<int>(seconds) / 60).arg(static_cast<int>(seconds) % 60);
   return QString("%1 h %2 min").arg(static_cast<int>(seconds) / 3600).arg(static_cast<int>(seconds) / 60 % 60);
 }
 
@@ -55,15 +56,19 @@ CostTable::CostTable(QWidget* parent) : QWidget(parent) {
 }
 
 void CostTable::show_cost(const RunSpec& spec, double flops_per_s) {
-  const CostEstimate cost = estimate_cost(spec.model, spec.train.seq_len, std::max<int64_t>(1, spec.train.batch / std::max<int64_t>(1, spec.train.accumulate)));
+  const CostEstimate cost =
+      estimate_cost(spec.model, spec.train.seq_len,
+                    std::max<int64_t>(1, spec.train.batch / std::max<int64_t>(1, spec.train.accumulate)));
   parameters_->set_text(format_rate(static_cast<double>(cost.parameters)));
   flops_->set_text(format_rate(cost.train_flops_per_token));
   cache_->set_text(format_bytes(static_cast<double>(cost.decode_cache_bytes)));
-  const double ratio = cost.decode_cache_bytes > 0 ? attention_cache(spec) / static_cast<double>(cost.decode_cache_bytes) : 0;
+  const double ratio =
+      cost.decode_cache_bytes > 0 ? attention_cache(spec) / static_cast<double>(cost.decode_cache_bytes) : 0;
   ratio_->set_text(ratio > 1.05 ? QString("\u00f7 %1").arg(ratio, 0, 'f', ratio < 10 ? 1 : 0) : QString());
   memory_->set_text(format_bytes(static_cast<double>(cost.training_bytes)));
   const double tokens = static_cast<double>(spec.train.steps * spec.train.batch * spec.train.seq_len);
-  time_->set_text(flops_per_s > 0 ? in_words(tokens * cost.train_flops_per_token / flops_per_s) : QString("after the first steps"));
+  time_->set_text(flops_per_s > 0 ? in_words(tokens * cost.train_flops_per_token / flops_per_s)
+                                  : QString("after the first steps"));
 }
 
 void CostTable::clear() {

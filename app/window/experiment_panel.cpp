@@ -125,7 +125,8 @@ void ExperimentPanel::build_data(QVBoxLayout& column) {
 void ExperimentPanel::build_model(QVBoxLayout& column) {
   layers_ = new QLineEdit(this);
   layers_->setAccessibleName("Layer pattern");
-  layers_->setToolTip("Kinds with their length, repeated: rat:16*4, or rat:16,swa:128*2, or (rat:16,swa:128)*2,attention");
+  layers_->setToolTip(
+      "Kinds with their length, repeated: rat:16*4, or rat:16,swa:128*2, or (rat:16,swa:128)*2,attention");
   chips_ = new LayerChips(this);
   width_ = spin(2, 65536, "Model width D", this);
   heads_ = spin(1, 1024, "Heads H", this);
@@ -161,7 +162,8 @@ void ExperimentPanel::build_training(QVBoxLayout& column) {
 }
 
 void ExperimentPanel::connect_fields() {
-  for (QSpinBox* box : {pairs_, queries_, width_, heads_, groups_, context_, steps_, batch_, warmup_, seed_, eval_, checkpoint_})
+  for (QSpinBox* box :
+       {pairs_, queries_, width_, heads_, groups_, context_, steps_, batch_, warmup_, seed_, eval_, checkpoint_})
     connect(box, &QSpinBox::valueChanged, this, [this] { read_form(); });
   for (QLineEdit* field : {name_, layers_, lr_}) connect(field, &QLineEdit::textChanged, this, [this] { read_form(); });
   connect(data_, &QComboBox::activated, this, &ExperimentPanel::choose_data);
@@ -258,7 +260,8 @@ void ExperimentPanel::read_form() {
   if (layers) spec_.model.layers = *layers;
   bool is_number = false;
   const double lr = lr_->text().toDouble(&is_number);
-  number_problem_ = is_number ? QString() : QString("The learning rate \"%1\" is not a number; write it like 8e-4.").arg(lr_->text());
+  number_problem_ =
+      is_number ? QString() : QString("The learning rate \"%1\" is not a number; write it like 8e-4.").arg(lr_->text());
   if (is_number) spec_.train.optimizer.lr = lr;
   check();
 }

@@ -40,8 +40,8 @@ class ExperimentPanel : public QWidget {
   void connect_fields();
   void choose_data(int index);
   void show_data();
-  void read_form();      // widgets to spec
-  void fill_form();      // spec to widgets
+  void read_form();  // widgets to spec
+  void fill_form();  // spec to widgets
   void check();
   void rewrite_chunks(int64_t chunk);
 
@@ -53,7 +53,8 @@ class ExperimentPanel : public QWidget {
   QLineEdit *name_, *layers_, *lr_;
   QComboBox* data_;
   QWidget* mqar_;
-  QSpinBox *pairs_, *queries_, *width_, *heads_, *groups_, *context_, *steps_, *batch_, *warmup_, *seed_, *eval_, *checkpoint_;
+  QSpinBox *pairs_, *queries_, *width_, *heads_, *groups_, *context_, *steps_, *batch_, *warmup_, *seed_, *eval_,
+      *checkpoint_;
   LayerChips* chips_;
   ChunkSlider* slider_;
   CostTable* cost_;

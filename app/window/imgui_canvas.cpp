@@ -26,8 +26,10 @@ bool is_navigation(const QKeyEvent& key) {
     case Qt::Key_PageUp:
     case Qt::Key_PageDown:
     case Qt::Key_Escape:
-    case Qt::Key_Tab: return !(key.modifiers() & Qt::AltModifier);
-    default: return false;
+    case Qt::Key_Tab:
+      return !(key.modifiers() & Qt::AltModifier);
+    default:
+      return false;
   }
 }
 
@@ -36,7 +38,9 @@ bool is_navigation(const QKeyEvent& key) {
 QString opengl_problem() {
   QOpenGLContext context;
   if (context.create()) return {};
-  return QString("This display (%1) gives no OpenGL, so the canvases stay empty; without a screen, run under Xvfb: xvfb-run -a rat-workbench.")
+  return QString(
+             "This display (%1) gives no OpenGL, so the canvases stay empty; without a screen, run under Xvfb: "
+             "xvfb-run -a rat-workbench.")
       .arg(QGuiApplication::platformName());
 }
 
@@ -78,20 +82,28 @@ void ImGuiCanvas::release_gl() {
 void ImGuiCanvas::initializeGL() {
   ImGui::SetCurrentContext(context_);
   // Docking and floating give the widget a new context: what lived in the old one has to go with it.
-  connect(context(), &QOpenGLContext::aboutToBeDestroyed, this, [this] {
-    makeCurrent();
-    release_gl();
-    doneCurrent();
-  }, Qt::DirectConnection);
+  connect(
+      context(), &QOpenGLContext::aboutToBeDestroyed, this,
+      [this] {
+        makeCurrent();
+        release_gl();
+        doneCurrent();
+      },
+      Qt::DirectConnection);
   const QSurfaceFormat format = context()->format();
   const auto* renderer = reinterpret_cast<const char*>(context()->functions()->glGetString(GL_RENDERER));
-  gl_description_ = QString("OpenGL %1.%2, %3").arg(format.majorVersion()).arg(format.minorVersion())
+  gl_description_ = QString("OpenGL %1.%2, %3")
+                        .arg(format.majorVersion())
+                        .arg(format.minorVersion())
                         .arg(renderer ? renderer : "unknown renderer");
   const char* glsl = format.majorVersion() >= 3 ? "#version 130" : "#version 120";
-  if (context()->isOpenGLES()) glsl = format.majorVersion() >= 3 ? "#version 300 es" : "#version 100";
-  else if (format.profile() == QSurfaceFormat::CoreProfile) glsl = "#version 150";
+  if (context()->isOpenGLES())
+    glsl = format.majorVersion() >= 3 ? "#version 300 es" : "#version 100";
+  else if (format.profile() == QSurfaceFormat::CoreProfile)
+    glsl = "#version 150";
   gl_ready_ = ImGui_ImplOpenGL3_Init(glsl);
-  if (!gl_ready_) emit failed(QString("The canvas needs OpenGL 2.1 or newer; this display gives %1.").arg(gl_description_));
+  if (!gl_ready_)
+    emit failed(QString("The canvas needs OpenGL 2.1 or newer; this display gives %1.").arg(gl_description_));
   scale_ = 0;  // the font texture belongs to the context
 }
 

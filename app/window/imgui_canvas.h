@@ -32,15 +32,15 @@ class ImGuiCanvas final : public QOpenGLWidget {
   views::View& view() { return *view_; }
   void set_theme(const Theme& theme);
   void refresh(int frames = 2);
-  bool wants_text() const;           // a text field of the canvas has the keyboard
-  views::Frame frame();              // as the next repaint would see it
+  bool wants_text() const;  // a text field of the canvas has the keyboard
+  views::Frame frame();     // as the next repaint would see it
   int64_t frames_drawn() const { return frames_drawn_; }
   double last_frame_ms() const { return last_frame_ms_; }
   const QString& gl_description() const { return gl_description_; }
 
  signals:
   void drawn();
-  void failed(QString message);      // GL is missing or too old: the canvas stays empty, the window works
+  void failed(QString message);  // GL is missing or too old: the canvas stays empty, the window works
 
  protected:
   void initializeGL() override;

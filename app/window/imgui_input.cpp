@@ -19,21 +19,39 @@ namespace {
 constexpr double notch_degrees_8 = 120.0;  // QWheelEvent counts eighths of a degree
 
 // Index into ImGuiIO::KeysDown: ImGuiKey_ for the keys ImGui names, the Latin-1 code (shifted up) for other letters.
-constexpr std::array<std::pair<int, int>, 22> key_map{{
-    {Qt::Key_Tab, ImGuiKey_Tab}, {Qt::Key_Left, ImGuiKey_LeftArrow}, {Qt::Key_Right, ImGuiKey_RightArrow},
-    {Qt::Key_Up, ImGuiKey_UpArrow}, {Qt::Key_Down, ImGuiKey_DownArrow}, {Qt::Key_PageUp, ImGuiKey_PageUp},
-    {Qt::Key_PageDown, ImGuiKey_PageDown}, {Qt::Key_Home, ImGuiKey_Home}, {Qt::Key_End, ImGuiKey_End},
-    {Qt::Key_Insert, ImGuiKey_Insert}, {Qt::Key_Delete, ImGuiKey_Delete}, {Qt::Key_Backspace, ImGuiKey_Backspace},
-    {Qt::Key_Space, ImGuiKey_Space}, {Qt::Key_Return, ImGuiKey_Enter}, {Qt::Key_Escape, ImGuiKey_Escape},
-    {Qt::Key_Enter, ImGuiKey_KeyPadEnter}, {Qt::Key_A, ImGuiKey_A}, {Qt::Key_C, ImGuiKey_C}, {Qt::Key_V, ImGuiKey_V},
-    {Qt::Key_X, ImGuiKey_X}, {Qt::Key_Y, ImGuiKey_Y}, {Qt::Key_Z, ImGuiKey_Z}}};
+constexpr std::array<std::pair<int, int>, 22> key_map{{{Qt::Key_Tab, ImGuiKey_Tab},
+                                                       {Qt::Key_Left, ImGuiKey_LeftArrow},
+                                                       {Qt::Key_Right, ImGuiKey_RightArrow},
+                                                       {Qt::Key_Up, ImGuiKey_UpArrow},
+                                                       {Qt::Key_Down, ImGuiKey_DownArrow},
+                                                       {Qt::Key_PageUp, ImGuiKey_PageUp},
+                                                       {Qt::Key_PageDown, ImGuiKey_PageDown},
+                                                       {Qt::Key_Home, ImGuiKey_Home},
+                                                       {Qt::Key_End, ImGuiKey_End},
+                                                       {Qt::Key_Insert, ImGuiKey_Insert},
+                                                       {Qt::Key_Delete, ImGuiKey_Delete},
+                                                       {Qt::Key_Backspace, ImGuiKey_Backspace},
+                                                       {Qt::Key_Space, ImGuiKey_Space},
+                                                       {Qt::Key_Return, ImGuiKey_Enter},
+                                                       {Qt::Key_Escape, ImGuiKey_Escape},
+                                                       {Qt::Key_Enter, ImGuiKey_KeyPadEnter},
+                                                       {Qt::Key_A, ImGuiKey_A},
+                                                       {Qt::Key_C, ImGuiKey_C},
+                                                       {Qt::Key_V, ImGuiKey_V},
+                                                       {Qt::Key_X, ImGuiKey_X},
+                                                       {Qt::Key_Y, ImGuiKey_Y},
+                                                       {Qt::Key_Z, ImGuiKey_Z}}};
 
 int button_index(Qt::MouseButton button) {
   switch (button) {
-    case Qt::LeftButton: return ImGuiMouseButton_Left;
-    case Qt::RightButton: return ImGuiMouseButton_Right;
-    case Qt::MiddleButton: return ImGuiMouseButton_Middle;
-    default: return -1;
+    case Qt::LeftButton:
+      return ImGuiMouseButton_Left;
+    case Qt::RightButton:
+      return ImGuiMouseButton_Right;
+    case Qt::MiddleButton:
+      return ImGuiMouseButton_Middle;
+    default:
+      return -1;
   }
 }
 
@@ -47,16 +65,26 @@ void set_clipboard_text(void*, const char* text) { QGuiApplication::clipboard()-
 
 Qt::CursorShape shape_of(int cursor) {
   switch (cursor) {
-    case ImGuiMouseCursor_TextInput: return Qt::IBeamCursor;
-    case ImGuiMouseCursor_ResizeAll: return Qt::SizeAllCursor;
-    case ImGuiMouseCursor_ResizeNS: return Qt::SizeVerCursor;
-    case ImGuiMouseCursor_ResizeEW: return Qt::SizeHorCursor;
-    case ImGuiMouseCursor_ResizeNESW: return Qt::SizeBDiagCursor;
-    case ImGuiMouseCursor_ResizeNWSE: return Qt::SizeFDiagCursor;
-    case ImGuiMouseCursor_Hand: return Qt::PointingHandCursor;
-    case ImGuiMouseCursor_NotAllowed: return Qt::ForbiddenCursor;
-    case ImGuiMouseCursor_None: return Qt::BlankCursor;
-    default: return Qt::ArrowCursor;
+    case ImGuiMouseCursor_TextInput:
+      return Qt::IBeamCursor;
+    case ImGuiMouseCursor_ResizeAll:
+      return Qt::SizeAllCursor;
+    case ImGuiMouseCursor_ResizeNS:
+      return Qt::SizeVerCursor;
+    case ImGuiMouseCursor_ResizeEW:
+      return Qt::SizeHorCursor;
+    case ImGuiMouseCursor_ResizeNESW:
+      return Qt::SizeBDiagCursor;
+    case ImGuiMouseCursor_ResizeNWSE:
+      return Qt::SizeFDiagCursor;
+    case ImGuiMouseCursor_Hand:
+      return Qt::PointingHandCursor;
+    case ImGuiMouseCursor_NotAllowed:
+      return Qt::ForbiddenCursor;
+    case ImGuiMouseCursor_None:
+      return Qt::BlankCursor;
+    default:
+      return Qt::ArrowCursor;
   }
 }
 
@@ -84,8 +112,7 @@ bool ImGuiInput::key_event(QKeyEvent* event) {
   const bool down = event->type() == QEvent::KeyPress;
   const int key = imgui_key(event->key());
   // Held keys repeat inside ImGui; Qt's own repeats would release the key in between.
-  if (key >= 0 && !event->isAutoRepeat())
-    queue_.push_back({Event::Kind::key, {}, key, down, event->modifiers(), {}});
+  if (key >= 0 && !event->isAutoRepeat()) queue_.push_back({Event::Kind::key, {}, key, down, event->modifiers(), {}});
   const QString text = event->text();
   const bool printable = !text.isEmpty() && text.at(0).isPrint() && !(event->modifiers() & Qt::ControlModifier);
   if (down && printable) queue_.push_back({Event::Kind::text, {}, 0, true, event->modifiers(), text});
@@ -107,8 +134,12 @@ bool ImGuiInput::handle(QEvent* event, float scale) {
       auto* mouse = static_cast<QMouseEvent*>(event);
       const int button = button_index(mouse->button());
       if (button < 0) return false;
-      queue_.push_back({Event::Kind::button, mouse->position() * scale, button,
-                        event->type() != QEvent::MouseButtonRelease, mouse->modifiers(), {}});
+      queue_.push_back({Event::Kind::button,
+                        mouse->position() * scale,
+                        button,
+                        event->type() != QEvent::MouseButtonRelease,
+                        mouse->modifiers(),
+                        {}});
       return true;
     }
     case QEvent::Wheel: {
@@ -124,8 +155,10 @@ bool ImGuiInput::handle(QEvent* event, float scale) {
       queue_.push_back({Event::Kind::focus, {}, 0, false, {}, {}});
       return true;
     case QEvent::KeyPress:
-    case QEvent::KeyRelease: return key_event(static_cast<QKeyEvent*>(event));
-    default: return false;
+    case QEvent::KeyRelease:
+      return key_event(static_cast<QKeyEvent*>(event));
+    default:
+      return false;
   }
 }
 
@@ -137,7 +170,9 @@ void ImGuiInput::apply(const Event& event) {
   io.KeySuper = event.modifiers & Qt::MetaModifier;
   const ImVec2 position(static_cast<float>(event.position.x()), static_cast<float>(event.position.y()));
   switch (event.kind) {
-    case Event::Kind::move: io.MousePos = position; break;
+    case Event::Kind::move:
+      io.MousePos = position;
+      break;
     case Event::Kind::button:
       io.MousePos = position;
       io.MouseDown[event.code] = event.down;
@@ -146,9 +181,15 @@ void ImGuiInput::apply(const Event& event) {
       io.MouseWheelH += position.x;
       io.MouseWheel += position.y;
       break;
-    case Event::Kind::key: io.KeysDown[event.code] = event.down; break;
-    case Event::Kind::text: io.AddInputCharactersUTF8(event.text.toUtf8().constData()); break;
-    case Event::Kind::focus: io.AddFocusEvent(false); break;
+    case Event::Kind::key:
+      io.KeysDown[event.code] = event.down;
+      break;
+    case Event::Kind::text:
+      io.AddInputCharactersUTF8(event.text.toUtf8().constData());
+      break;
+    case Event::Kind::focus:
+      io.AddFocusEvent(false);
+      break;
   }
 }
 

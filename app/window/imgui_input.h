@@ -3,8 +3,8 @@
 // and every frame takes at most one change of each button and key.
 #pragma once
 
-#include <QEvent>
 #include <QElapsedTimer>
+#include <QEvent>
 #include <QPointF>
 #include <QString>
 #include <deque>
@@ -32,8 +32,8 @@ class ImGuiInput {
  private:
   struct Event {
     enum class Kind { move, button, wheel, key, text, focus } kind;
-    QPointF position;         // device pixels; for wheel: notches
-    int code = 0;             // button or key index
+    QPointF position;  // device pixels; for wheel: notches
+    int code = 0;      // button or key index
     bool down = false;
     Qt::KeyboardModifiers modifiers;
     QString text;

@@ -1,11 +1,10 @@
-#include "core/mixer_list.h"  // before Qt, whose `slots` macro would rewrite it
-
 #include "app/window/layer_chips.h"
 
 #include <QPainter>
 
 #include "app/window/fonts.h"
 #include "app/window/theme_qt.h"
+#include "core/mixer_list.h"  // before Qt, whose `slots` macro would rewrite it
 
 namespace rat::app {
 namespace {

@@ -83,8 +83,10 @@ class Program : public QObject {
     box.addButton("Quit", QMessageBox::RejectRole);
     box.exec();
     QString path;
-    if (box.clickedButton() == other) path = QFileDialog::getOpenFileName(nullptr, "Open database", {}, "Run databases (*.db);;All files (*)");
-    if (box.clickedButton() == fresh) path = QFileDialog::getSaveFileName(nullptr, "New database", "runs.db", "Run databases (*.db)");
+    if (box.clickedButton() == other)
+      path = QFileDialog::getOpenFileName(nullptr, "Open database", {}, "Run databases (*.db);;All files (*)");
+    if (box.clickedButton() == fresh)
+      path = QFileDialog::getSaveFileName(nullptr, "New database", "runs.db", "Run databases (*.db)");
     return path.toStdString();
   }
 
@@ -94,7 +96,8 @@ class Program : public QObject {
 };
 
 int run_figure(const Options& options) {
-  const std::filesystem::path database = options.database.empty() ? default_database_path() : std::filesystem::path(options.database);
+  const std::filesystem::path database =
+      options.database.empty() ? default_database_path() : std::filesystem::path(options.database);
   const Status done = rebuild_figure(options.figure, database, options.out, options.format);
   if (!done) {
     say_error(done.error().message);
@@ -107,7 +110,8 @@ int run_figure(const Options& options) {
 int run(const Options& options) {
   if (!options.figure.empty()) return run_figure(options);
   apply_qt_theme(*qApp, theme(ThemeKind::dark));
-  const std::filesystem::path database = options.database.empty() ? default_database_path() : std::filesystem::path(options.database);
+  const std::filesystem::path database =
+      options.database.empty() ? default_database_path() : std::filesystem::path(options.database);
   if (!options.tour.empty()) {
     const Status done = run_tour(database, options.tour);
     if (!done) say_error(done.error().message);
@@ -136,8 +140,10 @@ int main(int argc, char** argv) {
   cli.set_version_flag("--version", std::string(rat::build_info::version) + " " + rat::build_info::commit);
   cli.add_option("database", options.database, "Run database (default: " + rat::default_database_path().string() + ")");
   cli.add_option("--db", options.database, "The same");
-  cli.add_option("--tour", options.tour, "Visit every canvas and dialog in both themes, save a PNG of each into this folder, exit");
-  auto* figure = cli.add_option("--figure", options.figure, "Rebuild the figure of this recipe (.json), without a window");
+  cli.add_option("--tour", options.tour,
+                 "Visit every canvas and dialog in both themes, save a PNG of each into this folder, exit");
+  auto* figure =
+      cli.add_option("--figure", options.figure, "Rebuild the figure of this recipe (.json), without a window");
   auto* out = cli.add_option("--out", options.out, "Where --figure writes it (.pdf, .svg, .png)");
   cli.add_option("--format", options.format, "Format of --figure, if the extension does not say it");
   cli.add_flag("--demo", options.demo, "Start training a small model on the default text at once");
@@ -148,7 +154,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return cli.exit(error) == 0 ? 0 : 2;
   }
-  if (!options.figure.empty() && qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM")) qputenv("QT_QPA_PLATFORM", "offscreen");
+  if (!options.figure.empty() && qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM"))
+    qputenv("QT_QPA_PLATFORM", "offscreen");
   rat::app::choose_gl();
   rat::app::WindowApplication application(argc, argv);
   QCoreApplication::setOrganizationName("rat-workbench");

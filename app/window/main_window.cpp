@@ -42,6 +42,8 @@ MainWindow::MainWindow(std::unique_ptr<Workbench> bench) : bench_(std::move(benc
   build();
   build_menus();
   connect_panels();
+  connect_plots();
+  start_timers();
   const QSettings settings;
   set_theme(settings.value("theme").toString() == "light" ? ThemeKind::light : ThemeKind::dark);
   first_layout_ = saveState(layout_version);
@@ -150,10 +152,26 @@ void MainWindow::build_menus() {
 }
 
 void MainWindow::connect_panels() {
-  connect(bench_.get(), &Workbench::status_changed, this, [this] { show_status(); repaint_canvases(); });
-  connect(bench_.get(), &Workbench::trace_changed, this, [this] { repaint_canvases(); update_actions(); });
-  connect(bench_.get(), &Workbench::runs_changed, this, [this] { update_actions(); repaint_canvases(); });
-  connect(bench_.get(), &Workbench::subject_changed, this, [this] { show_subject(); show_runs_in_curves(); update_actions(); repaint_canvases(); });
+  connect(bench_.get(), &Workbench::status_changed, this, [this] {
+    show_status();
+    repaint_canvases();
+  });
+  connect(bench_.get(), &Workbench::trace_changed, this, [this] {
+    repaint_canvases();
+    update_actions();
+  });
+  connect(bench_.get(), &Workbench::runs_changed, this, [this] {
+    curves_->refresh();
+    canvases_->tradeoff().refresh();
+    update_actions();
+    repaint_canvases();
+  });
+  connect(bench_.get(), &Workbench::subject_changed, this, [this] {
+    show_subject();
+    show_runs_in_curves();
+    update_actions();
+    repaint_canvases();
+  });
   connect(bench_.get(), &Workbench::message, this, &MainWindow::say);
   connect(runs_, &RunsPanel::message, this, &MainWindow::say);
   connect(canvases_, &CanvasArea::failed, this, [this](const QString& sentence) { say(sentence, true); });
@@ -169,30 +187,44 @@ void MainWindow::connect_panels() {
     update_actions();
     repaint_canvases();
   });
+  connect(runs_, &RunsPanel::open_requested, this, [this](const QString& id) { bench_->open_run(id.toStdString()); });
+  connect(runs_, &RunsPanel::menu_requested, this, [this](const QPoint& at) {
+    QMenu menu(this);
+    for (const char* id : {"open_run", "compare", "rename", "tag", "resume", "extend", "rerun", "delete"})
+      menu.addAction(action(id));
+    menu.exec(at);
+  });
+  connect(queue_, &QueuePanel::remove_requested, this,
+          [this](const QString& id) { bench_->training().remove_queued(id.toStdString()); });
+  connect(&runs_->undo_stack(), &QUndoStack::indexChanged, this, [this] { update_actions(); });
+  connect(qApp, &QApplication::focusChanged, this, [this] { update_actions(); });
+}
+
+// The plots beside and among the canvases: what a click on them opens, what they export and queue.
+void MainWindow::connect_plots() {
   const auto open = [this](const QString& id) {
     runs_->select({id.toStdString()});
     bench_->open_run(id.toStdString());
   };
-  connect(runs_, &RunsPanel::open_requested, this, [this](const QString& id) { bench_->open_run(id.toStdString()); });
-  connect(runs_, &RunsPanel::menu_requested, this, [this](const QPoint& at) {
-    QMenu menu(this);
-    for (const char* id : {"open_run", "compare", "rename", "tag", "resume", "extend", "rerun", "delete"}) menu.addAction(action(id));
-    menu.exec(at);
-  });
   connect(curves_, &CurvesPanel::run_clicked, this, open);
-  connect(curves_, &CurvesPanel::export_requested, this, [this](const Recipe& recipe) { open_figure({recipe, nullptr}); });
+  connect(curves_, &CurvesPanel::export_requested, this, [this](const Recipe& recipe) {
+    open_figure({recipe, nullptr});
+  });
   TradeoffCanvas& tradeoff = canvases_->tradeoff();
   connect(&tradeoff, &TradeoffCanvas::run_clicked, this, open);
-  connect(&tradeoff, &TradeoffCanvas::export_requested, this, [this](const Recipe& recipe) { open_figure({recipe, nullptr}); });
-  connect(&tradeoff, &TradeoffCanvas::message, this, [this](const QString& text) { say(text, false); });
-  connect(&tradeoff, &TradeoffCanvas::enqueue_requested, this, [this](const std::vector<RunSpec>& specs, const std::string& sweep) {
-    for (const RunSpec& spec : specs) bench_->training().enqueue(spec, sweep);
+  connect(&tradeoff, &TradeoffCanvas::export_requested, this, [this](const Recipe& recipe) {
+    open_figure({recipe, nullptr});
   });
-  connect(queue_, &QueuePanel::remove_requested, this, [this](const QString& id) { bench_->training().remove_queued(id.toStdString()); });
-  connect(&runs_->undo_stack(), &QUndoStack::indexChanged, this, [this] { update_actions(); });
-  connect(qApp, &QApplication::focusChanged, this, [this] { update_actions(); });
+  connect(&tradeoff, &TradeoffCanvas::message, this, [this](const QString& text) { say(text, false); });
+  connect(&tradeoff, &TradeoffCanvas::enqueue_requested, this,
+          [this](const std::vector<RunSpec>& specs, const std::string& sweep) {
+            bench_->show_live();
+            for (const RunSpec& spec : specs) bench_->training().enqueue(spec, sweep);
+          });
   tradeoff.set_base_spec(experiment_->spec());
+}
 
+void MainWindow::start_timers() {
   repaint_timer_.setSingleShot(true);
   connect(&repaint_timer_, &QTimer::timeout, this, [this] {
     painted_.start();
@@ -212,7 +244,8 @@ void MainWindow::repaint_canvases() {
   if (repaint_timer_.isActive()) return;
   double slowest = 0;
   for (const QString& id : canvases_->ids())
-    if (const ImGuiCanvas* canvas = canvases_->canvas(id); canvas && canvas->isVisible()) slowest = std::max(slowest, canvas->last_frame_ms());
+    if (const ImGuiCanvas* canvas = canvases_->canvas(id); canvas && canvas->isVisible())
+      slowest = std::max(slowest, canvas->last_frame_ms());
   const double pause = std::max<double>(fastest_repaint_ms, repaint_share * slowest);
   const double since = painted_.isValid() ? static_cast<double>(painted_.elapsed()) : pause;
   repaint_timer_.start(static_cast<int>(std::max(0.0, pause - since)));
@@ -238,13 +271,15 @@ void MainWindow::show_subject() {
   const RunRow* stored = bench_->stored_run();
   const std::string shown = stored ? stored->name + " (stored)" : bench_->status().run_name;
   const QString file = QString::fromStdString(bench_->database().filename().string());
-  setWindowTitle(QString("RAT Workbench \u2013 %1").arg(file) + (shown.empty() ? QString() : " \u2013 " + QString::fromStdString(shown)));
+  setWindowTitle(QString("RAT Workbench \u2013 %1").arg(file) +
+                 (shown.empty() ? QString() : " \u2013 " + QString::fromStdString(shown)));
 }
 
 void MainWindow::show_runs_in_curves() {
   std::vector<std::string> ids = runs_->selected();
   if (ids.empty() && bench_->stored_run()) ids.push_back(bench_->stored_run()->id);
-  curves_->set_runs(std::move(ids), bench_->subject() == views::Subject::live ? bench_->status().run_id : std::string());
+  curves_->set_runs(std::move(ids),
+                    bench_->subject() == views::Subject::live ? bench_->status().run_id : std::string());
 }
 
 void MainWindow::say(const QString& sentence, bool is_error) {
@@ -304,8 +339,10 @@ void MainWindow::closeEvent(QCloseEvent* event) {
   }
   save_layout();
   event->accept();
-  if (next_database_.isEmpty()) emit closed();
-  else emit database_requested(next_database_);
+  if (next_database_.isEmpty())
+    emit closed();
+  else
+    emit database_requested(next_database_);
 }
 
 }  // namespace rat::app

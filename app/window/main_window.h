@@ -73,6 +73,8 @@ class MainWindow : public QMainWindow {
   void build_docks();
   void build_menus();
   void connect_panels();
+  void connect_plots();
+  void start_timers();
   QDockWidget* add_dock(const QString& id, const QString& title, QWidget* content, Qt::DockWidgetArea area);
   void restore_layout();
   void run_action(const QString& id);

@@ -1,20 +1,12 @@
 // What each action does, and when it can be used. The list itself is in actions.cpp.
 #include <QAction>
 #include <QApplication>
-#include <QDateTime>
 #include <QDockWidget>
 #include <QFile>
-#include <QFileDialog>
-#include <QInputDialog>
-#include <QMenuBar>
 #include <QMessageBox>
 #include <QSaveFile>
-#include <QSettings>
 
-#include "app/figure/curves_panel.h"
-#include "app/figure/figure_dialog.h"
-#include "app/figure/render.h"
-#include "app/figure/tradeoff_canvas.h"
+#include "app/window/ask.h"
 #include "app/window/canvas_area.h"
 #include "app/window/compare_dialog.h"
 #include "app/window/experiment_panel.h"
@@ -22,38 +14,10 @@
 #include "app/window/palette.h"
 #include "app/window/run_bar.h"
 #include "app/window/runs_panel.h"
-#include "app/window/ui_watchdog.h"
 #include "build_info.h"
 
 namespace rat::app {
 namespace {
-
-// Asks for a file without stopping the window's event loop.
-void ask_file(QWidget* parent, const QString& title, const QString& filter, bool save, const QString& suffix,
-              std::function<void(const QString&)> use) {
-  auto* dialog = new QFileDialog(parent, title, QSettings().value("folder").toString(), filter);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  dialog->setAcceptMode(save ? QFileDialog::AcceptSave : QFileDialog::AcceptOpen);
-  dialog->setFileMode(save ? QFileDialog::AnyFile : QFileDialog::ExistingFile);
-  dialog->setDefaultSuffix(suffix);
-  QObject::connect(dialog, &QFileDialog::fileSelected, parent, [use = std::move(use)](const QString& path) {
-    QSettings().setValue("folder", QFileInfo(path).absolutePath());
-    use(path);
-  });
-  dialog->open();
-}
-
-void ask_number(QWidget* parent, const QString& title, const QString& label, int value, std::function<void(int)> use) {
-  auto* ask = new QInputDialog(parent);
-  ask->setAttribute(Qt::WA_DeleteOnClose);
-  ask->setWindowTitle(title);
-  ask->setLabelText(label);
-  ask->setInputMode(QInputDialog::IntInput);
-  ask->setIntRange(1, std::numeric_limits<int>::max());
-  ask->setIntValue(value);
-  QObject::connect(ask, &QInputDialog::intValueSelected, parent, std::move(use));
-  ask->open();
-}
 
 bool resumable(const RunRow& run) {
   return !run.checkpoint.empty() && run.state != RunState::running && run.state != RunState::queued;
@@ -63,18 +27,44 @@ bool resumable(const RunRow& run) {
 
 const QHash<QString, MainWindow::Handler>& MainWindow::handlers() {
   using W = MainWindow;
-  static const QHash<QString, Handler> table{
-      {"open_database", &W::open_database}, {"new_database", &W::new_database}, {"backup_database", &W::backup_database},
-      {"check_database", &W::check_database}, {"load_spec", &W::load_spec}, {"save_spec", &W::save_spec}, {"quit", &W::quit},
-      {"start", &W::start}, {"pause", &W::pause}, {"step", &W::step}, {"stop", &W::stop}, {"stop_all", &W::stop_all},
-      {"resume", &W::resume}, {"extend", &W::extend}, {"rerun", &W::rerun}, {"rename", &W::rename}, {"tag", &W::tag},
-      {"delete", &W::delete_runs}, {"undo", &W::undo}, {"redo", &W::redo}, {"theme", &W::toggle_theme},
-      {"full_screen", &W::full_screen}, {"save_layout", &W::save_layout_now}, {"reset_layout", &W::reset_layout_now},
-      {"open_run", &W::open_run}, {"follow_live", &W::follow_live}, {"compare", &W::compare}, {"filter", &W::filter},
-      {"clear_selection", &W::clear_selection}, {"frame_times", &W::frame_times}, {"figure", &W::figure},
-      {"figure_png", &W::figure_png}, {"figure_svg", &W::figure_svg}, {"screenshot", &W::screenshot},
-      {"export_frame_times", &W::export_frame_times}, {"palette", &W::show_palette}, {"shortcuts", &W::show_shortcuts},
-      {"about", &W::about}};
+  static const QHash<QString, Handler> table{{"open_database", &W::open_database},
+                                             {"new_database", &W::new_database},
+                                             {"backup_database", &W::backup_database},
+                                             {"check_database", &W::check_database},
+                                             {"load_spec", &W::load_spec},
+                                             {"save_spec", &W::save_spec},
+                                             {"quit", &W::quit},
+                                             {"start", &W::start},
+                                             {"pause", &W::pause},
+                                             {"step", &W::step},
+                                             {"stop", &W::stop},
+                                             {"stop_all", &W::stop_all},
+                                             {"resume", &W::resume},
+                                             {"extend", &W::extend},
+                                             {"rerun", &W::rerun},
+                                             {"rename", &W::rename},
+                                             {"tag", &W::tag},
+                                             {"delete", &W::delete_runs},
+                                             {"undo", &W::undo},
+                                             {"redo", &W::redo},
+                                             {"theme", &W::toggle_theme},
+                                             {"full_screen", &W::full_screen},
+                                             {"save_layout", &W::save_layout_now},
+                                             {"reset_layout", &W::reset_layout_now},
+                                             {"open_run", &W::open_run},
+                                             {"follow_live", &W::follow_live},
+                                             {"compare", &W::compare},
+                                             {"filter", &W::filter},
+                                             {"clear_selection", &W::clear_selection},
+                                             {"frame_times", &W::frame_times},
+                                             {"figure", &W::figure},
+                                             {"figure_png", &W::figure_png},
+                                             {"figure_svg", &W::figure_svg},
+                                             {"screenshot", &W::screenshot},
+                                             {"export_frame_times", &W::export_frame_times},
+                                             {"palette", &W::show_palette},
+                                             {"shortcuts", &W::show_shortcuts},
+                                             {"about", &W::about}};
   return table;
 }
 
@@ -114,21 +104,36 @@ bool MainWindow::is_enabled(Enabled rule) const {
   const std::size_t chosen = runs_->selected().size();
   const RunRow* one = single_selected();
   switch (rule) {
-    case Enabled::always: return true;
-    case Enabled::spec_valid: return experiment_->valid() && !closing_;
-    case Enabled::can_pause: return bench_->busy() && !stopping && activity != SessionActivity::preparing;
-    case Enabled::can_step: return activity == SessionActivity::paused || activity == SessionActivity::training;
-    case Enabled::can_stop: return bench_->busy() && !stopping;
-    case Enabled::queue_not_empty: return !status.queue.empty();
-    case Enabled::one_run: return one != nullptr;
-    case Enabled::any_run: return chosen > 0;
-    case Enabled::several_runs: return chosen > 1;
-    case Enabled::resumable_run: return one && resumable(*one) && !(bench_->busy() && one->id == status.run_id);
-    case Enabled::openable_run: return one != nullptr;
-    case Enabled::stored_subject: return bench_->subject() == views::Subject::stored;
-    case Enabled::figure: return figure_source().has_value();
-    case Enabled::can_undo: return runs_->undo_stack().canUndo();
-    case Enabled::can_redo: return runs_->undo_stack().canRedo();
+    case Enabled::always:
+      return true;
+    case Enabled::spec_valid:
+      return experiment_->valid() && !closing_;
+    case Enabled::can_pause:
+      return bench_->busy() && !stopping && activity != SessionActivity::preparing;
+    case Enabled::can_step:
+      return activity == SessionActivity::paused || activity == SessionActivity::training;
+    case Enabled::can_stop:
+      return bench_->busy() && !stopping;
+    case Enabled::queue_not_empty:
+      return !status.queue.empty();
+    case Enabled::one_run:
+      return one != nullptr;
+    case Enabled::any_run:
+      return chosen > 0;
+    case Enabled::several_runs:
+      return chosen > 1;
+    case Enabled::resumable_run:
+      return one && resumable(*one) && !(bench_->busy() && one->id == status.run_id);
+    case Enabled::openable_run:
+      return one != nullptr;
+    case Enabled::stored_subject:
+      return bench_->subject() == views::Subject::stored;
+    case Enabled::figure:
+      return figure_source().has_value();
+    case Enabled::can_undo:
+      return runs_->undo_stack().canUndo();
+    case Enabled::can_redo:
+      return runs_->undo_stack().canRedo();
   }
   return false;
 }
@@ -143,7 +148,7 @@ void MainWindow::update_actions() {
 void MainWindow::start() {
   bench_->show_live();
   bench_->training().enqueue(experiment_->spec());
-  if (!bench_->busy()) bar_->show_pending("Preparing...");
+  say(QString("Queued %1.").arg(QString::fromStdString(experiment_->spec().name)), false);
 }
 
 void MainWindow::pause() {
@@ -182,7 +187,8 @@ void MainWindow::resume() {
 void MainWindow::extend() {
   const RunRow* run = single_selected();
   if (!run) return;
-  ask_number(this, "Train further", QString("Total steps of %1 (now %2):").arg(QString::fromStdString(run->name)).arg(run->steps_done),
+  ask_number(this, "Train further",
+             QString("Total steps of %1 (now %2):").arg(QString::fromStdString(run->name)).arg(run->steps_done),
              static_cast<int>(2 * run->steps_total), [this, row = *run](int steps) {
                bench_->show_live();
                bench_->training().resume_run(row, steps);
@@ -208,31 +214,41 @@ void MainWindow::request_database(const QString& path) {
 }
 
 void MainWindow::open_database() {
-  ask_file(this, "Open database", "Run databases (*.db);;All files (*)", false, "db", [this](const QString& path) { request_database(path); });
+  ask_file(this, "Open database", "Run databases (*.db);;All files (*)", false, "db",
+           [this](const QString& path) { request_database(path); });
 }
 
 void MainWindow::new_database() {
-  ask_file(this, "New database", "Run databases (*.db)", true, "db", [this](const QString& path) { request_database(path); });
+  ask_file(this, "New database", "Run databases (*.db)", true, "db",
+           [this](const QString& path) { request_database(path); });
 }
 
 void MainWindow::backup_database() {
   ask_file(this, "Back up the database to", "Run databases (*.db)", true, "db", [this](const QString& path) {
-    bench_->store().query<std::string>(this, [to = path.toStdString()](const StoreReader& reader) {
-      const Status done = reader.backup(to);
-      return done ? std::string() : done.error().message;
-    }, [this, path](const std::string& problem) {
-      say(problem.empty() ? "Backed up to " + path : QString::fromStdString(problem), !problem.empty());
-    });
+    bench_->store().query<std::string>(
+        this,
+        [to = path.toStdString()](const StoreReader& reader) {
+          const Status done = reader.backup(to);
+          return done ? std::string() : done.error().message;
+        },
+        [this, path](const std::string& problem) {
+          say(problem.empty() ? "Backed up to " + path : QString::fromStdString(problem), !problem.empty());
+        });
   });
 }
 
 void MainWindow::check_database() {
-  bench_->store().query<std::string>(this, [](const StoreReader& reader) {
-    const Status sound = reader.check();
-    return sound ? std::string() : sound.error().message;
-  }, [this](const std::string& problem) {
-    say(problem.empty() ? QString("The database is sound and every checkpoint is there.") : QString::fromStdString(problem), !problem.empty());
-  });
+  bench_->store().query<std::string>(
+      this,
+      [](const StoreReader& reader) {
+        const Status sound = reader.check();
+        return sound ? std::string() : sound.error().message;
+      },
+      [this](const std::string& problem) {
+        say(problem.empty() ? QString("The database is sound and every checkpoint is there.")
+                            : QString::fromStdString(problem),
+            !problem.empty());
+      });
 }
 
 void MainWindow::load_spec() {
@@ -243,15 +259,18 @@ void MainWindow::load_spec() {
       return;
     }
     Result<RunSpec> spec = parse_spec(file.readAll().toStdString());
-    if (spec) experiment_->set_spec(*spec);
-    else say(QString::fromStdString(spec.error().message), true);
+    if (spec)
+      experiment_->set_spec(*spec);
+    else
+      say(QString::fromStdString(spec.error().message), true);
   });
 }
 
 void MainWindow::save_spec() {
   ask_file(this, "Save spec", "Run specs (*.json)", true, "json", [this](const QString& path) {
     QSaveFile file(path);
-    const bool written = file.open(QIODevice::WriteOnly) && file.write(QByteArray::fromStdString(to_json(experiment_->spec(), 2))) >= 0;
+    const bool written =
+        file.open(QIODevice::WriteOnly) && file.write(QByteArray::fromStdString(to_json(experiment_->spec(), 2))) >= 0;
     const bool saved = written && file.commit();
     say(saved ? "Wrote " + path : QString("Cannot write %1: %2.").arg(path, file.errorString()), !saved);
   });
@@ -300,75 +319,6 @@ void MainWindow::clear_selection() {
   canvases_->refresh_visible();
 }
 
-void MainWindow::frame_times() {
-  const UiWatchdog::Report report = WindowApplication::watchdog().report();
-  say(QString("The window was busy with an event for %1 ms (median), %2 ms (p99), %3 ms (longest) over %4 events.")
-          .arg(report.median_ms, 0, 'f', 2).arg(report.p99_ms, 0, 'f', 1).arg(report.max_ms, 0, 'f', 0).arg(report.events), false);
-}
-
-void MainWindow::export_frame_times() {
-  ask_file(this, "Save frame times", "CSV (*.csv)", true, "csv", [this](const QString& path) {
-    const Status done = WindowApplication::watchdog().write_csv(path.toStdString());
-    say(done ? "Wrote " + path : QString::fromStdString(done.error().message), !done);
-  });
-}
-
-std::optional<MainWindow::FigureSource> MainWindow::figure_source() const {
-  const QWidget* focus = QApplication::focusWidget();
-  if (focus && curves_->isAncestorOf(focus)) return FigureSource{curves_->recipe(), nullptr};
-  const QString id = canvases_->current();
-  if (id == "tradeoff") return FigureSource{canvases_->tradeoff().recipe(), nullptr};
-  ImGuiCanvas* canvas = canvases_->canvas(id);
-  if (!canvas) return std::nullopt;
-  const views::Frame frame = canvas->frame();
-  std::optional<Recipe> recipe = canvas->view().recipe(frame);
-  if (!recipe) return std::nullopt;
-  const bool from_trace = recipe->kind == FigureKind::attention || recipe->kind == FigureKind::states;
-  return FigureSource{*std::move(recipe), from_trace ? frame.trace : nullptr};
-}
-
-FigureDialog* MainWindow::open_figure(const FigureSource& source) {
-  // Called by the dialog, off and on the UI thread: each call has its own reader.
-  const auto build = [database = bench_->database(), trace = source.trace](const Recipe& recipe) -> Result<PlotDescription> {
-    if (trace) return build_plot(recipe, *trace);
-    RAT_ASSIGN(const StoreReader reader, StoreReader::open(database));
-    return build_plot(recipe, reader);
-  };
-  auto* dialog = new FigureDialog(source.recipe, build, source.trace, this);
-  dialog->setAttribute(Qt::WA_DeleteOnClose);
-  connect(dialog, &FigureDialog::saved, this, [this](const QString& text) { say(text, false); });
-  dialog->open();
-  return dialog;
-}
-
-void MainWindow::figure() {
-  if (const auto source = figure_source()) open_figure(*source);
-}
-
-void MainWindow::quick_figure(const QString& format) {
-  const auto source = figure_source();
-  if (!source) return;
-  ask_file(this, "Save figure", format.toUpper() + QString(" (*.%1)").arg(format), true, format, [this, source, format](const QString& path) {
-    bench_->store().query<std::shared_ptr<Result<PlotDescription>>>(this, [source](const StoreReader& reader) {
-      return std::make_shared<Result<PlotDescription>>(source->trace ? build_plot(source->recipe, *source->trace) : build_plot(source->recipe, reader));
-    }, [this, source, format, path](const std::shared_ptr<Result<PlotDescription>>& plot) {
-      Status done = *plot ? render_figure(**plot, source->recipe, path.toStdString(), format.toStdString()) : Status((*plot).error());
-      say(done ? "Wrote " + path : QString::fromStdString(done.error().message), !done);
-    });
-  });
-}
-
-void MainWindow::figure_png() { quick_figure("png"); }
-void MainWindow::figure_svg() { quick_figure("svg"); }
-
-void MainWindow::screenshot() {
-  const QPixmap shot = grab();
-  ask_file(this, "Save the window", "PNG (*.png)", true, "png", [this, shot](const QString& path) {
-    const bool saved = shot.save(path, "PNG");
-    say(saved ? "Wrote " + path : "Cannot write " + path + "; choose a writable folder.", !saved);
-  });
-}
-
 void MainWindow::show_palette() { palette_->open(); }
 void MainWindow::show_shortcuts() { shortcuts_->open(); }
 
@@ -378,8 +328,9 @@ void MainWindow::about() {
   box->setWindowTitle("About");
   const ImGuiCanvas* canvas = canvases_->canvas(canvases_->ids().front());
   box->setText(QString("<b>RAT Workbench %1</b><br>commit %2%3, %4, %5<br>Qt %6; %7<br><br>GPL-3.0-or-later")
-                   .arg(build_info::version, build_info::commit, build_info::dirty ? " with changes" : "", build_info::build_type,
-                        build_info::compiler, qVersion(), canvas ? canvas->gl_description() : QString()));
+                   .arg(build_info::version, build_info::commit, build_info::dirty ? " with changes" : "",
+                        build_info::build_type, build_info::compiler, qVersion(),
+                        canvas ? canvas->gl_description() : QString()));
   box->open();
 }
 

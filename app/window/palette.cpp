@@ -30,7 +30,8 @@ class ActionDelegate : public QStyledItemDelegate {
   void paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const override {
     const Theme& theme = current_theme();
     painter->save();
-    if (option.state & QStyle::State_Selected) painter->fillRect(option.rect, option.palette.color(QPalette::Highlight));
+    if (option.state & QStyle::State_Selected)
+      painter->fillRect(option.rect, option.palette.color(QPalette::Highlight));
     const QRect inner = option.rect.adjusted(12, 0, -12, 0);
     const bool enabled = index.flags() & Qt::ItemIsEnabled;
     painter->setFont(ui_font());
@@ -39,7 +40,8 @@ class ActionDelegate : public QStyledItemDelegate {
     painter->drawText(inner, Qt::AlignVCenter | Qt::AlignLeft, text);
     painter->setPen(to_qt(theme.secondary));
     const int width = painter->fontMetrics().horizontalAdvance(text);
-    painter->drawText(inner.adjusted(width + 10, 0, 0, 0), Qt::AlignVCenter | Qt::AlignLeft, index.data(menu_role).toString());
+    painter->drawText(inner.adjusted(width + 10, 0, 0, 0), Qt::AlignVCenter | Qt::AlignLeft,
+                      index.data(menu_role).toString());
     painter->drawText(inner, Qt::AlignVCenter | Qt::AlignRight, index.data(keys_role).toString());
     painter->restore();
   }
@@ -144,7 +146,11 @@ bool Palette::eventFilter(QObject* watched, QEvent* event) {
     const int key = static_cast<QKeyEvent*>(event)->key();
     if (key == Qt::Key_Escape) hide(), parentWidget()->setFocus();
     if (key == Qt::Key_Return || key == Qt::Key_Enter) run_current();
-    const int step = key == Qt::Key_Down ? 1 : key == Qt::Key_Up ? -1 : key == Qt::Key_PageDown ? 10 : key == Qt::Key_PageUp ? -10 : 0;
+    const int step = key == Qt::Key_Down       ? 1
+                     : key == Qt::Key_Up       ? -1
+                     : key == Qt::Key_PageDown ? 10
+                     : key == Qt::Key_PageUp   ? -10
+                                               : 0;
     if (step != 0) list_->setCurrentRow(std::clamp(list_->currentRow() + step, 0, list_->count() - 1));
     if (key == Qt::Key_Escape || key == Qt::Key_Return || key == Qt::Key_Enter || step != 0) return true;
   }
@@ -195,7 +201,8 @@ void ShortcutSheet::update_list() {
   };
   for (const Menu menu : {Menu::file, Menu::run, Menu::view, Menu::inspect, Menu::export_, Menu::help})
     for (const ActionInfo& action : action_list())
-      if (action.menu == menu && !action.keys.isEmpty()) add(menu_title(menu), keys_text(action), QString(action.text).remove("..."));
+      if (action.menu == menu && !action.keys.isEmpty())
+        add(menu_title(menu), keys_text(action), QString(action.text).remove("..."));
   for (const KeyHint& hint : key_hints()) add("In a " + hint.where.toLower() + " panel", hint.keys, hint.what);
   list_->expandAll();
 }

@@ -18,7 +18,7 @@ class Palette : public QFrame {
   Palette(const QHash<QString, QAction*>& actions, QWidget* window);
   void open();
   void set_query(const QString& text);
-  QStringList shown() const;     // ids, best first
+  QStringList shown() const;  // ids, best first
   void run_current();
 
  protected:
@@ -30,7 +30,7 @@ class Palette : public QFrame {
   const QHash<QString, QAction*>& actions_;
   QLineEdit* query_;
   QListWidget* list_;
-  QStringList recent_;           // ids, newest first
+  QStringList recent_;  // ids, newest first
 };
 
 class ShortcutSheet : public QFrame {

@@ -17,7 +17,9 @@ constexpr int lines_kept = 5000;
 }
 
 QueuePanel::QueuePanel(QWidget* parent)
-    : QWidget(parent), list_(new QTreeWidget(this)), empty_(label("The queue is empty. Start adds a run; the Trade-off tab adds a sweep.", "secondary", list_)),
+    : QWidget(parent),
+      list_(new QTreeWidget(this)),
+      empty_(label("The queue is empty. Start adds a run; the Trade-off tab adds a sweep.", "secondary", list_)),
       remove_(new QPushButton("Remove from the queue", this)) {
   list_->setColumnCount(3);
   list_->setHeaderLabels({"NEXT", "RUN", "LAYERS"});
@@ -55,7 +57,8 @@ void QueuePanel::show_status(const TrainingStatus& status) {
   list_->clear();
   int position = 0;
   for (const QueueItem& item : status.queue) {
-    auto* line = new QTreeWidgetItem(list_, {QString::number(++position), QString::fromStdString(item.name), QString::fromStdString(item.layers)});
+    auto* line = new QTreeWidgetItem(
+        list_, {QString::number(++position), QString::fromStdString(item.name), QString::fromStdString(item.layers)});
     line->setData(0, Qt::UserRole, QString::fromStdString(item.run_id));
   }
 }
@@ -70,7 +73,8 @@ LogPanel::LogPanel(QWidget* parent) : QPlainTextEdit(parent) {
 }
 
 void LogPanel::add(const QString& sentence, bool is_error) {
-  appendPlainText(QString("%1  %2%3").arg(QTime::currentTime().toString("HH:mm:ss"), is_error ? "error: " : "", sentence));
+  appendPlainText(
+      QString("%1  %2%3").arg(QTime::currentTime().toString("HH:mm:ss"), is_error ? "error: " : "", sentence));
 }
 
 }  // namespace rat::app

@@ -121,7 +121,8 @@ void RunBar::show_status(const TrainingStatus& status) {
     left_->set_text("");
     return;
   }
-  const double share = status.steps_total > 0 ? static_cast<double>(status.step) / static_cast<double>(status.steps_total) : 0;
+  const double share =
+      status.steps_total > 0 ? static_cast<double>(status.step) / static_cast<double>(status.steps_total) : 0;
   progress_->setValue(static_cast<int>(share * progress_range));
   steps_->set_text(QString("step %1 / %2").arg(format_count(status.step), format_count(status.steps_total)));
   const double rate = status.tokens_per_s_median > 0 ? status.tokens_per_s_median : status.last.tokens_per_s;
@@ -155,7 +156,8 @@ QString format_bytes(double bytes) {
 QString format_duration(double seconds) {
   if (!std::isfinite(seconds)) return "-";
   const auto s = static_cast<int64_t>(std::llround(seconds));
-  if (s >= 3600) return QString("%1:%2:%3").arg(s / 3600).arg(s / 60 % 60, 2, 10, QChar('0')).arg(s % 60, 2, 10, QChar('0'));
+  if (s >= 3600)
+    return QString("%1:%2:%3").arg(s / 3600).arg(s / 60 % 60, 2, 10, QChar('0')).arg(s % 60, 2, 10, QChar('0'));
   return QString("%1:%2").arg(s / 60).arg(s % 60, 2, 10, QChar('0'));
 }
 

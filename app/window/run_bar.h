@@ -37,10 +37,10 @@ class RunBar : public QWidget {
 };
 
 // "61.3 k", "1,240", "2:41", "0.56 MB": the one way numbers are written in the window.
-QString format_count(int64_t value);              // 1,240
-QString format_rate(double per_second);           // 61.3 k
-QString format_bytes(double bytes);               // 0.56 MB
-QString format_duration(double seconds);          // 2:41, 1:02:03
+QString format_count(int64_t value);                 // 1,240
+QString format_rate(double per_second);              // 61.3 k
+QString format_bytes(double bytes);                  // 0.56 MB
+QString format_duration(double seconds);             // 2:41, 1:02:03
 QString format_value(double value, int digits = 4);  // 1.412, inf, nan, -
 
 }  // namespace rat::app

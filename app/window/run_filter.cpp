@@ -14,7 +14,7 @@ using Numbers = std::vector<double>;  // several when a run has several, e.g. on
 struct Field {
   const char* name;
   const char* meaning;
-  Numbers (*numbers)(const RunRow& run, const RunSpec* spec);      // null: a text
+  Numbers (*numbers)(const RunRow& run, const RunSpec* spec);  // null: a text
   std::string (*text)(const RunRow& run, const RunSpec* spec);
   bool needs_spec;
 };
@@ -53,14 +53,21 @@ constexpr Field fields[] = {
     {"cache", "cache bytes", [](Row r, Spec) { return metric(r, "cache_bytes"); }, nullptr, false},
     {"steps", "steps done", [](Row r, Spec) { return one(static_cast<double>(r.steps_done)); }, nullptr, false},
     {"seed", "seed", [](Row r, Spec) { return one(static_cast<double>(r.seed)); }, nullptr, false},
-    {"chunk", "chunk length of any rat layer", [](Row, Spec s) { return layer_values(s, "rat", &LayerConfig::chunk); }, nullptr, true},
-    {"window", "window of any swa layer", [](Row, Spec s) { return layer_values(s, "swa", &LayerConfig::window); }, nullptr, true},
-    {"width", "model width D", [](Row, Spec s) { return s ? one(static_cast<double>(s->model.d_model)) : Numbers{}; }, nullptr, true},
-    {"heads", "heads H", [](Row, Spec s) { return s ? one(static_cast<double>(s->model.heads)) : Numbers{}; }, nullptr, true},
-    {"depth", "number of layers", [](Row, Spec s) { return s ? one(static_cast<double>(s->model.layers.size())) : Numbers{}; }, nullptr, true},
-    {"context", "sequence length T", [](Row, Spec s) { return s ? one(static_cast<double>(s->train.seq_len)) : Numbers{}; }, nullptr, true},
+    {"chunk", "chunk length of any rat layer", [](Row, Spec s) { return layer_values(s, "rat", &LayerConfig::chunk); },
+     nullptr, true},
+    {"window", "window of any swa layer", [](Row, Spec s) { return layer_values(s, "swa", &LayerConfig::window); },
+     nullptr, true},
+    {"width", "model width D", [](Row, Spec s) { return s ? one(static_cast<double>(s->model.d_model)) : Numbers{}; },
+     nullptr, true},
+    {"heads", "heads H", [](Row, Spec s) { return s ? one(static_cast<double>(s->model.heads)) : Numbers{}; }, nullptr,
+     true},
+    {"depth", "number of layers",
+     [](Row, Spec s) { return s ? one(static_cast<double>(s->model.layers.size())) : Numbers{}; }, nullptr, true},
+    {"context", "sequence length T",
+     [](Row, Spec s) { return s ? one(static_cast<double>(s->train.seq_len)) : Numbers{}; }, nullptr, true},
     {"lr", "peak learning rate", [](Row, Spec s) { return s ? one(s->train.optimizer.lr) : Numbers{}; }, nullptr, true},
-    {"batch", "sequences a step", [](Row, Spec s) { return s ? one(static_cast<double>(s->train.batch)) : Numbers{}; }, nullptr, true},
+    {"batch", "sequences a step", [](Row, Spec s) { return s ? one(static_cast<double>(s->train.batch)) : Numbers{}; },
+     nullptr, true},
     {"name", "name", nullptr, [](Row r, Spec) { return r.name; }, false},
     {"tag", "tags", nullptr, [](Row r, Spec) { return joined_tags(r); }, false},
     {"layers", "layer pattern", nullptr, [](Row r, Spec) { return r.layers; }, false},
@@ -72,11 +79,14 @@ constexpr Field fields[] = {
 
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(out.begin(), out.end(), out.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return out;
 }
 
-bool contains(const std::string& text, const std::string& lower_word) { return lower(text).find(lower_word) != std::string::npos; }
+bool contains(const std::string& text, const std::string& lower_word) {
+  return lower(text).find(lower_word) != std::string::npos;
+}
 
 struct Token {
   enum class Kind { word, quoted, op, open, close, end } kind;
@@ -88,12 +98,16 @@ Result<std::vector<Token>> tokenize(std::string_view text) {
   std::vector<Token> tokens;
   for (std::size_t i = 0; i < text.size();) {
     const char c = text[i];
-    if (std::isspace(static_cast<unsigned char>(c))) { ++i; continue; }
+    if (std::isspace(static_cast<unsigned char>(c))) {
+      ++i;
+      continue;
+    }
     if (c == '(' || c == ')') {
       tokens.push_back({c == '(' ? Token::Kind::open : Token::Kind::close, std::string(1, c), i++});
     } else if (c == '"') {
       const std::size_t end = text.find('"', i + 1);
-      if (end == std::string_view::npos) return fail(ErrorCode::invalid_argument, "The quote at character {} is not closed; add a \".", i + 1);
+      if (end == std::string_view::npos)
+        return fail(ErrorCode::invalid_argument, "The quote at character {} is not closed; add a \".", i + 1);
       tokens.push_back({Token::Kind::quoted, std::string(text.substr(i + 1, end - i - 1)), i});
       i = end + 1;
     } else if (std::string_view("<>=!~").find(c) != std::string_view::npos) {
@@ -103,7 +117,8 @@ Result<std::vector<Token>> tokenize(std::string_view text) {
     } else {
       std::size_t end = i;
       while (end < text.size() && !std::isspace(static_cast<unsigned char>(text[end])) &&
-             std::string_view("()<>=!~\"").find(text[end]) == std::string_view::npos) ++end;
+             std::string_view("()<>=!~\"").find(text[end]) == std::string_view::npos)
+        ++end;
       tokens.push_back({Token::Kind::word, std::string(text.substr(i, end - i)), i});
       i = end;
     }
@@ -147,7 +162,8 @@ class Parser {
   Result<Test> parse() {
     RAT_ASSIGN(Test test, either());
     if (peek().kind != Token::Kind::end)
-      return fail(ErrorCode::invalid_argument, "Unexpected \"{}\" at character {}; remove it or add an \"and\".", peek().text, peek().at + 1);
+      return fail(ErrorCode::invalid_argument, "Unexpected \"{}\" at character {}; remove it or add an \"and\".",
+                  peek().text, peek().at + 1);
     return test;
   }
 
@@ -182,7 +198,8 @@ class Parser {
     if (token.kind == Token::Kind::open) {
       RAT_ASSIGN(Test inside, either());
       if (take().kind != Token::Kind::close)
-        return fail(ErrorCode::invalid_argument, "The parenthesis at character {} is not closed; add a ).", token.at + 1);
+        return fail(ErrorCode::invalid_argument, "The parenthesis at character {} is not closed; add a ).",
+                    token.at + 1);
       return inside;
     }
     if (token.kind == Token::Kind::word && lower(token.text) == "not") {
@@ -190,7 +207,8 @@ class Parser {
       return Test([test](Row r, Spec s) { return !test(r, s); });
     }
     if (token.kind != Token::Kind::word && token.kind != Token::Kind::quoted)
-      return fail(ErrorCode::invalid_argument, "A word or a field is missing at character {}, as in loss < 1.5.", token.at + 1);
+      return fail(ErrorCode::invalid_argument, "A word or a field is missing at character {}, as in loss < 1.5.",
+                  token.at + 1);
     if (peek().kind == Token::Kind::op) return comparison(token);
     return word(token.text);
   }
@@ -219,7 +237,8 @@ class Parser {
     if (field->text) return text_test(*field, op, lower(value.text));
     const std::optional<double> number = parse_number(value.text);
     if (!number || op == "~")
-      return fail(ErrorCode::invalid_argument, "\"{}\" needs a number after <, <=, =, !=, >= or >, not \"{}\".", name.text, value.text);
+      return fail(ErrorCode::invalid_argument, "\"{}\" needs a number after <, <=, =, !=, >= or >, not \"{}\".",
+                  name.text, value.text);
     return Test([field, op, bound = *number](Row r, Spec s) {
       const Numbers values = field->numbers(r, s);
       return std::any_of(values.begin(), values.end(), [&](double v) { return compare(v, op, bound); });
@@ -232,7 +251,8 @@ class Parser {
     return Test([&field, op, value](Row r, Spec s) {
       const std::string text = lower(field.text(r, s));
       if (op == "~") return text.find(value) != std::string::npos;
-      const bool equal = text == value || (std::string_view(field.name) == "tag" && (" " + text).find(" " + value + " ") != std::string::npos);
+      const bool equal = text == value || (std::string_view(field.name) == "tag" &&
+                                           (" " + text).find(" " + value + " ") != std::string::npos);
       return op == "!=" ? !equal : equal;
     });
   }

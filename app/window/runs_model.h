@@ -11,8 +11,18 @@
 
 namespace rat::app {
 
-enum RunColumn { column_run, column_state, column_layers, column_loss, column_train, column_decode, column_cache,
-                 column_steps, column_created, column_count };
+enum RunColumn {
+  column_run,
+  column_state,
+  column_layers,
+  column_loss,
+  column_train,
+  column_decode,
+  column_cache,
+  column_steps,
+  column_created,
+  column_count
+};
 
 class RunsModel : public QAbstractTableModel {
   Q_OBJECT
@@ -22,7 +32,7 @@ class RunsModel : public QAbstractTableModel {
   void set_runs(RunList runs);
   void set_theme(const Theme& theme);
   const RunRow* row_at(int row) const;
-  const RunSpec* spec_at(int row) const;   // parsed once per spec; null when it cannot be read
+  const RunSpec* spec_at(int row) const;         // parsed once per spec; null when it cannot be read
   double sort_value(int row, int column) const;  // NaN: a text column, or no value
 
   int rowCount(const QModelIndex& parent = {}) const override;

@@ -34,15 +34,18 @@ class StoreEdit : public QUndoCommand {
   Edit apply_, revert_;
 };
 
-QString named(std::size_t count, const QString& name) {
-  return count == 1 ? name : QString("%1 runs").arg(count);
-}
+QString named(std::size_t count, const QString& name) { return count == 1 ? name : QString("%1 runs").arg(count); }
 
 }  // namespace
 
 RunsPanel::RunsPanel(Workbench& bench, QWidget* parent)
-    : QWidget(parent), bench_(bench), proxy_(model_), table_(new QTableView(this)), filter_(new QLineEdit(this)),
-      count_(label("", "secondary", this)), empty_(label("", "secondary", table_)),
+    : QWidget(parent),
+      bench_(bench),
+      proxy_(model_),
+      table_(new QTableView(this)),
+      filter_(new QLineEdit(this)),
+      count_(label("", "secondary", this)),
+      empty_(label("", "secondary", table_)),
       compare_(new QPushButton("compare: only differences", this)) {
   build();
   connect(&bench_, &Workbench::runs_changed, this, [this] {
@@ -57,7 +60,8 @@ RunsPanel::RunsPanel(Workbench& bench, QWidget* parent)
     emit selection_changed();
   });
   connect(table_, &QTableView::activated, this, [this](const QModelIndex& index) {
-    if (const RunRow* run = model_.row_at(proxy_.mapToSource(index).row())) emit open_requested(QString::fromStdString(run->id));
+    if (const RunRow* run = model_.row_at(proxy_.mapToSource(index).row()))
+      emit open_requested(QString::fromStdString(run->id));
   });
   connect(table_, &QWidget::customContextMenuRequested, this,
           [this](const QPoint& at) { emit menu_requested(table_->viewport()->mapToGlobal(at)); });
@@ -70,7 +74,9 @@ void RunsPanel::build() {
   filter_->setClearButtonEnabled(true);
   filter_->setMinimumWidth(230);
   filter_->setMaximumWidth(380);
-  QString help = "Plain words match name, tags, layers and state. Conditions: field <, <=, =, !=, >=, > value, joined by and, or, not, ( ).\n";
+  QString help =
+      "Plain words match name, tags, layers and state. Conditions: field <, <=, =, !=, >=, > value, joined by and, or, "
+      "not, ( ).\n";
   for (const FilterField& field : filter_fields())
     help += QString("\n%1: %2").arg(QString::fromStdString(field.name), QString::fromStdString(field.meaning));
   filter_->setToolTip(help);
@@ -165,8 +171,10 @@ void RunsPanel::update_count() {
   set_role(count_, "secondary");
   count_->setText(QString("%1 of %2 runs").arg(format_count(shown()), format_count(all)) +
                   (chosen > 1 ? QString(", %1 selected").arg(chosen) : QString()));
-  compare_->setText(chosen > 1 ? QString("compare (%1): only differences").arg(chosen) : QString("compare: only differences"));
-  empty_->setText(all == 0 ? "No runs yet. Press Start, or queue a sweep on the Trade-off tab." : "No run matches the filter.");
+  compare_->setText(chosen > 1 ? QString("compare (%1): only differences").arg(chosen)
+                               : QString("compare: only differences"));
+  empty_->setText(all == 0 ? "No runs yet. Press Start, or queue a sweep on the Trade-off tab."
+                           : "No run matches the filter.");
   empty_->setVisible(shown() == 0);
 }
 
@@ -181,9 +189,10 @@ void RunsPanel::begin_rename() {
 void RunsPanel::rename(const std::string& id, const QString& name) {
   const RunRow* run = bench_.find_run(id);
   if (!run) return;
-  undo_.push(new StoreEdit(QString("rename %1").arg(QString::fromStdString(run->name)), bench_.store(),
-                           [id, to = name.toStdString()](StoreWriter& s) { return s.rename_run(id, to); },
-                           [id, from = run->name](StoreWriter& s) { return s.rename_run(id, from); }));
+  undo_.push(new StoreEdit(
+      QString("rename %1").arg(QString::fromStdString(run->name)), bench_.store(),
+      [id, to = name.toStdString()](StoreWriter& s) { return s.rename_run(id, to); },
+      [id, from = run->name](StoreWriter& s) { return s.rename_run(id, from); }));
 }
 
 void RunsPanel::ask_tags() {
@@ -211,7 +220,8 @@ void RunsPanel::set_tags(const std::vector<std::string>& ids, const std::vector<
   for (const std::string& id : ids)
     if (const RunRow* run = bench_.find_run(id)) before.emplace_back(id, run->tags);
   if (before.empty()) return;
-  undo_.push(new StoreEdit(QString("tag %1").arg(named(before.size(), "run")), bench_.store(),
+  undo_.push(new StoreEdit(
+      QString("tag %1").arg(named(before.size(), "run")), bench_.store(),
       [before, tags](StoreWriter& s) -> Status {
         for (const auto& [id, old] : before) RAT_TRY(s.set_tags(id, tags));
         return ok();
@@ -235,7 +245,8 @@ void RunsPanel::delete_selected() {
   if (ids.empty()) return;
   const RunRow* first = bench_.find_run(ids.front());
   const QString what = named(ids.size(), QString::fromStdString(first->name));
-  undo_.push(new StoreEdit(QString("delete %1").arg(what), bench_.store(),
+  undo_.push(new StoreEdit(
+      QString("delete %1").arg(what), bench_.store(),
       [ids](StoreWriter& s) -> Status {
         for (const std::string& id : ids) RAT_TRY(s.delete_run(id));
         return ok();

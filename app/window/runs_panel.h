@@ -20,7 +20,7 @@ class RunsPanel : public QWidget {
  public:
   RunsPanel(Workbench& bench, QWidget* parent = nullptr);
 
-  std::vector<std::string> selected() const;   // ids, in table order
+  std::vector<std::string> selected() const;  // ids, in table order
   void select(const std::vector<std::string>& ids);
   void focus_filter();
   void set_filter(const QString& text);

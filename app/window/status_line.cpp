@@ -24,8 +24,13 @@ NumberLabel* small_number(QWidget* parent) {
 }  // namespace
 
 StatusLine::StatusLine(Workbench& bench, QWidget* parent)
-    : QStatusBar(parent), bench_(bench), database_(small_number(this)), probes_(small_number(this)), frame_(small_number(this)),
-      engine_(new QLabel(this)), commit_(new QLabel(this)) {
+    : QStatusBar(parent),
+      bench_(bench),
+      database_(small_number(this)),
+      probes_(small_number(this)),
+      frame_(small_number(this)),
+      engine_(new QLabel(this)),
+      commit_(new QLabel(this)) {
   setSizeGripEnabled(false);
   setContentsMargins(8, 0, 8, 0);
   for (NumberLabel* one : {database_, probes_, frame_}) addWidget(one);
@@ -33,7 +38,8 @@ StatusLine::StatusLine(Workbench& bench, QWidget* parent)
   addPermanentWidget(commit_);
   database_->setToolTip(QString::fromStdString(bench.database().string()));
   frame_->setToolTip("How long the window's event loop is busy with one event, over the last 10 s");
-  commit_->setText(QString("commit %1%2").arg(QString::fromUtf8(build_info::commit).left(7), build_info::dirty ? " + changes" : ""));
+  commit_->setText(
+      QString("commit %1%2").arg(QString::fromUtf8(build_info::commit).left(7), build_info::dirty ? " + changes" : ""));
   update_numbers();
 }
 
@@ -41,14 +47,20 @@ void StatusLine::update_numbers() {
   const StoreWriter::Health health = bench_.writer().health();
   const double age = static_cast<double>(QDateTime::currentMSecsSinceEpoch()) * 1e-3 - health.last_commit_at;
   QString saved = "nothing to save yet";
-  if (health.last_commit_at > 0) saved = age < 60 ? QString("saved %1 s ago").arg(age, 0, 'f', 1) : QString("saved %1 min ago").arg(age / 60, 0, 'f', 0);
+  if (health.last_commit_at > 0)
+    saved =
+        age < 60 ? QString("saved %1 s ago").arg(age, 0, 'f', 1) : QString("saved %1 min ago").arg(age / 60, 0, 'f', 0);
   if (health.queued > 0 && age > 2) saved += QString(", %1 points waiting").arg(health.queued);
   database_->set_text(QString::fromStdString(bench_.database().filename().string()) + " \u00b7 " + saved + "   ");
   database_->set_color_role(health.problem.empty() ? "secondary" : "warning");
   const TrainingStatus& status = bench_.status();
-  probes_->set_text(status.step > 0 ? QString("probes cost %1 % of training   ").arg(status.probe_share * 100, 0, 'f', 1) : QString());
+  probes_->set_text(status.step > 0
+                        ? QString("probes cost %1 % of training   ").arg(status.probe_share * 100, 0, 'f', 1)
+                        : QString());
   const UiWatchdog::Report report = WindowApplication::watchdog().recent(frame_window_s);
-  frame_->set_text(report.events > 0 ? QString("UI %1 ms p99, %2 ms max").arg(report.p99_ms, 0, 'f', 1).arg(report.max_ms, 0, 'f', 0) : QString());
+  frame_->set_text(report.events > 0
+                       ? QString("UI %1 ms p99, %2 ms max").arg(report.p99_ms, 0, 'f', 1).arg(report.max_ms, 0, 'f', 0)
+                       : QString());
   const auto trace = bench_.trace_of("");
   engine_->setText(trace ? QString::fromStdString(trace->kernel_path) : QString());
 }

@@ -13,7 +13,7 @@ class Workbench;
 class StatusLine : public QStatusBar {
  public:
   explicit StatusLine(Workbench& bench, QWidget* parent = nullptr);
-  void update_numbers();   // a few times a second
+  void update_numbers();  // a few times a second
 
  private:
   Workbench& bench_;

@@ -1,6 +1,9 @@
 #include "app/window/store_worker.h"
 
 namespace rat::app {
+namespace {
+constexpr qint64 rest_factor = 20;
+}
 
 StoreWorker::StoreWorker(StoreWriter& writer) : writer_(writer), agent_(new QObject) {
   qRegisterMetaType<RunList>();
@@ -48,8 +51,11 @@ StoreReader* StoreWorker::open() {
 void StoreWorker::read_now(bool force) {
   StoreReader* reader = open();
   if (!reader) return;
+  // A long table is read less often while a run keeps writing: at most 1/20 of this thread's time.
+  if (!force && since_read_.isValid() && since_read_.elapsed() < rest_factor * read_took_ms_) return;
   const Result<int64_t> version = reader->data_version();
   if (version && *version == version_ && !force) return;
+  since_read_.start();
   Result<std::vector<RunRow>> runs = reader->runs();
   if (!version || !runs) {
     const QString problem = QString::fromStdString(!version ? version.error().message : runs.error().message);
@@ -57,6 +63,7 @@ void StoreWorker::read_now(bool force) {
     last_problem_ = problem;
     return;
   }
+  read_took_ms_ = since_read_.elapsed();
   last_problem_.clear();
   version_ = *version;
   emit runs_read(std::make_shared<const std::vector<RunRow>>(*std::move(runs)));

@@ -1,8 +1,10 @@
 // The window's only access to the database: a thread that reads the runs when something changed and does the edits.
 #pragma once
 
+#include <QElapsedTimer>
 #include <QObject>
 #include <QThread>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -30,7 +32,8 @@ class StoreWorker : public QObject {
     post([this, context, ask = std::move(ask), use = std::move(use)] {
       if (StoreReader* reader = open()) {
         auto answer = std::make_shared<T>(ask(*reader));
-        QMetaObject::invokeMethod(context, [use, answer] { use(std::move(*answer)); }, Qt::QueuedConnection);
+        QMetaObject::invokeMethod(
+            context, [use, answer] { use(std::move(*answer)); }, Qt::QueuedConnection);
       }
     });
   }
@@ -41,14 +44,16 @@ class StoreWorker : public QObject {
 
  private:
   void post(std::function<void()> work);
-  StoreReader* open();           // worker thread
-  void read_now(bool force);     // worker thread
+  StoreReader* open();        // worker thread
+  void read_now(bool force);  // worker thread
 
   StoreWriter& writer_;
   QThread thread_;
-  QObject* agent_;               // lives on thread_
+  QObject* agent_;  // lives on thread_
   std::optional<StoreReader> reader_;
   int64_t version_ = -1;
+  QElapsedTimer since_read_;  // worker thread
+  qint64 read_took_ms_ = 0;
   QString last_problem_;
   std::atomic<bool> read_queued_ = false;
 };

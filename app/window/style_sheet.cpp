@@ -112,16 +112,20 @@ QFrame[role="overlay"] { background: @raised; border: 1px solid @hairline; borde
 
 QString style_sheet(const Theme& theme) {
   const bool dark = theme.kind == ThemeKind::dark;
-  const QHash<QString, QString> colors{
-      {"pane", to_qt(theme.pane).name()}, {"background", to_qt(theme.background).name()},
-      {"raised", to_qt(theme.raised).name()}, {"hairline", to_qt(theme.hairline).name()},
-      {"text", to_qt(theme.text).name()}, {"secondary", to_qt(theme.secondary).name()},
-      {"faint", blend(theme.pane, theme.secondary, 0.55).name()}, {"accent", to_qt(theme.accent).name()},
-      {"accent_hover", blend(theme.accent, theme.text, 0.12).name()},
-      {"on_accent", dark ? to_qt(theme.background).name() : QStringLiteral("#ffffff")},
-      {"selected", blend(theme.pane, theme.accent, dark ? 0.22 : 0.16).name()},
-      {"banner", blend(theme.pane, theme.warning, 0.14).name()},
-      {"ok", to_qt(theme.ok).name()}, {"warning", to_qt(theme.warning).name()}};
+  const QHash<QString, QString> colors{{"pane", to_qt(theme.pane).name()},
+                                       {"background", to_qt(theme.background).name()},
+                                       {"raised", to_qt(theme.raised).name()},
+                                       {"hairline", to_qt(theme.hairline).name()},
+                                       {"text", to_qt(theme.text).name()},
+                                       {"secondary", to_qt(theme.secondary).name()},
+                                       {"faint", blend(theme.pane, theme.secondary, 0.55).name()},
+                                       {"accent", to_qt(theme.accent).name()},
+                                       {"accent_hover", blend(theme.accent, theme.text, 0.12).name()},
+                                       {"on_accent", dark ? to_qt(theme.background).name() : QStringLiteral("#ffffff")},
+                                       {"selected", blend(theme.pane, theme.accent, dark ? 0.22 : 0.16).name()},
+                                       {"banner", blend(theme.pane, theme.warning, 0.14).name()},
+                                       {"ok", to_qt(theme.ok).name()},
+                                       {"warning", to_qt(theme.warning).name()}};
   QString text;
   const QString source = QString::fromUtf8(sheet);
   for (qsizetype i = 0; i < source.size();) {

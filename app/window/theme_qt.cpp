@@ -48,7 +48,9 @@ void draw_glyph(QPainter& p, Glyph glyph, const QColor& color) {
   p.setPen(Qt::NoPen);
   p.setBrush(color);
   switch (glyph) {
-    case Glyph::start: p.drawPolygon(QPolygonF({{4, 2.5}, {13.5, 8}, {4, 13.5}})); return;
+    case Glyph::start:
+      p.drawPolygon(QPolygonF({{4, 2.5}, {13.5, 8}, {4, 13.5}}));
+      return;
     case Glyph::pause:
       p.drawRect(QRectF(4, 3, 3, 10));
       p.drawRect(QRectF(9.5, 3, 3, 10));
@@ -57,8 +59,11 @@ void draw_glyph(QPainter& p, Glyph glyph, const QColor& color) {
       p.drawPolygon(QPolygonF({{3, 3}, {10, 8}, {3, 13}}));
       p.drawRect(QRectF(11, 3, 2.5, 10));
       return;
-    case Glyph::stop: p.drawRect(QRectF(3.5, 3.5, 9, 9)); return;
-    default: break;
+    case Glyph::stop:
+      p.drawRect(QRectF(3.5, 3.5, 9, 9));
+      return;
+    default:
+      break;
   }
   p.setPen(QPen(color, 1.5, Qt::SolidLine, Qt::RoundCap, Qt::RoundJoin));
   p.setBrush(Qt::NoBrush);
@@ -76,7 +81,9 @@ void draw_glyph(QPainter& p, Glyph glyph, const QColor& color) {
       p.drawLine(QPointF(4, 4), QPointF(12, 12));
       p.drawLine(QPointF(12, 4), QPointF(4, 12));
       return;
-    default: p.drawPolyline(QPolygonF({{4, 6}, {8, 10}, {12, 6}})); return;
+    default:
+      p.drawPolyline(QPolygonF({{4, 6}, {8, 10}, {12, 6}}));
+      return;
   }
 }
 

@@ -60,7 +60,10 @@ class Tour {
     QElapsedTimer timer;
     timer.start();
     while (!done()) {
-      if (timer.elapsed() > limit_ms) return fail(ErrorCode::io_failure, "The tour waited {} s for {}; run it again on a quieter machine, or report it.", limit_ms / 1000, what);
+      if (timer.elapsed() > limit_ms)
+        return fail(ErrorCode::io_failure,
+                    "The tour waited {} s for {}; run it again on a quieter machine, or report it.", limit_ms / 1000,
+                    what);
       pause(poll_ms);
     }
     return ok();
@@ -82,14 +85,16 @@ class Tour {
     QObject::connect(&bench, &Workbench::runs_changed, &window_, [&read] { read = true; });
     RAT_TRY(wait_for("the runs of the database", [&] { return read; }));
     if (!newest()) {
-      fmt::print(stderr, "No run with a checkpoint in the database: training a small model for {} steps first.\n", first_steps);
+      fmt::print(stderr, "No run with a checkpoint in the database: training a small model for {} steps first.\n",
+                 first_steps);
       RunSpec spec = default_spec();
       spec.name = "tour";
       spec.train.steps = first_steps;
       spec.train.warmup = 10;
       spec.train.eval_every = 20;
       bench.training().enqueue(spec);
-      RAT_TRY(wait_for("the first model", [&] { return newest() != nullptr && !bench.busy(); }, training_wait_ms));
+      RAT_TRY(wait_for(
+          "the first model", [&] { return newest() != nullptr && !bench.busy(); }, training_wait_ms));
     }
     return ok();
   }
@@ -111,7 +116,8 @@ class Tour {
   Status drawn(ImGuiCanvas& canvas) {
     const int64_t before = canvas.frames_drawn();
     canvas.refresh(4);
-    return wait_for("a canvas to be drawn (OpenGL may be missing)", [&] { return canvas.frames_drawn() >= before + 3; });
+    return wait_for("a canvas to be drawn (OpenGL may be missing)",
+                    [&] { return canvas.frames_drawn() >= before + 3; });
   }
 
   Status canvases() {
@@ -143,7 +149,8 @@ class Tour {
     canvas.frame().commands->generate("#include <vector>\n\n// Returns the sum of all values.\n", generated_tokens, {});
     return wait_for("the generated text", [&] {
       const auto generation = canvas.frame().generation;
-      return !generation->running && static_cast<int64_t>(generation->tokens.size()) >= generation->prompt_tokens + generated_tokens;
+      return !generation->running &&
+             static_cast<int64_t>(generation->tokens.size()) >= generation->prompt_tokens + generated_tokens;
     });
   }
 
@@ -210,8 +217,10 @@ class Tour {
 
 Status run_tour(const std::filesystem::path& database, const std::filesystem::path& folder) {
   if (!QDir().mkpath(QString::fromStdString(folder.string())))
-    return fail(ErrorCode::io_failure, "Cannot create the folder {}; choose a writable one for --tour.", folder.string());
-  if (const QString problem = opengl_problem(); !problem.isEmpty()) return fail(ErrorCode::unsupported, "{}", problem.toStdString());
+    return fail(ErrorCode::io_failure, "Cannot create the folder {}; choose a writable one for --tour.",
+                folder.string());
+  if (const QString problem = opengl_problem(); !problem.isEmpty())
+    return fail(ErrorCode::unsupported, "{}", problem.toStdString());
   RAT_ASSIGN(std::unique_ptr<Workbench> bench, Workbench::open(database));
   MainWindow window(std::move(bench));
   window.reset_layout();

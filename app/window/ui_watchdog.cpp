@@ -58,7 +58,8 @@ Status UiWatchdog::write_csv(const std::filesystem::path& path) const {
   file << "at_s,busy_ms\n";
   for (const Turn& turn : turns_) file << turn.at_s << ',' << turn.busy_ms << '\n';
   file.close();
-  if (!file) return fail(ErrorCode::io_failure, "Cannot write the frame times to {}; choose a writable folder.", path.string());
+  if (!file)
+    return fail(ErrorCode::io_failure, "Cannot write the frame times to {}; choose a writable folder.", path.string());
   return ok();
 }
 

@@ -21,7 +21,7 @@ class UiWatchdog {
   UiWatchdog() { clock_.start(); }
 
   void record(qint64 begin_ns, qint64 end_ns);
-  Report report() const;             // over the events kept
+  Report report() const;  // over the events kept
   Report recent(double seconds) const;
   void reset();
   qint64 now_ns() const { return clock_.nsecsElapsed(); }
@@ -34,7 +34,7 @@ class UiWatchdog {
   };
   static Report summarise(std::vector<float> busy_ms);
 
-  std::vector<Turn> turns_;          // a ring once full
+  std::vector<Turn> turns_;  // a ring once full
   std::size_t next_ = 0;
   QElapsedTimer clock_;
 };

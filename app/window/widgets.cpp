@@ -93,9 +93,7 @@ void NumberLabel::set_text(const QString& text) {
 
 void NumberLabel::set_bold(bool bold) { setFont(ui_font(bold ? QFont::DemiBold : QFont::Normal)); }
 
-QSize NumberLabel::sizeHint() const {
-  return {tabular_width(fontMetrics(), text_) + 2, fontMetrics().height() + 4};
-}
+QSize NumberLabel::sizeHint() const { return {tabular_width(fontMetrics(), text_) + 2, fontMetrics().height() + 4}; }
 
 void NumberLabel::paintEvent(QPaintEvent*) {
   QPainter painter(this);

@@ -24,7 +24,10 @@ class NumberLabel : public QWidget {
  public:
   explicit NumberLabel(Qt::Alignment alignment = Qt::AlignRight, QWidget* parent = nullptr);
   void set_text(const QString& text);
-  void set_color_role(const char* role) { role_ = role; update(); }  // "", "secondary", "ok", "warning"
+  void set_color_role(const char* role) {
+    role_ = role;
+    update();
+  }  // "", "secondary", "ok", "warning"
   void set_bold(bool bold);
   const QString& text() const { return text_; }
   QSize sizeHint() const override;

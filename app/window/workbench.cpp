@@ -5,8 +5,8 @@
 namespace rat::app {
 namespace {
 
-constexpr int poll_ms = 33;          // how soon news is on screen
-constexpr int read_ms = 700;         // how often the runs are looked at
+constexpr int poll_ms = 33;            // how soon news is on screen
+constexpr int read_ms = 700;           // how often the runs are looked at
 constexpr int copy_weights_ms = 2000;  // typed text follows a training run this often
 constexpr std::string_view generate_view = "generate";
 
@@ -72,11 +72,12 @@ void Workbench::connect_commands() {
   };
   // Queued: the canvas that asked is in the middle of a frame.
   commands_.open_run = [this](const std::string& id) {
-    QMetaObject::invokeMethod(this, [this, id] { open_run(id); }, Qt::QueuedConnection);
+    QMetaObject::invokeMethod(
+        this, [this, id] { open_run(id); }, Qt::QueuedConnection);
   };
   commands_.notify = [this](const std::string& text) {
-    QMetaObject::invokeMethod(this, [this, text] { emit message(QString::fromStdString(text), false); },
-                              Qt::QueuedConnection);
+    QMetaObject::invokeMethod(
+        this, [this, text] { emit message(QString::fromStdString(text), false); }, Qt::QueuedConnection);
   };
 }
 
@@ -112,10 +113,17 @@ void Workbench::open_run(const std::string& id) {
   if (!run) return;
   if (run->checkpoint.empty()) {
     emit message(QString("Run %1 has no checkpoint yet, so there are no weights to look at; its curves are shown.")
-                     .arg(QString::fromStdString(run->name)), false);
+                     .arg(QString::fromStdString(run->name)),
+                 false);
+    return;
+  }
+  const Result<RunSpec> spec = parse_spec(run->spec_json);
+  if (!spec) {
+    emit message(QString::fromStdString(spec.error().message), true);
     return;
   }
   stored_run_ = std::make_shared<const RunRow>(*run);
+  stored_model_ = spec->model;
   subject_ = views::Subject::stored;
   selection_.clear_pins();
   inspect_->open_run(*run);
@@ -134,11 +142,7 @@ void Workbench::show_live() {
 }
 
 std::optional<ModelConfig> Workbench::subject_model() const {
-  if (subject_ == views::Subject::stored) {
-    if (!stored_run_) return std::nullopt;
-    const Result<RunSpec> spec = parse_spec(stored_run_->spec_json);
-    return spec ? std::optional(spec->model) : std::nullopt;
-  }
+  if (subject_ == views::Subject::stored) return stored_model_;
   if (status_->run_id.empty()) return std::nullopt;
   return status_->spec.model;
 }

@@ -57,7 +57,7 @@ class Workbench : public QObject {
 
  signals:
   void status_changed();
-  void trace_changed();       // a snapshot, the inspect status or the generation
+  void trace_changed();  // a snapshot, the inspect status or the generation
   void runs_changed();
   void subject_changed();
   void message(QString sentence, bool is_error);
@@ -74,7 +74,7 @@ class Workbench : public QObject {
   bool generate_visible() const;
 
   std::unique_ptr<StoreWriter> writer_;
-  std::unique_ptr<InspectSession> inspect_;    // outlives training_, whose callbacks reach it
+  std::unique_ptr<InspectSession> inspect_;  // outlives training_, whose callbacks reach it
   std::unique_ptr<TrainingSession> training_;
   std::unique_ptr<StoreWorker> store_;
 
@@ -89,6 +89,7 @@ class Workbench : public QObject {
   views::CommandSink commands_;
   views::Subject subject_ = views::Subject::live;
   std::shared_ptr<const RunRow> stored_run_;
+  std::optional<ModelConfig> stored_model_;
   std::string inspected_text_;
   std::vector<VisibleCanvas> visible_;
   ProbeRequest extra_probes_, sent_live_, sent_inspect_;

@@ -22,7 +22,8 @@ TEST(ActionList, AClashIsFound) {
 
 TEST(ActionList, EveryKeyIsAKey) {
   for (const ActionInfo& action : action_list())
-    for (const QKeySequence& key : key_sequences(action)) EXPECT_FALSE(key.isEmpty()) << action.id.toStdString() << ": " << action.keys.toStdString();
+    for (const QKeySequence& key : key_sequences(action))
+      EXPECT_FALSE(key.isEmpty()) << action.id.toStdString() << ": " << action.keys.toStdString();
 }
 
 TEST(ActionList, SearchPrefersWordStarts) {

@@ -10,8 +10,8 @@
 namespace rat::app {
 namespace {
 
-constexpr double flat = 1.0;          // variance of grey values below which a picture shows nothing
-constexpr double clearly = 0.01;      // share of pixels
+constexpr double flat = 1.0;      // variance of grey values below which a picture shows nothing
+constexpr double clearly = 0.01;  // share of pixels
 
 class CanvasTest : public WindowTest {
  protected:

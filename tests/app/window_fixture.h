@@ -27,7 +27,7 @@ class WindowTest : public ::testing::Test {
   void TearDown() override;
 
   std::filesystem::path database() const;
-  std::filesystem::path text_file() const;      // 20 kB of text to train on
+  std::filesystem::path text_file() const;  // 20 kB of text to train on
   // 1 layer of width 32 on 32 tokens: trains in well under a second.
   RunSpec tiny_spec(int64_t steps = 40) const;
   MainWindow& open(QSize size = {1280, 800});
@@ -39,8 +39,8 @@ class WindowTest : public ::testing::Test {
   // Trains through the form and the Start button; returns the finished run.
   const RunRow* train(const RunSpec& spec);
   static QImage picture(QWidget& widget);
-  static double variance(const QImage& image);               // of the grey values
-  static double difference(const QImage& a, const QImage& b);  // share of pixels that differ
+  static double variance(const QImage& image);                     // of the grey values
+  static double difference(const QImage& a, const QImage& b);      // share of pixels that differ
   static void keep(const QImage& image, const std::string& name);  // among the build's artefacts
 
   QTemporaryDir folder_;

@@ -41,7 +41,8 @@ TEST_F(WindowTest, PauseStepAndStopReactAtOnce) {
   Workbench& bench = window.bench();
   window.experiment().set_spec(tiny_spec(long_run));
   window.bar().button("start")->click();
-  ASSERT_TRUE(wait_for([&] { return bench.status().activity == SessionActivity::training && bench.status().step > 3; }));
+  ASSERT_TRUE(
+      wait_for([&] { return bench.status().activity == SessionActivity::training && bench.status().step > 3; }));
 
   QElapsedTimer timer;
   const auto reacts = [&](const char* button, SessionActivity expected) {
@@ -57,7 +58,8 @@ TEST_F(WindowTest, PauseStepAndStopReactAtOnce) {
   EXPECT_EQ(bench.status().step, paused_at);
 
   window.bar().button("step")->click();
-  EXPECT_TRUE(wait_for([&] { return bench.status().step == paused_at + 1 && bench.status().activity == SessionActivity::paused; }));
+  EXPECT_TRUE(wait_for(
+      [&] { return bench.status().step == paused_at + 1 && bench.status().activity == SessionActivity::paused; }));
 
   reacts("pause", SessionActivity::training);
   ASSERT_TRUE(wait_for([&] { return bench.status().step > paused_at + 3; }));
@@ -103,7 +105,8 @@ TEST_F(WindowTest, ResumeContinuesAStoppedRun) {
   window.bar().button("start")->click();
   ASSERT_TRUE(wait_for([&] { return bench.status().step > 3; }));
   window.bar().button("stop")->click();
-  ASSERT_TRUE(wait_for([&] { return !bench.busy() && bench.runs()->size() == 1 && bench.runs()->front().state == RunState::stopped; }));
+  ASSERT_TRUE(wait_for(
+      [&] { return !bench.busy() && bench.runs()->size() == 1 && bench.runs()->front().state == RunState::stopped; }));
   window.runs().select({bench.runs()->front().id});
   ASSERT_TRUE(window.action("resume")->isEnabled());
   window.action("resume")->trigger();

@@ -2,6 +2,7 @@
 #include <QAction>
 #include <QApplication>
 #include <QDockWidget>
+#include <QElapsedTimer>
 #include <QTableView>
 #include <fstream>
 
@@ -115,6 +116,15 @@ TEST_F(WindowTest, FiveThousandRuns) {
   emit window.bench().store().runs_read(rows);
   EXPECT_EQ(window.runs().shown(), 5000);
   window.runs().set_filter("loss < 1 and chunk = 8");
+  EXPECT_EQ(window.runs().shown(), 1000);
+
+  // News about one run, as every half second while training: the table follows without a stall.
+  auto news = std::make_shared<std::vector<RunRow>>(*rows);
+  news->front().steps_done = 7;
+  QElapsedTimer timer;
+  timer.start();
+  emit window.bench().store().runs_read(news);
+  EXPECT_LE(timer.elapsed(), 50 * slowness);
   EXPECT_EQ(window.runs().shown(), 1000);
 }
 

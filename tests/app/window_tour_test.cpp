@@ -27,8 +27,8 @@ TEST_F(WindowTest, TourLeavesAPictureOfEverything) {
   for (const char* theme : {"dark", "light"}) {
     for (const views::ViewType& type : views::view_types())
       EXPECT_TRUE(names.contains("canvas-" + std::string(type.id) + "-" + theme)) << type.id;
-    for (const char* name : {"canvas-tradeoff", "empty", "queue", "log", "command-palette", "shortcut-sheet", "figure-attention",
-                             "figure-tradeoff", "figure-curves", "compare", "about"})
+    for (const char* name : {"canvas-tradeoff", "empty", "queue", "log", "command-palette", "shortcut-sheet",
+                             "figure-attention", "figure-tradeoff", "figure-curves", "compare", "about"})
       EXPECT_TRUE(names.contains(std::string(name) + "-" + theme)) << name;
   }
 }
