@@ -10,6 +10,12 @@
 #include "views/plots/venues.h"
 
 namespace rat::app {
+namespace {
+
+// Even steps of the slider are even steps of log(1 - s).
+int slider_of(double smoothing) { return static_cast<int>(std::lround(-100 * std::log10(1 - smoothing))); }
+
+}  // namespace
 
 FigureForm::FigureForm(const Recipe& recipe, QWidget* parent) : QWidget(parent), recipe_(recipe) {
   auto* form = new QFormLayout(this);
@@ -76,7 +82,7 @@ void FigureForm::add_axes(QFormLayout& form) {
 void FigureForm::add_curves(QFormLayout& form) {
   smoothing_ = new QSlider(Qt::Horizontal, this);
   smoothing_->setRange(0, 300);
-  smoothing_->setValue(recipe_.smoothing > 0 ? static_cast<int>(std::lround(-100 * std::log10(1 - recipe_.smoothing))) : 0);
+  smoothing_->setValue(slider_of(recipe_.smoothing));
   smoothing_text_ = new QLabel(this);
   raw_ = new QCheckBox("unsmoothed values, faint", this);
   raw_->setChecked(recipe_.show_raw);
@@ -137,9 +143,8 @@ Result<Recipe> FigureForm::recipe() const {
   recipe.legend = legend_->currentText().toStdString();
   RAT_ASSIGN(recipe.x, read_axis("x axis", x_, recipe.x));
   RAT_ASSIGN(recipe.y, read_axis("y axis", y_, recipe.y));
-  if (smoothing_) recipe.smoothing = std::min(0.999, 1 - std::pow(10, -smoothing_->value() / 100.0));
   // Slider steps are not exact: an untouched slider keeps the recipe's own value.
-  if (smoothing_ && std::abs(recipe.smoothing - recipe_.smoothing) < 0.006 * (1 - recipe_.smoothing) + 1e-12) recipe.smoothing = recipe_.smoothing;
+  if (smoothing_ && smoothing_->value() != slider_of(recipe_.smoothing)) recipe.smoothing = std::min(0.999, 1 - std::pow(10, -smoothing_->value() / 100.0));
   if (raw_) recipe.show_raw = raw_->isChecked(), recipe.collapse_seeds = seeds_->isChecked();
   if (map_) recipe.color_map = static_cast<ColorMap>(map_->currentIndex()), recipe.log_color = log_color_->isChecked();
   RAT_TRY(figure_size(recipe));

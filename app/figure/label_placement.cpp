@@ -35,7 +35,7 @@ std::vector<QRectF> places(const LabelledPoint& point, double gap) {
 }
 
 double cost(const QRectF& box, std::size_t self, std::size_t rank, const std::vector<LabelledPoint>& points, const std::vector<QRectF>& taken,
-            const std::vector<QLineF>& lines, const QRectF& area) {
+            const std::vector<QLineF>& lines, const QRectF& area, double gap) {
   const double own = box.width() * box.height();
   double sum = 0.01 * static_cast<double>(rank);
   sum += 20 * (own - overlap(box, area)) / own;
@@ -44,7 +44,8 @@ double cost(const QRectF& box, std::size_t self, std::size_t rank, const std::ve
     sum += 10 * overlap(box, QRectF(points[i].at.x() - r, points[i].at.y() - r, 2 * r, 2 * r)) / own;
     if (i != self && !taken[i].isEmpty()) sum += 10 * (overlap(box, taken[i]) > 0 ? 0.3 + overlap(box, taken[i]) / own : 0);
   }
-  for (const QLineF& line : lines) sum += crosses(line, box) ? 0.35 : 0;
+  const QRectF with_air = box.adjusted(-gap, 0, gap, 0);  // text that touches a line reads as part of it
+  for (const QLineF& line : lines) sum += crosses(line, with_air) ? 0.35 : 0;
   return sum;
 }
 
@@ -60,7 +61,7 @@ std::vector<QRectF> place_labels(const std::vector<LabelledPoint>& points, const
       QRectF chosen;
       const std::vector<QRectF> candidates = places(points[i], gap);
       for (std::size_t rank = 0; rank < candidates.size(); ++rank)
-        if (const double c = cost(candidates[rank], i, rank, points, taken, lines, area); c < best) best = c, chosen = candidates[rank];
+        if (const double c = cost(candidates[rank], i, rank, points, taken, lines, area, gap); c < best) best = c, chosen = candidates[rank];
       taken[i] = chosen;
     }
   return taken;

@@ -11,9 +11,8 @@
 namespace rat::app {
 namespace {
 
-constexpr int plot_height = 132;
+constexpr int plot_height = 116;
 constexpr int left_margin = 46;  // room for "1.25 k", the same in every plot: their axes line up
-constexpr std::size_t most_values = 4;
 
 // The last point at or before x: what had been reached by then.
 std::optional<double> value_at(const Series& series, double x) {
@@ -88,21 +87,31 @@ void MetricPlot::set_cursor(std::optional<double> x) {
   read_out();
 }
 
+void MetricPlot::resizeEvent(QResizeEvent* event) {
+  QWidget::resizeEvent(event);
+  read_out();
+}
+
+// As many values as fit; how many more there are is said, not cut off.
 void MetricPlot::read_out() {
   QStringList parts;
-  std::size_t more = 0;
+  int left_out = 0;
+  const int room = width() - title_->sizeHint().width() - log_->sizeHint().width() - 40;
+  int used = fontMetrics().horizontalAdvance("+99");
   for (const Series& series : plot_->plot().series) {
     if (series.name.empty() || series.x.empty()) continue;
     const std::optional<double> value = cursor_ ? value_at(series, *cursor_) : series.y.back();
     if (!value) continue;
-    if (static_cast<std::size_t>(parts.size()) == most_values) {
-      ++more;
+    const QString text = QString::fromStdString(short_number(*value));
+    used += fontMetrics().horizontalAdvance(text + "   ");
+    if (left_out > 0 || used > room) {
+      ++left_out;
       continue;
     }
     const Color color = theme_->series[static_cast<std::size_t>(series.color) % 8];
-    parts.push_back(QString("<span style='color:%1'>%2</span>").arg(QString::fromStdString(color.hex()), QString::fromStdString(short_number(*value))));
+    parts.push_back(QString("<span style='color:%1'>%2</span>").arg(QString::fromStdString(color.hex()), text));
   }
-  if (more > 0) parts.push_back(QString("+%1").arg(more));
+  if (left_out > 0) parts.push_back(QString("+%1").arg(left_out));
   values_->setText(parts.join("&nbsp; "));
 }
 

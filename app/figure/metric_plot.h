@@ -24,6 +24,9 @@ class MetricPlot : public QWidget {
   void show_empty(const QString& text, const Theme& theme);
   void set_cursor(std::optional<double> x);
 
+ protected:
+  void resizeEvent(QResizeEvent* event) override;
+
  private:
   void read_out();
 

@@ -6,13 +6,12 @@
 
 #include <algorithm>
 
-
 namespace rat::app {
 namespace {
 
 void clear(QHBoxLayout* row) {
   while (QLayoutItem* item = row->takeAt(0)) {
-    if (item->widget()) item->widget()->deleteLater();
+    if (item->widget()) item->widget()->hide(), item->widget()->deleteLater();
     delete item;
   }
 }

@@ -75,7 +75,11 @@ QCPRange fitted_x_range(const PlotDescription& plot) {
   if (plot.heat_map) return {plot.heat_map->x0, plot.heat_map->x1};
   if (!plot.bars.empty()) return padded(plot.x, x_extent(plot), 0, 0.14);
   // Markers and their labels need room that lines do not.
-  return only_points(plot) ? padded(plot.x, x_extent(plot), 0.09, 0.12) : padded(plot.x, x_extent(plot), 0, 0.01);
+  if (only_points(plot)) return padded(plot.x, x_extent(plot), 0.09, 0.12);
+  QCPRange range = padded(plot.x, x_extent(plot), 0, 0.01);
+  // Curves begin at step 1; their axis at 0.
+  if (plot.x.scale == Scale::linear && !plot.x.limits && range.lower > 0 && range.lower < 0.12 * range.upper) range.lower = 0;
+  return range;
 }
 
 QCPRange fitted_y_range(const PlotDescription& plot) {

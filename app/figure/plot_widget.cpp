@@ -44,8 +44,7 @@ void PlotWidget::show_plot(const PlotDescription& plot, const Theme& theme, bool
 }
 
 void PlotWidget::set_empty_text(const QString& text) {
-  empty_text_ = text;
-  rebuild(!following_);
+  empty_text_ = text;  // seen with the next show_plot
 }
 
 void PlotWidget::rebuild(bool keep_zoom) {

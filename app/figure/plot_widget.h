@@ -22,7 +22,7 @@ class PlotWidget : public QCustomPlot {
 
   // keep_zoom: a range the user chose stays; otherwise (and while following) the axes fit the data.
   void show_plot(const PlotDescription& plot, const Theme& theme, bool keep_zoom);
-  // Text over an empty plot: what to do next.
+  // Text that the next show_plot puts over an empty plot: what to do next.
   void set_empty_text(const QString& text);
   // The cursor shared by several plots: a vertical line at x (data coordinates); none hides it.
   void set_cursor(std::optional<double> x);

@@ -12,7 +12,17 @@ QString power_label(double value) {
   if (value == 0) return "0";
   const double size = std::abs(value);
   if (size < 0.00095 || size >= 0.95e9) return QString::number(value, 'e', 0).replace("e+0", "e").replace("e-0", "e-").replace("e+", "e");
-  return QString::fromStdString(short_number(value));
+  // "1 k", not "1.00 k": ticks are round.
+  QString text = QString::fromStdString(short_number(value));
+  const QString suffix = text.contains(' ') ? text.mid(text.indexOf(' ')) : QString();
+  text.chop(suffix.size());
+  if (text.contains('.'))
+    while (text.endsWith('0') || text.endsWith('.')) {
+      const bool whole = text.endsWith('.');
+      text.chop(1);
+      if (whole) break;
+    }
+  return text + suffix;
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ namespace {
 
 // Screenshots stay for people to look at when RAT_SCREENSHOTS names a folder.
 QImage shot(QWidget& widget, const std::string& name) {
+  QApplication::processEvents();  // plots redraw from the event loop
   const QImage image = widget.grab().toImage();
   if (const char* folder = std::getenv("RAT_SCREENSHOTS")) image.save(QString("%1/%2.png").arg(folder, QString::fromStdString(name)));
   return image;
@@ -77,7 +78,7 @@ TEST_F(FigureWidgets, NewDataNeverChangesTheUsersZoom) {
   EXPECT_TRUE(plot.following());
   plot.show_plot(line_plot(200), theme(ThemeKind::dark), true);
   EXPECT_GT(plot.xAxis->range().upper, 199);
-  plot.grab();
+  shot(plot, "plot");
   QSignalSpy zoomed(&plot, &PlotWidget::x_range_changed);
   const QPointF middle = plot.axisRect()->center();
   QWheelEvent wheel(middle, middle, {}, {0, 120}, Qt::NoButton, Qt::NoModifier, Qt::NoScrollPhase, false);
@@ -116,7 +117,7 @@ TEST_F(FigureWidgets, ClickOpensTheRunBehindAPoint) {
   PlotWidget plot;
   plot.resize(400, 300);
   plot.show_plot(line_plot(20), theme(ThemeKind::dark), true);
-  plot.grab();
+  shot(plot, "plot");
   QSignalSpy clicked(&plot, &PlotWidget::point_clicked), moved(&plot, &PlotWidget::cursor_moved);
   const QPoint at(static_cast<int>(plot.xAxis->coordToPixel(10)), static_cast<int>(plot.yAxis->coordToPixel(1.5)));
   QTest::mouseMove(&plot, at);

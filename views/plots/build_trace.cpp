@@ -131,10 +131,10 @@ Result<PlotDescription> build_attention(const Recipe& recipe, const TraceSnapsho
   RAT_ASSIGN(const Range rows, range_of("query tokens", recipe.token_begin, recipe.token_end, tokens));
   RAT_ASSIGN(const Range columns, range_of(own_state ? "chunks" : "key tokens", recipe.column_begin, recipe.column_end, own_state ? keys - 1 : keys));
   PlotDescription plot;
-  plot.title = fmt::format("attention, layer {}, head {}", recipe.layer, recipe.head);
+  plot.title = own_state ? "attention over chunk states" : "attention over tokens";
   plot.x.label = own_state ? fmt::format("chunk (L = {})", chunk) : "key token";
   plot.y.label = "query token";
-  plot.note = fmt::format("head {}, {}", recipe.head, provenance(trace, recipe.layer));
+  plot.note = fmt::format("head {} of {}", recipe.head, provenance(trace, recipe.layer));
   HeatMap map;
   map.value_label = "attention weight";
   fill_attention(*tensor, recipe.head, rows, columns, own_state, map);
@@ -180,7 +180,7 @@ Result<PlotDescription> build_states(const Recipe& recipe, const TraceSnapshot& 
   RAT_ASSIGN(const Range shown, range_of("channels", recipe.column_begin, recipe.column_end, channels));
   RAT_ASSIGN(const std::vector<int64_t> order, channel_order(recipe, trace, channels));
   PlotDescription plot;
-  plot.title = fmt::format("{}, layer {}", value_label_of(recipe.probe), recipe.layer);
+  plot.title = value_label_of(recipe.probe);
   plot.x.label = "token";
   plot.y.label = recipe.sort_channels ? "channel, longest half-life first" : "channel";
   plot.note = provenance(trace, recipe.layer);

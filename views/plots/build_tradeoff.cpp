@@ -237,6 +237,11 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
     add_point(one, recipe, same_depth, largest, *at);
     for (const RunRow& run : one.runs) plot.run_ids.push_back(run.id);
   }
+  // The front first, then families in their fixed order: the legend does not jump when a run arrives.
+  std::stable_sort(plot.series.begin(), plot.series.end(), [&](const Series& a, const Series& b) {
+    const auto rank = [&](const Series& s) { return s.line ? -1 : std::find(families.begin(), families.end(), s.name) - families.begin(); };
+    return rank(a) < rank(b);
+  });
   plot.note = note_of(recipe, all, runs);
   if (missing > 0)
     plot.warnings.push_back(fmt::format("{} of {} runs have no '{}' or '{}' yet", missing, runs.size(), recipe.x_metric, recipe.y_metric));

@@ -65,14 +65,15 @@ std::string bars_csv(const PlotDescription& plot) {
 std::string map_csv(const HeatMap& map) {
   std::string out = quoted(map.corner_name);
   for (const std::string& name : map.column_names)
-    if (!name.empty()) out += "," + quoted(name);
+    if (!name.empty()) out.append(",").append(quoted(name));
   out += end_of_row;
   for (int64_t r = 0; r < map.rows; ++r) {
     out += quoted(map.row_names[static_cast<std::size_t>(r)]);
     for (int64_t c = 0; c < map.cols; ++c) {
       if (map.column_names[static_cast<std::size_t>(c)].empty()) continue;
       const float value = map.values[static_cast<std::size_t>(r * map.cols + c)];
-      out += std::isnan(value) ? std::string(",") : "," + number(value);
+      out += ',';
+      if (!std::isnan(value)) out += number(value);
     }
     out += end_of_row;
   }

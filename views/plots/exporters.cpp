@@ -18,7 +18,7 @@ Status write_recipe(const PlotDescription&, const Recipe& recipe, const std::fil
   return write_file_atomically(path, to_json(recipe));
 }
 
-// figure.tikz reads figure-pgf.csv; a heat map reads figure-map.png; bars are in the source.
+// figure.tikz reads figure-pgf.csv; a heat map reads figure-map.png; points and bars are in the source.
 Status write_tikz(const PlotDescription& plot, const Recipe& recipe, const std::filesystem::path& path) {
   const std::filesystem::path stem = path.parent_path() / path.stem();
   const std::filesystem::path table = stem.string() + "-pgf.csv", map = stem.string() + "-map.png";

@@ -53,13 +53,14 @@ struct Recipe {
 Result<Recipe> parse_recipe(std::string_view json);
 std::string to_json(const Recipe& recipe);
 
-// The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
-// (min/max per bucket, said in the note) and 0 draws everything.
-Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = 0);
-// The same, with what earlier calls read remembered: for plots that follow a training run.
-Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points = 0);
 // Points a line on paper is thinned to: more cannot be told apart at 600 dots per inch.
 inline constexpr int64_t figure_max_points = 4000;
+
+// The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
+// (min/max per bucket, said in the note) and 0 draws everything.
+Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = figure_max_points);
+// The same, with what earlier calls read remembered: for plots that follow a training run.
+Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points = figure_max_points);
 // attention, states: from a trace.
 Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace);
 

@@ -65,6 +65,21 @@ std::string axis_options(const Axis& axis, char letter) {
   return out;
 }
 
+// Points of different sizes, one by one: pgfplots has no column for the marker size.
+void add_points(const Series& series, std::string& out) {
+  const std::string look = fmt::format("{0}, only marks, mark={1}, mark options={{fill={0}}}", color_of(series.color), mark_style(series.marker));
+  const auto reach = [](const std::vector<double>& end, double at, std::size_t i) { return i < end.size() ? std::abs(end[i] - at) : 0.0; };
+  for (std::size_t i = 0; i < series.x.size(); ++i) {
+    const double x = series.x[i], y = series.y[i], diameter = i < series.size.size() ? series.size[i] : 5;
+    out += fmt::format("\\addplot[{}, mark size={}pt, forget plot, error bars/.cd, x dir=both, x explicit, y dir=both, y explicit] coordinates "
+                       "{{({},{}) += ({},{}) -= ({},{})}};\n", look, diameter / 2, x, y, reach(series.x_high, x, i), reach(series.y_high, y, i),
+                       reach(series.x_low, x, i), reach(series.y_low, y, i));
+    if (i < series.labels.size() && !series.labels[i].empty())
+      out += fmt::format("\\node[anchor=south west, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n", x, y, tex(series.labels[i]));
+  }
+  if (!series.name.empty()) out += fmt::format("\\addlegendimage{{{}}}\n\\addlegendentry{{{}}}\n", look, tex(series.name));
+}
+
 // One pass over the columns of a series that the picture uses.
 void add_line(const Series& series, std::size_t k, std::string_view csv, std::string& out) {
   const std::string color = color_of(series.color);
@@ -77,26 +92,11 @@ void add_line(const Series& series, std::size_t k, std::string_view csv, std::st
     out += fmt::format("\\addplot[{}, opacity=0.15, forget plot] fill between[of=low{} and high{}];\n", color, k, k);
   }
   std::string style = color + ", line width=0.9pt, mark=" + std::string(mark_style(series.marker)) + ", mark options={solid}, ";
-  style += series.line ? std::string(dash_style(series.dash)) : "only marks";
-  if (series.line && series.marker != Marker::none)
-    style += fmt::format(", mark repeat={}, mark size=1.6pt", std::max<std::size_t>(1, series.x.size() / 10));
-  if (!series.size.empty())
-    style += fmt::format(", visualization depends on={{\\thisrow{{s{}_size}} \\as \\marksize}}, "
-                         "scatter, scatter src=explicit symbolic, scatter/@pre marker code/.append style={{mark size=\\marksize/2}}, "
-                         "scatter/use mapped color={{draw={},fill={}}}", k, color, color);
-  if (!band && !series.y_low.empty()) {
-    style += ", error bars/.cd, y dir=both, y explicit";
-    if (!series.x_low.empty()) style += ", x dir=both, x explicit";
-  }
+  style += dash_style(series.dash);
+  if (series.marker != Marker::none) style += fmt::format(", mark repeat={}, mark size=1.6pt", std::max<std::size_t>(1, series.x.size() / 10));
   if (series.name.empty()) style += ", forget plot";
-  std::string columns = fmt::format("x=s{0}_x, y=s{0}_y", k);
-  if (!band && !series.y_low.empty()) columns += fmt::format(", y error plus=s{0}_yp, y error minus=s{0}_ym", k);
-  if (!band && !series.x_low.empty()) columns += fmt::format(", x error plus=s{0}_xp, x error minus=s{0}_xm", k);
-  out += fmt::format("\\addplot[{}] table[col sep=comma, {}] {{{}}};\n", style, columns, csv);
+  out += fmt::format("\\addplot[{}] ", style) + table("y");
   if (!series.name.empty()) out += fmt::format("\\addlegendentry{{{}}}\n", tex(series.name));
-  for (std::size_t i = 0; i < series.labels.size(); ++i)
-    if (!series.labels[i].empty())
-      out += fmt::format("\\node[anchor=south west, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n", series.x[i], series.y[i], tex(series.labels[i]));
 }
 
 void add_bars(const PlotDescription& plot, std::string& options, std::string& out) {
@@ -170,7 +170,7 @@ Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, s
   options += "  unbounded coords=discard, filter discard warning=false,\n";
   if (plot.heat_map) add_map(*plot.heat_map, map_name, options, body);
   else if (!plot.bars.empty()) add_bars(plot, options, body);
-  for (std::size_t k = 0; k < plot.series.size(); ++k) add_line(plot.series[k], k, csv_name, body);
+  for (std::size_t k = 0; k < plot.series.size(); ++k) plot.series[k].line ? add_line(plot.series[k], k, csv_name, body) : add_points(plot.series[k], body);
   if (recipe.legend == "none") body += "\\legend{}\n";
   return preamble(plot, venue) + "\\begin{tikzpicture}\n\\begin{axis}[\n" + options + "]\n" + body + "\\end{axis}\n\\end{tikzpicture}\n";
 }
@@ -184,20 +184,13 @@ std::string to_pgf_table(const PlotDescription& plot) {
     rows = std::max(rows, column.size());
     columns.push_back(std::move(column));
   };
-  const auto apart = [](const std::vector<double>& a, const std::vector<double>& b) {
-    std::vector<double> distance;
-    for (std::size_t i = 0; i < a.size() && i < b.size(); ++i) distance.push_back(a[i] - b[i]);
-    return distance;
-  };
   for (std::size_t k = 0; k < plot.series.size(); ++k) {
     const Series& s = plot.series[k];
+    if (!s.line) continue;
     add(k, "x", s.x);
     add(k, "y", s.y);
     if (!s.raw.empty()) add(k, "raw", s.raw);
     if (s.band && !s.y_low.empty()) add(k, "low", s.y_low), add(k, "high", s.y_high);
-    if (!s.band && !s.y_low.empty()) add(k, "yp", apart(s.y_high, s.y)), add(k, "ym", apart(s.y, s.y_low));
-    if (!s.band && !s.x_low.empty()) add(k, "xp", apart(s.x_high, s.x)), add(k, "xm", apart(s.x, s.x_low));
-    if (!s.size.empty()) add(k, "size", s.size);
   }
   out += "\n";
   for (std::size_t r = 0; r < rows; ++r) {
