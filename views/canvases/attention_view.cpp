@@ -255,7 +255,7 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
   out.badge = truth_badge(*map.trace);
   const bool bytes = map.trace->byte_tokens;
   const std::string index = std::string(grouped(std::max<int64_t>(map.queries() - 1, 10)).size(), '8');
-  const std::string token = " " + widest_token(map.trace->model.vocab, bytes);
+  const std::string token = fmt::format(" {}", widest_token(map.trace->model.vocab, bytes));
   std::string query, context, key, span, weight, peak;
   if (row >= 0) {
     const std::span tokens(map.trace->tokens);
@@ -285,7 +285,7 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
       {"after", context, "888888888888", true},
       {map.by_chunk() ? "chunk" : "key", key,
        map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + token},
-      {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? index + "\xe2\x80\x93" + index : index + " back"},
+      {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? fmt::format("{0}\xe2\x80\x93{0}", index) : index + " back"},
       {"weight", weight, map.by_chunk() ? "0.00088" : "outside window"}};
   if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index))
     out.fields.push_back({"unfolded peak", peak, index + token + " 0.00088"});
