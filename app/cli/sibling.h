@@ -13,7 +13,7 @@ namespace rat::cli {
 // rat-workbench next to this executable, else in PATH.
 std::optional<std::filesystem::path> find_window_program();
 
-// Runs it offscreen and waits. Its stderr is ours, its stdout goes to our stderr. Not zero: an error with its code.
+// Runs it offscreen and waits. Its stderr is ours, its stdout goes nowhere. Not zero: an error with its code.
 Status run_window_program(const std::filesystem::path& program, const std::vector<std::string>& arguments);
 
 }  // namespace rat::cli
