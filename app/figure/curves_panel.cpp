@@ -9,7 +9,6 @@
 #include <QSlider>
 #include <QToolButton>
 #include <QVBoxLayout>
-
 #include <algorithm>
 #include <cmath>
 
@@ -25,7 +24,9 @@ constexpr int slider_steps = 300;
 constexpr std::size_t most_legend_entries = 8;
 
 // Even steps of the slider are even steps of log(1 - s): fine where the half-life is long.
-double smoothing_of(int slider) { return slider >= slider_steps ? 0.999 : 1 - std::pow(10, -3.0 * slider / slider_steps); }
+double smoothing_of(int slider) {
+  return slider >= slider_steps ? 0.999 : 1 - std::pow(10, -3.0 * slider / slider_steps);
+}
 
 QString smoothing_text(double s) {
   if (s <= 0) return "off";
@@ -65,7 +66,8 @@ struct CurvesPanel::Impl {
   Recipe recipe_of(const std::string& metric) const;
 };
 
-CurvesPanel::CurvesPanel(const std::filesystem::path& database, QWidget* parent) : QWidget(parent), impl_(std::make_unique<Impl>()) {
+CurvesPanel::CurvesPanel(const std::filesystem::path& database, QWidget* parent)
+    : QWidget(parent), impl_(std::make_unique<Impl>()) {
   impl_->panel = this;
   impl_->reader = new PlotReader(database, this);
   impl_->build_ui();
@@ -157,7 +159,8 @@ void CurvesPanel::Impl::build_controls(QGridLayout& grid) {
   QObject::connect(follow, &QToolButton::toggled, panel, [this](bool on) {
     for (MetricPlot* plot : plots) plot->plot().set_follow(on);
   });
-  QObject::connect(export_button, &QToolButton::clicked, panel, [this] { emit panel->export_requested(panel->recipe()); });
+  QObject::connect(export_button, &QToolButton::clicked, panel,
+                   [this] { emit panel->export_requested(panel->recipe()); });
 }
 
 void CurvesPanel::Impl::fill_metric_menu() {
@@ -243,11 +246,14 @@ void CurvesPanel::Impl::show_answer() {
       plots[i]->show(*answer->plots[k], *theme, last);
       if (!any) any = answer->plots[k].get();
     } else {
-      plots[i]->show_empty(runs.empty() ? "No run selected. Press Start, or open a run below." : "no values yet", *theme);
+      plots[i]->show_empty(runs.empty() ? "No run selected. Press Start, or open a run below." : "no values yet",
+                           *theme);
     }
   }
-  if (any) show_legend(*any);
-  else legend->clear();
+  if (any)
+    show_legend(*any);
+  else
+    legend->clear();
   set_cursor(std::nan(""));
 }
 
@@ -263,9 +269,11 @@ void CurvesPanel::Impl::show_legend(const PlotDescription& plot) {
     const QString color = QString::fromStdString(theme->series[static_cast<std::size_t>(series.color) % 8].hex());
     const QString name = QString::fromStdString(series.name).toHtmlEscaped();
     const QString text = QString::fromStdString(theme->text.hex());
-    entries.push_back(series.run_id.empty() ? QString("<span style='color:%1'>●</span>&nbsp;%2").arg(color, name)
-                                            : QString("<span style='color:%1'>●</span>&nbsp;<a href='%2' style='color:%3;text-decoration:none'>%4</a>")
-                                                  .arg(color, QString::fromStdString(series.run_id), text, name));
+    entries.push_back(
+        series.run_id.empty()
+            ? QString("<span style='color:%1'>●</span>&nbsp;%2").arg(color, name)
+            : QString("<span style='color:%1'>●</span>&nbsp;<a href='%2' style='color:%3;text-decoration:none'>%4</a>")
+                  .arg(color, QString::fromStdString(series.run_id), text, name));
   }
   if (more > 0) entries.push_back(QString("and %1 more").arg(more));
   legend->setText(entries.join("&nbsp;&nbsp; "));
@@ -275,8 +283,9 @@ void CurvesPanel::Impl::set_cursor(double x) {
   const std::optional<double> at = std::isnan(x) ? std::nullopt : std::optional(x);
   for (MetricPlot* plot : plots) plot->set_cursor(at);
   const QString unit = x_axis->currentText();
-  footer->setText(at ? QString("cursor: %1 %2 in all plots").arg(unit, QString::fromStdString(short_number(std::round(x))))
-                     : QString("last values · L log y · Ctrl+wheel zoom · A fit"));
+  footer->setText(
+      at ? QString("cursor: %1 %2 in all plots").arg(unit, QString::fromStdString(short_number(std::round(x))))
+         : QString("last values · L log y · Ctrl+wheel zoom · A fit"));
 }
 
 void CurvesPanel::Impl::link_zoom(PlotWidget* source, double low, double high) {
@@ -303,7 +312,8 @@ void CurvesPanel::set_theme(const Theme& theme) {
   const QString secondary = QString("color:%1").arg(QString::fromStdString(theme.secondary.hex()));
   impl_->footer->setStyleSheet(secondary);
   impl_->smoothing_label->setStyleSheet(secondary);
-  if (impl_->answer) impl_->show_answer();
+  if (impl_->answer)
+    impl_->show_answer();
   else
     for (MetricPlot* plot : impl_->plots) plot->show_empty("No run selected. Press Start, or open a run below.", theme);
 }

@@ -29,7 +29,8 @@ std::string confusable(const PlotDescription& plot) {
     for (std::size_t b = a + 1; b < plot.series.size(); ++b) {
       const Series &p = plot.series[a], &q = plot.series[b];
       if (p.name.empty() || q.name.empty() || p.line != q.line) continue;
-      const double difference = std::abs(lightness(paper.series[static_cast<std::size_t>(p.color) % 8]) - lightness(paper.series[static_cast<std::size_t>(q.color) % 8]));
+      const double difference = std::abs(lightness(paper.series[static_cast<std::size_t>(p.color) % 8]) -
+                                         lightness(paper.series[static_cast<std::size_t>(q.color) % 8]));
       const bool same_shape = p.marker == q.marker && (!p.line || p.dash == q.dash);
       if (same_shape && difference < distinct_lightness) return fmt::format("'{}' and '{}'", p.name, q.name);
     }
@@ -47,32 +48,45 @@ void examine_size(const Recipe& recipe, std::vector<Finding>& findings) {
   const double width = size->width_pt / 72.0;
   // Less than a point narrower is the rounding to whole points.
   const bool fits = width <= wanted + 1e-9 && wanted - width < 1.0 / 72 + 1e-9;
-  findings.push_back({fits, fits ? fmt::format("{:.2f} in wide, as {} has it: include it without scaling.", width, venue->name)
-                                 : fmt::format("{:.2f} in wide, but {} has {:.2f} in: LaTeX would scale the text.", width, venue->name, wanted)});
+  findings.push_back(
+      {fits, fits ? fmt::format("{:.2f} in wide, as {} has it: include it without scaling.", width, venue->name)
+                  : fmt::format("{:.2f} in wide, but {} has {:.2f} in: LaTeX would scale the text.", width, venue->name,
+                                wanted)});
   const double smallest = std::min(venue->label_pt, venue->tick_pt);
   const bool readable = smallest >= smallest_text_pt;
-  findings.push_back({readable, fmt::format("Smallest text {:g} pt (at least {:g} pt{}).", smallest, smallest_text_pt, readable ? "" : " is wanted")});
+  findings.push_back({readable, fmt::format("Smallest text {:g} pt (at least {:g} pt{}).", smallest, smallest_text_pt,
+                                            readable ? "" : " is wanted")});
 }
 
 void examine_fonts(std::vector<Finding>& findings) {
   const FigureFont font = figure_font();
   const std::string family = font.family.toStdString();
-  if (font.preferred) findings.push_back({true, fmt::format("{}, embedded as TrueType: no Type 3 font.", family)});
-  else findings.push_back({false, fmt::format("Liberation Serif is not installed (package fonts-liberation); {} is used instead.", family)});
+  if (font.preferred)
+    findings.push_back({true, fmt::format("{}, embedded as TrueType: no Type 3 font.", family)});
+  else
+    findings.push_back(
+        {false,
+         fmt::format("Liberation Serif is not installed (package fonts-liberation); {} is used instead.", family)});
 }
 
 void examine_colors(const PlotDescription& plot, std::vector<Finding>& findings) {
   if (plot.heat_map) {
     const bool monotone = plot.heat_map->map != ColorMap::diverging;
-    findings.push_back({monotone, monotone ? fmt::format("{} is readable in grey and by colour-blind readers; the colour bar is drawn.", color_map_name(plot.heat_map->map))
-                                           : "The diverging map prints both signs as the same grey: say so, or use viridis."});
+    findings.push_back(
+        {monotone, monotone
+                       ? fmt::format("{} is readable in grey and by colour-blind readers; the colour bar is drawn.",
+                                     color_map_name(plot.heat_map->map))
+                       : "The diverging map prints both signs as the same grey: say so, or use viridis."});
     return;
   }
   if (plot.series.size() < 2) return;
   const std::string pair = confusable(plot);
-  findings.push_back({pair.empty(), pair.empty() ? "Series differ by dash or marker, not by colour alone."
-                                                 : fmt::format("{} look the same in grey: give the runs other colours, or show fewer.", pair)});
-  const auto lines = std::count_if(plot.series.begin(), plot.series.end(), [](const Series& s) { return s.line && !s.name.empty(); });
+  findings.push_back(
+      {pair.empty(), pair.empty()
+                         ? "Series differ by dash or marker, not by colour alone."
+                         : fmt::format("{} look the same in grey: give the runs other colours, or show fewer.", pair)});
+  const auto lines =
+      std::count_if(plot.series.begin(), plot.series.end(), [](const Series& s) { return s.line && !s.name.empty(); });
   if (lines > 8) findings.push_back({false, fmt::format("{} lines: more than eight cannot be told apart.", lines)});
 }
 

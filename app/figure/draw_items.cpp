@@ -7,7 +7,9 @@
 
 namespace rat::app {
 
-QColor to_qt(const Color& color, double opacity) { return QColor(color.r, color.g, color.b, static_cast<int>(std::lround(255 * opacity))); }
+QColor to_qt(const Color& color, double opacity) {
+  return QColor(color.r, color.g, color.b, static_cast<int>(std::lround(255 * opacity)));
+}
 
 QPointF DrawItem::pixel(double x, double y) const {
   return {parentPlot()->xAxis->coordToPixel(x), parentPlot()->yAxis->coordToPixel(y)};
@@ -36,7 +38,8 @@ void HeatMapItem::draw(QCPPainter* painter) {
   painter->setClipRect(area());
   // Cells smaller than a pixel are averaged; larger ones keep hard edges. Vector output embeds the image as it is.
   const bool shrinks = image_.width() > target.width() || image_.height() > target.height();
-  painter->setRenderHint(QPainter::SmoothPixmapTransform, shrinks && !painter->modes().testFlag(QCPPainter::pmVectorized));
+  painter->setRenderHint(QPainter::SmoothPixmapTransform,
+                         shrinks && !painter->modes().testFlag(QCPPainter::pmVectorized));
   painter->drawImage(target, image_, QRectF(image_.rect()));
   painter->setPen(QPen(line_color_, 0.4 * px_));
   for (const double x : column_lines_) painter->drawLine(QLineF(pixel(x, extent_.top()), pixel(x, extent_.bottom())));
@@ -47,7 +50,8 @@ void HeatMapItem::draw(QCPPainter* painter) {
 PointsItem::PointsItem(QCustomPlot* plot, double px, std::vector<Series> series, std::vector<QLineF> avoid, Style style)
     : DrawItem(plot, px), series_(std::move(series)), avoid_(std::move(avoid)), style_(std::move(style)) {}
 
-void PointsItem::draw_intervals(QCPPainter* painter, const Series& series, const QColor& color, std::vector<QLineF>& drawn) const {
+void PointsItem::draw_intervals(QCPPainter* painter, const Series& series, const QColor& color,
+                                std::vector<QLineF>& drawn) const {
   painter->setPen(QPen(color, 0.7 * px_, Qt::SolidLine, Qt::FlatCap));
   const double cap = 1.6 * px_;
   const auto bar = [&](const QPointF& a, const QPointF& b) {
@@ -95,7 +99,10 @@ void PointsItem::draw_labels(QCPPainter* painter, std::vector<QLineF> avoid) con
       if (!area().contains(at)) continue;
       texts.push_back(i < series.labels.size() ? QString::fromStdString(series.labels[i]) : QString());
       const double radius = (i < series.size.size() ? series.size[i] : 5) * px_ / 2;
-      points.push_back({at, radius, texts.back().isEmpty() ? QSizeF() : QSizeF(metrics.horizontalAdvance(texts.back()) + px_, metrics.height())});
+      points.push_back({at, radius,
+                        texts.back().isEmpty()
+                            ? QSizeF()
+                            : QSizeF(metrics.horizontalAdvance(texts.back()) + px_, metrics.height())});
     }
   const std::vector<QRectF> boxes = place_labels(points, avoid, area().adjusted(px_, px_, -px_, -px_), 2 * px_);
   painter->setFont(style_.font);
@@ -103,33 +110,44 @@ void PointsItem::draw_labels(QCPPainter* painter, std::vector<QLineF> avoid) con
   for (std::size_t i = 0; i < boxes.size(); ++i) {
     if (texts[i].isEmpty()) continue;
     // A label that had to move away says whose it is.
-    const QPointF near(std::clamp(points[i].at.x(), boxes[i].left(), boxes[i].right()), std::clamp(points[i].at.y(), boxes[i].top(), boxes[i].bottom()));
+    const QPointF near(std::clamp(points[i].at.x(), boxes[i].left(), boxes[i].right()),
+                       std::clamp(points[i].at.y(), boxes[i].top(), boxes[i].bottom()));
     const QLineF leader(points[i].at, near);
-    if (leader.length() > points[i].radius + 5 * px_) painter->drawLine(QLineF(leader.pointAt(points[i].radius / leader.length()), near));
+    if (leader.length() > points[i].radius + 5 * px_)
+      painter->drawLine(QLineF(leader.pointAt(points[i].radius / leader.length()), near));
     painter->drawText(boxes[i], Qt::AlignCenter | Qt::TextDontClip, texts[i]);
   }
 }
 
-void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double diameter, const QColor& color, double line_width) {
+void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double diameter, const QColor& color,
+                 double line_width) {
   const double r = diameter / 2;
   painter->setBrush(color);
   painter->setPen(Qt::NoPen);
   switch (marker) {
-    case Marker::none: return;
-    case Marker::circle: painter->drawEllipse(at, r, r); return;
-    case Marker::square: painter->drawRect(QRectF(at.x() - 0.89 * r, at.y() - 0.89 * r, 1.78 * r, 1.78 * r)); return;  // equal areas
+    case Marker::none:
+      return;
+    case Marker::circle:
+      painter->drawEllipse(at, r, r);
+      return;
+    case Marker::square:
+      painter->drawRect(QRectF(at.x() - 0.89 * r, at.y() - 0.89 * r, 1.78 * r, 1.78 * r));
+      return;  // equal areas
     case Marker::triangle: {
       const double h = 1.35 * r;
-      painter->drawPolygon(QPolygonF{{at.x(), at.y() - h}, {at.x() + 1.15 * h, at.y() + 0.8 * h}, {at.x() - 1.15 * h, at.y() + 0.8 * h}});
+      painter->drawPolygon(QPolygonF{
+          {at.x(), at.y() - h}, {at.x() + 1.15 * h, at.y() + 0.8 * h}, {at.x() - 1.15 * h, at.y() + 0.8 * h}});
       return;
     }
     case Marker::diamond: {
       const double h = 1.25 * r;
-      painter->drawPolygon(QPolygonF{{at.x(), at.y() - h}, {at.x() + h, at.y()}, {at.x(), at.y() + h}, {at.x() - h, at.y()}});
+      painter->drawPolygon(
+          QPolygonF{{at.x(), at.y() - h}, {at.x() + h, at.y()}, {at.x(), at.y() + h}, {at.x() - h, at.y()}});
       return;
     }
     case Marker::cross:
-    case Marker::plus: break;
+    case Marker::plus:
+      break;
   }
   painter->setPen(QPen(color, 2 * line_width, Qt::SolidLine, Qt::FlatCap));
   const double d = marker == Marker::cross ? 0.8 * r : 0, s = marker == Marker::plus ? 1.1 * r : 0;
@@ -137,7 +155,8 @@ void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double dia
   painter->drawLine(QPointF(at.x() - d, at.y() + d + s), QPointF(at.x() + d, at.y() - d - s));
 }
 
-BarsItem::BarsItem(QCustomPlot* plot, double px, std::vector<Bar> bars, std::vector<QColor> colors, QColor text, QFont font)
+BarsItem::BarsItem(QCustomPlot* plot, double px, std::vector<Bar> bars, std::vector<QColor> colors, QColor text,
+                   QFont font)
     : DrawItem(plot, px), bars_(std::move(bars)), colors_(std::move(colors)), text_(text), font_(std::move(font)) {}
 
 void BarsItem::draw(QCPPainter* painter) {
@@ -145,7 +164,8 @@ void BarsItem::draw(QCPPainter* painter) {
   for (std::size_t b = 0; b < bars_.size(); ++b) {
     const Bar& bar = bars_[b];
     const double row = static_cast<double>(b);
-    const QRectF box = QRectF(QPointF(area().left(), pixel(bar.value, row - 0.32).y()), pixel(bar.value, row + 0.32)).normalized();
+    const QRectF box =
+        QRectF(QPointF(area().left(), pixel(bar.value, row - 0.32).y()), pixel(bar.value, row + 0.32)).normalized();
     painter->setPen(Qt::NoPen);
     painter->setBrush(colors_[b]);
     painter->drawRect(box);
@@ -154,7 +174,8 @@ void BarsItem::draw(QCPPainter* painter) {
     if (bar.high > bar.low) painter->drawLine(QLineF(pixel(bar.low, row), pixel(bar.high, row)));
     painter->setFont(font_);
     painter->drawText(QRectF(right + 3 * px_, box.center().y() - metrics.height() / 2, 100 * px_, metrics.height()),
-                      Qt::AlignLeft | Qt::AlignVCenter | Qt::TextDontClip, QString::fromStdString(short_number(bar.value)));
+                      Qt::AlignLeft | Qt::AlignVCenter | Qt::TextDontClip,
+                      QString::fromStdString(short_number(bar.value)));
   }
 }
 

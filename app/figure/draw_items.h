@@ -5,7 +5,6 @@
 #include <qcustomplot.h>
 
 #include <QImage>
-
 #include <vector>
 
 #include "views/plots/heat_map_image.h"
@@ -65,7 +64,8 @@ class PointsItem : public DrawItem {
   Style style_;
 };
 
-void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double diameter, const QColor& color, double line_width);
+void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double diameter, const QColor& color,
+                 double line_width);
 
 class BarsItem : public DrawItem {
  public:

@@ -20,10 +20,17 @@ QFont font_of(const DrawStyle& style, double points) {
 QPen pen_of(const Series& series, const QColor& color, double width) {
   QPen pen(color, width, Qt::SolidLine, Qt::FlatCap, Qt::RoundJoin);
   switch (series.dash) {
-    case Dash::solid: break;
-    case Dash::dashed: pen.setDashPattern({5, 2.5}); break;
-    case Dash::dotted: pen.setDashPattern({1.2, 1.8}); break;
-    case Dash::dash_dot: pen.setDashPattern({6, 2, 1.2, 2}); break;
+    case Dash::solid:
+      break;
+    case Dash::dashed:
+      pen.setDashPattern({5, 2.5});
+      break;
+    case Dash::dotted:
+      pen.setDashPattern({1.2, 1.8});
+      break;
+    case Dash::dash_dot:
+      pen.setDashPattern({6, 2, 1.2, 2});
+      break;
   }
   return pen;
 }
@@ -32,23 +39,40 @@ QCPScatterStyle scatter_of(const Series& series, const QColor& color, const Draw
   using Shape = QCPScatterStyle;
   Shape::ScatterShape shape = Shape::ssNone;
   switch (series.marker) {
-    case Marker::none: break;
-    case Marker::circle: shape = Shape::ssDisc; break;
-    case Marker::square: shape = Shape::ssSquare; break;
-    case Marker::triangle: shape = Shape::ssTriangle; break;
-    case Marker::diamond: shape = Shape::ssDiamond; break;
-    case Marker::cross: shape = Shape::ssCross; break;
-    case Marker::plus: shape = Shape::ssPlus; break;
+    case Marker::none:
+      break;
+    case Marker::circle:
+      shape = Shape::ssDisc;
+      break;
+    case Marker::square:
+      shape = Shape::ssSquare;
+      break;
+    case Marker::triangle:
+      shape = Shape::ssTriangle;
+      break;
+    case Marker::diamond:
+      shape = Shape::ssDiamond;
+      break;
+    case Marker::cross:
+      shape = Shape::ssCross;
+      break;
+    case Marker::plus:
+      shape = Shape::ssPlus;
+      break;
   }
   return {shape, QPen(color, 0.8 * style.px), QBrush(color), 4.2 * style.px};
 }
 
 QSharedPointer<QCPAxisTicker> ticker_of(Scale scale, double symlog_constant) {
   switch (scale) {
-    case Scale::linear: break;
-    case Scale::log10: return QSharedPointer<LogTicker>::create(10);
-    case Scale::log2: return QSharedPointer<LogTicker>::create(2);
-    case Scale::symlog: return QSharedPointer<SymlogTicker>::create(symlog_constant);
+    case Scale::linear:
+      break;
+    case Scale::log10:
+      return QSharedPointer<LogTicker>::create(10);
+    case Scale::log2:
+      return QSharedPointer<LogTicker>::create(2);
+    case Scale::symlog:
+      return QSharedPointer<SymlogTicker>::create(symlog_constant);
   }
   return QSharedPointer<LinearTicker>::create();
 }
@@ -84,7 +108,8 @@ void set_up_axes(QCustomPlot& target, const PlotDescription& plot, const DrawSty
   target.axisRect()->setAutoMargins(QCP::msAll);
   target.axisRect()->setMinimumMargins({0, static_cast<int>(3 * style.px), static_cast<int>(5 * style.px), 0});
   for (QCPAxis* axis : {target.xAxis, target.yAxis, target.xAxis2, target.yAxis2}) style_axis(axis, style);
-  for (QCPAxis* axis : {target.xAxis2, target.yAxis2}) axis->setTicks(false), axis->setVisible(style.frame || plot.heat_map);
+  for (QCPAxis* axis : {target.xAxis2, target.yAxis2})
+    axis->setTicks(false), axis->setVisible(style.frame || plot.heat_map);
   const auto scale = [](QCPAxis* axis, const Axis& from, double at_one) {
     const bool log = from.scale == Scale::log10 || from.scale == Scale::log2;
     axis->setScaleType(log ? QCPAxis::stLogarithmic : QCPAxis::stLinear);
@@ -99,7 +124,8 @@ void set_up_axes(QCustomPlot& target, const PlotDescription& plot, const DrawSty
 }
 
 // A graph for lines whose x ascends, a curve otherwise (the staircase has vertical pieces).
-QCPAbstractPlottable* add_line(QCustomPlot& target, const PlotDescription& plot, const Series& series, const std::vector<double>& values) {
+QCPAbstractPlottable* add_line(QCustomPlot& target, const PlotDescription& plot, const Series& series,
+                               const std::vector<double>& values) {
   const bool symlog = plot.x.scale == Scale::symlog || plot.y.scale == Scale::symlog;
   QVector<double> x(series.x.begin(), series.x.end()), y(values.begin(), values.end());
   if (symlog) {
@@ -161,10 +187,13 @@ void add_series(QCustomPlot& target, const PlotDescription& plot, const Series& 
 void add_points(QCustomPlot& target, const PlotDescription& plot, const DrawStyle& style) {
   std::vector<Series> points;
   std::vector<QLineF> lines;
-  PointsItem::Style look{font_of(style, style.tick_pt), to_qt(style.colors->text), to_qt(style.colors->pane), {}, style.selected_run, to_qt(style.colors->accent)};
+  PointsItem::Style look{
+      font_of(style, style.tick_pt), to_qt(style.colors->text), to_qt(style.colors->pane), {}, style.selected_run,
+      to_qt(style.colors->accent)};
   for (const Series& series : plot.series) {
     if (series.line) {
-      for (std::size_t i = 0; i + 1 < series.x.size(); ++i) lines.emplace_back(series.x[i], series.y[i], series.x[i + 1], series.y[i + 1]);
+      for (std::size_t i = 0; i + 1 < series.x.size(); ++i)
+        lines.emplace_back(series.x[i], series.y[i], series.x[i + 1], series.y[i + 1]);
       continue;
     }
     points.push_back(series);
@@ -214,7 +243,8 @@ void add_heat_map(QCustomPlot& target, const HeatMap& map, const DrawStyle& styl
     // Chunk numbers end where the query's own state begins; that column has a name of its own.
     std::size_t columns = 0;
     while (columns < map.column_names.size() && !map.column_names[columns].empty()) ++columns;
-    target.xAxis->setTicker(QSharedPointer<NamedEndTicker>::create(map.x0 + static_cast<double>(columns), map.column_labels));
+    target.xAxis->setTicker(
+        QSharedPointer<NamedEndTicker>::create(map.x0 + static_cast<double>(columns), map.column_labels));
   }
   add_color_bar(target, map, style);
 }
@@ -229,14 +259,16 @@ Qt::Alignment free_corner(QCustomPlot& target, const PlotDescription& plot) {
   };
   for (const Series& series : plot.series)
     for (std::size_t i = 0; i < series.x.size(); ++i) {
-      const double x = share(target.xAxis, x_to_axis(plot, series.x[i])), y = share(target.yAxis, y_to_axis(plot, series.y[i]));
+      const double x = share(target.xAxis, x_to_axis(plot, series.x[i])),
+                   y = share(target.yAxis, y_to_axis(plot, series.y[i]));
       const double weight = series.line ? 1.0 / static_cast<double>(series.x.size()) : 1.0;
       if (x < 0.45 && y > 0.6) hits[0] += weight;
       if (x > 0.55 && y > 0.6) hits[1] += weight;
       if (x < 0.45 && y < 0.4) hits[2] += weight;
       if (x > 0.55 && y < 0.4) hits[3] += weight;
     }
-  constexpr std::array corners{Qt::AlignTop | Qt::AlignLeft, Qt::AlignTop | Qt::AlignRight, Qt::AlignBottom | Qt::AlignLeft, Qt::AlignBottom | Qt::AlignRight};
+  constexpr std::array corners{Qt::AlignTop | Qt::AlignLeft, Qt::AlignTop | Qt::AlignRight,
+                               Qt::AlignBottom | Qt::AlignLeft, Qt::AlignBottom | Qt::AlignRight};
   std::size_t best = 1;  // top right unless another is emptier
   for (const std::size_t k : {0u, 3u, 2u})
     if (hits[k] < hits[best] - 1e-9) best = k;
@@ -269,7 +301,8 @@ void add_legend(QCustomPlot& target, const PlotDescription& plot, const DrawStyl
   const double room = static_cast<double>(target.viewport().width());
   double widest = 1;
   const QFontMetricsF metrics(legend->font());
-  for (const Series& series : plot.series) widest = std::max(widest, metrics.horizontalAdvance(QString::fromStdString(series.name)) + 30 * style.px);
+  for (const Series& series : plot.series)
+    widest = std::max(widest, metrics.horizontalAdvance(QString::fromStdString(series.name)) + 30 * style.px);
   target.plotLayout()->addElement(target.plotLayout()->rowCount(), 0, legend);
   legend->setWrap(std::max(1, static_cast<int>(room / widest)));
   legend->setFillOrder(QCPLegend::foColumnsFirst, true);

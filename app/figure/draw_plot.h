@@ -18,7 +18,7 @@ enum class LegendPlace { none, inside, below };
 struct DrawStyle {
   const Theme* colors = nullptr;
   QString family;
-  double px = 1;             // units of the plot per point (1/72 in)
+  double px = 1;  // units of the plot per point (1/72 in)
   double label_pt = 9, tick_pt = 7, line_pt = 0.9;
   LegendPlace legend = LegendPlace::inside;
   bool title = false;

@@ -92,7 +92,10 @@ QWidget* FigureDialog::Impl::build_left() {
   int k = 0;
   for (const Exporter& exporter : figure_exporters()) {
     const bool recipe = exporter.id == "json", tikz = exporter.id == "tikz";
-    auto* box = new QCheckBox(recipe ? QString("recipe") : tikz ? QString("pgfplots") : to_text(exporter.id).toUpper(), left);
+    auto* box = new QCheckBox(recipe ? QString("recipe")
+                              : tikz ? QString("pgfplots")
+                                     : to_text(exporter.id).toUpper(),
+                              left);
     box->setToolTip(to_text(exporter.description));
     box->setChecked(exporter.id == "pdf" || exporter.id == "csv" || recipe);
     grid->addWidget(box, k / 3, k % 3);
@@ -166,7 +169,11 @@ void FigureDialog::Impl::update() {
   preview->setPixmap(QPixmap::fromImage(*image));
   preview->adjustSize();
   const auto size = figure_size_pt(current);
-  size_text->setText(QString("%1 × %2 in (%3 × %4 pt), at 100 %").arg(size->width() / 72, 0, 'f', 2).arg(size->height() / 72, 0, 'f', 2).arg(size->width()).arg(size->height()));
+  size_text->setText(QString("%1 × %2 in (%3 × %4 pt), at 100 %")
+                         .arg(size->width() / 72, 0, 'f', 2)
+                         .arg(size->height() / 72, 0, 'f', 2)
+                         .arg(size->width())
+                         .arg(size->height()));
   save->setEnabled(!chosen().empty());
   show_findings();
 }
@@ -175,7 +182,8 @@ void FigureDialog::Impl::show_findings() {
   QString text;
   for (const Finding& finding : examine_figure(*plot, current))
     text += QString("<div><span style='color:%1'>%2</span> %3</div>")
-                .arg(finding.good ? "#0a7d55" : "#c07a00", finding.good ? "✓" : "!", QString::fromStdString(finding.text).toHtmlEscaped());
+                .arg(finding.good ? "#0a7d55" : "#c07a00", finding.good ? "✓" : "!",
+                     QString::fromStdString(finding.text).toHtmlEscaped());
   doctor->setText(text);
   caption->setText(QString::fromStdString(caption_of(*plot)));
 }
@@ -190,7 +198,9 @@ std::vector<std::string> FigureDialog::Impl::chosen() const {
 void FigureDialog::Impl::ask_and_save() {
   update();
   if (!plot) return;
-  const QString suggestion = folder + "/" + to_text(figure_kind_name(current.kind)) + (current.kind == FigureKind::curves ? "-" + QString::fromStdString(current.metric).replace('/', '-') : QString());
+  const QString suggestion =
+      folder + "/" + to_text(figure_kind_name(current.kind)) +
+      (current.kind == FigureKind::curves ? "-" + QString::fromStdString(current.metric).replace('/', '-') : QString());
   QString name = QFileDialog::getSaveFileName(dialog, "Save the figure as (without extension)", suggestion);
   if (name.isEmpty()) return;
   for (const auto& [id, box] : formats)
@@ -205,8 +215,10 @@ Recipe FigureDialog::recipe() const { return impl_->current; }
 void FigureDialog::set_folder(const QString& folder) { impl_->folder = folder; }
 
 Result<std::vector<std::filesystem::path>> FigureDialog::save_as(const std::filesystem::path& stem) {
-  if (!impl_->plot) return fail(ErrorCode::invalid_argument, "There is nothing to save: the figure could not be drawn.");
-  RAT_ASSIGN(const auto files, write_figure_files(*impl_->plot, impl_->current, impl_->trace.get(), stem, impl_->chosen()));
+  if (!impl_->plot)
+    return fail(ErrorCode::invalid_argument, "There is nothing to save: the figure could not be drawn.");
+  RAT_ASSIGN(const auto files,
+             write_figure_files(*impl_->plot, impl_->current, impl_->trace.get(), stem, impl_->chosen()));
   QStringList names;
   for (const std::filesystem::path& file : files) names.push_back(QString::fromStdString(file.filename().string()));
   emit saved(QString("Wrote %1 to %2").arg(names.join(", "), QString::fromStdString(stem.parent_path().string())));

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <QDialog>
-
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,10 +18,11 @@ class FigureDialog : public QDialog {
   using Build = std::function<Result<PlotDescription>(const Recipe&)>;
 
   // `build` gives what a recipe draws: from the store, or from `trace`, which is then saved beside the figure.
-  FigureDialog(Recipe recipe, Build build, std::shared_ptr<const TraceSnapshot> trace = nullptr, QWidget* parent = nullptr);
+  FigureDialog(Recipe recipe, Build build, std::shared_ptr<const TraceSnapshot> trace = nullptr,
+               QWidget* parent = nullptr);
   ~FigureDialog() override;
 
-  Recipe recipe() const;  // as set in the form
+  Recipe recipe() const;                   // as set in the form
   void set_folder(const QString& folder);  // where Save starts
   // What Save does once it has a name; the path has no extension. Returns the files written.
   Result<std::vector<std::filesystem::path>> save_as(const std::filesystem::path& stem);

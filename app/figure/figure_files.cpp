@@ -6,9 +6,12 @@
 
 namespace rat::app {
 
-Result<std::vector<std::filesystem::path>> write_figure_files(const PlotDescription& plot, Recipe recipe, const TraceSnapshot* trace,
-                                                              const std::filesystem::path& stem, const std::vector<std::string>& formats) {
-  if (stem.filename().empty()) return fail(ErrorCode::invalid_argument, "'{}' is a folder; give the figure a name.", stem.string());
+Result<std::vector<std::filesystem::path>> write_figure_files(const PlotDescription& plot, Recipe recipe,
+                                                              const TraceSnapshot* trace,
+                                                              const std::filesystem::path& stem,
+                                                              const std::vector<std::string>& formats) {
+  if (stem.filename().empty())
+    return fail(ErrorCode::invalid_argument, "'{}' is a folder; give the figure a name.", stem.string());
   std::vector<std::filesystem::path> written;
   const bool rebuildable = std::find(formats.begin(), formats.end(), "json") != formats.end();
   if (trace && rebuildable) {

@@ -13,7 +13,9 @@ namespace rat::app {
 
 // Writes stem.pdf, stem.csv, ... for `formats`; with a trace also stem-trace.safetensors, which the recipe then names.
 // Each file is written atomically. Returns the files in order.
-Result<std::vector<std::filesystem::path>> write_figure_files(const PlotDescription& plot, Recipe recipe, const TraceSnapshot* trace,
-                                                              const std::filesystem::path& stem, const std::vector<std::string>& formats);
+Result<std::vector<std::filesystem::path>> write_figure_files(const PlotDescription& plot, Recipe recipe,
+                                                              const TraceSnapshot* trace,
+                                                              const std::filesystem::path& stem,
+                                                              const std::vector<std::string>& formats);
 
 }  // namespace rat::app

@@ -2,7 +2,6 @@
 
 #include <QFormLayout>
 #include <QHBoxLayout>
-
 #include <cmath>
 
 #include "experiments/statistics.h"
@@ -24,14 +23,18 @@ FigureForm::FigureForm(const Recipe& recipe, QWidget* parent) : QWidget(parent),
   form->setVerticalSpacing(6);
   form->setFieldGrowthPolicy(QFormLayout::AllNonFixedFieldsGrow);
   add_paper(*form);
-  if (draws_map()) add_map(*form);
-  else add_axes(*form);
+  if (draws_map())
+    add_map(*form);
+  else
+    add_axes(*form);
   if (recipe_.kind == FigureKind::curves) add_curves(*form);
 }
 
 void FigureForm::add_paper(QFormLayout& form) {
   venue_ = new QComboBox(this);
-  for (const Venue& venue : venues()) venue_->addItem(QString::fromUtf8(venue.name.data(), static_cast<qsizetype>(venue.name.size())), QString::fromUtf8(venue.id.data(), static_cast<qsizetype>(venue.id.size())));
+  for (const Venue& venue : venues())
+    venue_->addItem(QString::fromUtf8(venue.name.data(), static_cast<qsizetype>(venue.name.size())),
+                    QString::fromUtf8(venue.id.data(), static_cast<qsizetype>(venue.id.size())));
   venue_->setCurrentIndex(venue_->findData(QString::fromStdString(recipe_.venue)));
   width_ = new QComboBox(this);
   width_->addItems({"one column", "full width"});
@@ -48,9 +51,12 @@ void FigureForm::add_paper(QFormLayout& form) {
   form.addRow("Venue", venue_);
   form.addRow("Width", width_);
   form.addRow("Height", height_);
-  if (!draws_map() && recipe_.kind != FigureKind::throughput) form.addRow("Legend", legend_);
-  else legend_->hide();
-  for (QComboBox* box : {venue_, width_, legend_}) connect(box, &QComboBox::currentIndexChanged, this, &FigureForm::changed);
+  if (!draws_map() && recipe_.kind != FigureKind::throughput)
+    form.addRow("Legend", legend_);
+  else
+    legend_->hide();
+  for (QComboBox* box : {venue_, width_, legend_})
+    connect(box, &QComboBox::currentIndexChanged, this, &FigureForm::changed);
   connect(height_, &QDoubleSpinBox::valueChanged, this, &FigureForm::changed);
 }
 
@@ -62,7 +68,9 @@ FigureForm::AxisRow FigureForm::add_axis(QFormLayout& form, const QString& name,
   row.high->setPlaceholderText("to");
   row.low->setAccessibleName(name + " from");
   row.high->setAccessibleName(name + " to");
-  if (axis.limits) row.low->setText(QString::number(axis.limits->first, 'g', 5)), row.high->setText(QString::number(axis.limits->second, 'g', 5));
+  if (axis.limits)
+    row.low->setText(QString::number(axis.limits->first, 'g', 5)),
+        row.high->setText(QString::number(axis.limits->second, 'g', 5));
   auto* line = new QHBoxLayout;
   line->setSpacing(4);
   line->addWidget(row.scale);
@@ -94,7 +102,9 @@ void FigureForm::add_curves(QFormLayout& form) {
   form.addRow("", seeds_);
   const auto say = [this] {
     const double s = recipe() ? recipe()->smoothing : 0;
-    smoothing_text_->setText(s > 0 ? QString("s = %1, half-life %2 points").arg(s, 0, 'g', 3).arg(smoothing_half_life(s), 0, 'g', 3) : "off");
+    smoothing_text_->setText(
+        s > 0 ? QString("s = %1, half-life %2 points").arg(s, 0, 'g', 3).arg(smoothing_half_life(s), 0, 'g', 3)
+              : "off");
   };
   say();
   connect(smoothing_, &QSlider::valueChanged, this, [this, say] {
@@ -127,10 +137,12 @@ Result<Axis> FigureForm::read_axis(const char* name, const AxisRow& row, const A
   bool low_ok = false, high_ok = false;
   const double from_value = low.toDouble(&low_ok), to_value = high.toDouble(&high_ok);
   if (!low_ok || !high_ok || !(from_value < to_value))
-    return fail(ErrorCode::invalid_argument, "The {} goes from '{}' to '{}'; type two numbers, the smaller first, or leave both empty.", name,
+    return fail(ErrorCode::invalid_argument,
+                "The {} goes from '{}' to '{}'; type two numbers, the smaller first, or leave both empty.", name,
                 low.toStdString(), high.toStdString());
   if ((axis.scale == Scale::log10 || axis.scale == Scale::log2) && !(from_value > 0))
-    return fail(ErrorCode::invalid_argument, "The {} starts at {}, which a logarithmic axis cannot show; type a positive number.", name, from_value);
+    return fail(ErrorCode::invalid_argument,
+                "The {} starts at {}, which a logarithmic axis cannot show; type a positive number.", name, from_value);
   axis.limits = {from_value, to_value};
   return axis;
 }
@@ -144,7 +156,8 @@ Result<Recipe> FigureForm::recipe() const {
   RAT_ASSIGN(recipe.x, read_axis("x axis", x_, recipe.x));
   RAT_ASSIGN(recipe.y, read_axis("y axis", y_, recipe.y));
   // Slider steps are not exact: an untouched slider keeps the recipe's own value.
-  if (smoothing_ && smoothing_->value() != slider_of(recipe_.smoothing)) recipe.smoothing = std::min(0.999, 1 - std::pow(10, -smoothing_->value() / 100.0));
+  if (smoothing_ && smoothing_->value() != slider_of(recipe_.smoothing))
+    recipe.smoothing = std::min(0.999, 1 - std::pow(10, -smoothing_->value() / 100.0));
   if (raw_) recipe.show_raw = raw_->isChecked(), recipe.collapse_seeds = seeds_->isChecked();
   if (map_) recipe.color_map = static_cast<ColorMap>(map_->currentIndex()), recipe.log_color = log_color_->isChecked();
   RAT_TRY(figure_size(recipe));

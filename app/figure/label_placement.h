@@ -3,7 +3,6 @@
 
 #include <QLineF>
 #include <QRectF>
-
 #include <vector>
 
 namespace rat::app {
@@ -16,7 +15,7 @@ struct LabelledPoint {
 
 // One rectangle for each point. `lines` (error bars, the front) are avoided where possible, markers and other labels
 // always, unless every place collides; then the least bad one.
-std::vector<QRectF> place_labels(const std::vector<LabelledPoint>& points, const std::vector<QLineF>& lines, const QRectF& area,
-                                 double gap);
+std::vector<QRectF> place_labels(const std::vector<LabelledPoint>& points, const std::vector<QLineF>& lines,
+                                 const QRectF& area, double gap);
 
 }  // namespace rat::app

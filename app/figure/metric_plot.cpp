@@ -2,7 +2,6 @@
 
 #include <QHBoxLayout>
 #include <QVBoxLayout>
-
 #include <algorithm>
 #include <cmath>
 
@@ -23,7 +22,8 @@ std::optional<double> value_at(const Series& series, double x) {
 
 }  // namespace
 
-MetricPlot::MetricPlot(std::string metric, QWidget* parent) : QWidget(parent), metric_(std::move(metric)), theme_(&theme(ThemeKind::dark)) {
+MetricPlot::MetricPlot(std::string metric, QWidget* parent)
+    : QWidget(parent), metric_(std::move(metric)), theme_(&theme(ThemeKind::dark)) {
   auto* column = new QVBoxLayout(this);
   column->setContentsMargins(0, 0, 0, 0);
   column->setSpacing(0);

@@ -4,7 +4,6 @@
 #include <QLabel>
 #include <QToolButton>
 #include <QWidget>
-
 #include <optional>
 
 #include "app/figure/plot_widget.h"

@@ -3,7 +3,6 @@
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QVBoxLayout>
-
 #include <algorithm>
 
 namespace rat::app {
@@ -27,8 +26,9 @@ std::string id_of(const RunSpec& base) {
 Result<std::vector<LayerConfig>> repeat_to_depth(const std::string& pattern, std::size_t depth) {
   RAT_ASSIGN(const std::vector<LayerConfig> period, parse_layers(pattern));
   if (period.empty() || depth % period.size() != 0)
-    return fail(ErrorCode::invalid_argument, "The pattern '{}' has {} layers, which do not fill a model of {}; change the depth or the pattern.", pattern,
-                period.size(), depth);
+    return fail(ErrorCode::invalid_argument,
+                "The pattern '{}' has {} layers, which do not fill a model of {}; change the depth or the pattern.",
+                pattern, period.size(), depth);
   std::vector<LayerConfig> layers;
   while (layers.size() < depth) layers.insert(layers.end(), period.begin(), period.end());
   return layers;
@@ -87,16 +87,21 @@ void PatternPicker::rebuild_chips() {
   chunk_row_->addWidget(new QLabel("rat, L =", this));
   const int64_t tokens = base_.train.seq_len;
   for (int64_t chunk = 1; chunk < tokens; chunk *= 4)
-    add_chip(chunk_row_, fmt::format("rat:{}", chunk), QString::number(chunk), chunk == 1 ? "Every token its own chunk: attention over gated keys" : QString("Chunks of %1 tokens").arg(chunk));
-  add_chip(chunk_row_, fmt::format("rat:{}", tokens), QString("T = %1").arg(tokens), "One chunk: a gated recurrence over the whole sequence");
+    add_chip(chunk_row_, fmt::format("rat:{}", chunk), QString::number(chunk),
+             chunk == 1 ? "Every token its own chunk: attention over gated keys"
+                        : QString("Chunks of %1 tokens").arg(chunk));
+  add_chip(chunk_row_, fmt::format("rat:{}", tokens), QString("T = %1").arg(tokens),
+           "One chunk: a gated recurrence over the whole sequence");
   chunk_row_->addStretch(1);
   other_row_->addWidget(new QLabel("others", this));
   add_chip(other_row_, "attention", "attention", "Softmax attention over all tokens");
   add_chip(other_row_, "rnn", "rnn", "The gated recurrence alone");
   const int64_t window = std::max<int64_t>(1, std::min<int64_t>(128, tokens / 4));
-  add_chip(other_row_, fmt::format("swa:{}", window), QString("swa %1").arg(window), QString("Attention over a sliding window of %1 tokens").arg(window));
+  add_chip(other_row_, fmt::format("swa:{}", window), QString("swa %1").arg(window),
+           QString("Attention over a sliding window of %1 tokens").arg(window));
   if (base_.model.layers.size() % 2 == 0) {
-    add_chip(other_row_, fmt::format("rat:16,swa:{}", window), QString("rat 16 + swa %1").arg(window), "Alternating layers");
+    add_chip(other_row_, fmt::format("rat:16,swa:{}", window), QString("rat 16 + swa %1").arg(window),
+             "Alternating layers");
     add_chip(other_row_, "rat:16,attention", "rat 16 + attention", "Alternating layers");
   }
   other_row_->addStretch(1);
@@ -104,7 +109,8 @@ void PatternPicker::rebuild_chips() {
 }
 
 void PatternPicker::select_patterns(const std::vector<std::string>& patterns) {
-  for (const auto& [pattern, chip] : chips_) chip->setChecked(std::find(patterns.begin(), patterns.end(), pattern) != patterns.end());
+  for (const auto& [pattern, chip] : chips_)
+    chip->setChecked(std::find(patterns.begin(), patterns.end(), pattern) != patterns.end());
   update_button();
 }
 
@@ -157,7 +163,8 @@ void PatternPicker::update_button() {
   train_->setEnabled(!specs->empty());
   train_->setText(specs->empty() ? (wanted > 0 ? QString("All %1 are trained").arg(wanted) : QString("Train selected"))
                                  : QString("Train %1 run%2").arg(specs->size()).arg(specs->size() == 1 ? "" : "s"));
-  train_->setToolTip(QString("One after another, in the queue. %1 of %2 are there already.").arg(wanted - specs->size()).arg(wanted));
+  train_->setToolTip(
+      QString("One after another, in the queue. %1 of %2 are there already.").arg(wanted - specs->size()).arg(wanted));
 }
 
 }  // namespace rat::app

@@ -5,7 +5,6 @@
 #include <QPushButton>
 #include <QSpinBox>
 #include <QWidget>
-
 #include <set>
 #include <string>
 #include <utility>
@@ -20,7 +19,8 @@ namespace rat::app {
 // A spec hash and a seed: what identifies a result.
 using TrainedKey = std::pair<std::string, uint64_t>;
 
-// One pattern for every layer of a model of `depth` layers: "rat:16" -> "rat:16*4", "rat:16,swa:128" -> the two in turn.
+// One pattern for every layer of a model of `depth` layers: "rat:16" -> "rat:16*4", "rat:16,swa:128" -> the two in
+// turn.
 Result<std::vector<LayerConfig>> repeat_to_depth(const std::string& pattern, std::size_t depth);
 
 class PatternPicker : public QWidget {

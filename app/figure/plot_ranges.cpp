@@ -43,7 +43,8 @@ double to_axis(Scale scale, double value, const Extent& extent) {
 }
 
 QCPRange padded(const Axis& axis, const Extent& extent, double margin_low, double margin_high) {
-  if (axis.limits) return {to_axis(axis.scale, axis.limits->first, extent), to_axis(axis.scale, axis.limits->second, extent)};
+  if (axis.limits)
+    return {to_axis(axis.scale, axis.limits->first, extent), to_axis(axis.scale, axis.limits->second, extent)};
   const bool log = axis.scale == Scale::log10 || axis.scale == Scale::log2;
   if (!(extent.low <= extent.high)) return log ? QCPRange(1, 10) : QCPRange(0, 1);
   double low = to_axis(axis.scale, extent.low, extent), high = to_axis(axis.scale, extent.high, extent);
@@ -78,7 +79,8 @@ QCPRange fitted_x_range(const PlotDescription& plot) {
   if (only_points(plot)) return padded(plot.x, x_extent(plot), 0.09, 0.12);
   QCPRange range = padded(plot.x, x_extent(plot), 0, 0.01);
   // Curves begin at step 1; their axis at 0.
-  if (plot.x.scale == Scale::linear && !plot.x.limits && range.lower > 0 && range.lower < 0.12 * range.upper) range.lower = 0;
+  if (plot.x.scale == Scale::linear && !plot.x.limits && range.lower > 0 && range.lower < 0.12 * range.upper)
+    range.lower = 0;
   return range;
 }
 

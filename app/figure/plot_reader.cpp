@@ -1,7 +1,6 @@
 #include "app/figure/plot_reader.h"
 
 #include <QMetaObject>
-
 #include <algorithm>
 #include <chrono>
 
@@ -61,8 +60,10 @@ PlotAnswer answer_of(PlotRequest request, Source& source) {
   std::vector<RunRow> rows;
   std::string problem;
   if (request.choice.all_when_empty) {
-    if (auto all = source.store->runs()) rows = *std::move(all);
-    else problem = all.error().message;
+    if (auto all = source.store->runs())
+      rows = *std::move(all);
+    else
+      problem = all.error().message;
     find_trained(rows, answer);
   }
   for (Recipe& recipe : request.recipes) {
@@ -71,8 +72,10 @@ PlotAnswer answer_of(PlotRequest request, Source& source) {
     std::shared_ptr<const PlotDescription> plot;
     if (error.empty() && !recipe.runs.empty()) {
       auto built = build_plot(recipe, *source.data, request.max_points);
-      if (built) plot = std::make_shared<PlotDescription>(*std::move(built));
-      else error = built.error().message;
+      if (built)
+        plot = std::make_shared<PlotDescription>(*std::move(built));
+      else
+        error = built.error().message;
     }
     answer.plots.push_back(std::move(plot));
     answer.errors.push_back(std::move(error));
@@ -132,7 +135,8 @@ void PlotReader::work(const std::stop_token& stop) {
       *answer = answer_of(std::move(job.request), source);
     }
     answer->milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
-    QMetaObject::invokeMethod(this, [this, answer] { emit answered(answer); }, Qt::QueuedConnection);
+    QMetaObject::invokeMethod(
+        this, [this, answer] { emit answered(answer); }, Qt::QueuedConnection);
   }
 }
 

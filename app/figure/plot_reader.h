@@ -3,7 +3,6 @@
 #pragma once
 
 #include <QObject>
-
 #include <condition_variable>
 #include <filesystem>
 #include <memory>
@@ -31,7 +30,7 @@ struct PlotRequest {
 };
 
 struct PlotAnswer {
-  std::vector<Recipe> recipes;  // with the runs that were chosen
+  std::vector<Recipe> recipes;                                // with the runs that were chosen
   std::vector<std::shared_ptr<const PlotDescription>> plots;  // null: see errors
   std::vector<std::string> errors;
   std::vector<std::string> metrics;  // that any of the runs has

@@ -179,7 +179,8 @@ PlotWidget::Hit PlotWidget::hit(const QPointF& position) const {
   for (const Series& series : plot_.series)
     for (std::size_t i = 0; i < series.x.size(); ++i) {
       if (series.run_id.empty() && series.point_runs.empty()) break;
-      const QPointF at(xAxis->coordToPixel(x_to_axis_fast(series.x[i])), yAxis->coordToPixel(y_to_axis_fast(series.y[i])));
+      const QPointF at(xAxis->coordToPixel(x_to_axis_fast(series.x[i])),
+                       yAxis->coordToPixel(y_to_axis_fast(series.y[i])));
       const double radius = i < series.size.size() ? series.size[i] * 0.67 : 0;
       const double distance = std::max(0.0, std::hypot(at.x() - position.x(), at.y() - position.y()) - radius);
       if (distance < nearest) nearest = distance, best = {&series, i};
@@ -187,8 +188,12 @@ PlotWidget::Hit PlotWidget::hit(const QPointF& position) const {
   return best;
 }
 
-double PlotWidget::x_to_axis_fast(double value) const { return plot_.x.scale == Scale::symlog ? x_to_axis(plot_, value) : value; }
-double PlotWidget::y_to_axis_fast(double value) const { return plot_.y.scale == Scale::symlog ? y_to_axis(plot_, value) : value; }
+double PlotWidget::x_to_axis_fast(double value) const {
+  return plot_.x.scale == Scale::symlog ? x_to_axis(plot_, value) : value;
+}
+double PlotWidget::y_to_axis_fast(double value) const {
+  return plot_.y.scale == Scale::symlog ? y_to_axis(plot_, value) : value;
+}
 
 void PlotWidget::user_zoomed() {
   const bool was = following_;
@@ -232,14 +237,17 @@ void PlotWidget::mouseMoveEvent(QMouseEvent* event) {
   }
   const Series& s = *found.series;
   const std::string run = found.index < s.point_runs.size() ? s.point_runs[found.index] : s.run_id;
-  const std::string label = found.index < s.details.size() ? s.labels[found.index] + "\n" + s.details[found.index] : s.name;
+  const std::string label =
+      found.index < s.details.size() ? s.labels[found.index] + "\n" + s.details[found.index] : s.name;
   emit point_hovered(QString::fromStdString(label), QString::fromStdString(run), s.x[found.index], s.y[found.index]);
 }
 
 void PlotWidget::pan(QCPAxis* axis, double from, double to) {
   const double a = axis->pixelToCoord(from), b = axis->pixelToCoord(to);
-  if (axis->scaleType() == QCPAxis::stLogarithmic) axis->setRange(axis->range().lower * a / b, axis->range().upper * a / b);
-  else axis->setRange(axis->range() + (a - b));
+  if (axis->scaleType() == QCPAxis::stLogarithmic)
+    axis->setRange(axis->range().lower * a / b, axis->range().upper * a / b);
+  else
+    axis->setRange(axis->range() + (a - b));
 }
 
 void PlotWidget::mouseReleaseEvent(QMouseEvent* event) {
@@ -248,7 +256,8 @@ void PlotWidget::mouseReleaseEvent(QMouseEvent* event) {
   if (event->button() == Qt::LeftButton && click) {
     if (const Hit found = hit(event->position()); found.series) {
       const Series& s = *found.series;
-      emit point_clicked(QString::fromStdString(found.index < s.point_runs.size() ? s.point_runs[found.index] : s.run_id));
+      emit point_clicked(
+          QString::fromStdString(found.index < s.point_runs.size() ? s.point_runs[found.index] : s.run_id));
     }
   } else if (event->button() == Qt::RightButton && !click && !plot_.heat_map) {
     QRectF box = QRectF(press_, event->position()).normalized();
@@ -274,7 +283,8 @@ void PlotWidget::wheelEvent(QWheelEvent* event) {
     event->ignore();  // the scroll area around us scrolls
     return;
   }
-  const int turned = event->angleDelta().y() != 0 ? event->angleDelta().y() : event->angleDelta().x();  // Alt swaps the axes
+  const int turned =
+      event->angleDelta().y() != 0 ? event->angleDelta().y() : event->angleDelta().x();  // Alt swaps the axes
   const double factor = std::pow(wheel_factor, turned / 120.0);
   xAxis->scaleRange(factor, xAxis->pixelToCoord(event->position().x()));
   if (!(event->modifiers() & Qt::ShiftModifier)) yAxis->scaleRange(factor, yAxis->pixelToCoord(event->position().y()));
@@ -290,10 +300,14 @@ void PlotWidget::leaveEvent(QEvent* event) {
 
 void PlotWidget::keyPressEvent(QKeyEvent* event) {
   const bool plain = !(event->modifiers() & (Qt::ControlModifier | Qt::AltModifier | Qt::MetaModifier));
-  if (plain && event->key() == Qt::Key_L && event->modifiers() & Qt::ShiftModifier) set_log_x(!log_x_);
-  else if (plain && event->key() == Qt::Key_L) set_log_y(!log_y_);
-  else if (plain && event->key() == Qt::Key_A) fit();
-  else QCustomPlot::keyPressEvent(event);
+  if (plain && event->key() == Qt::Key_L && event->modifiers() & Qt::ShiftModifier)
+    set_log_x(!log_x_);
+  else if (plain && event->key() == Qt::Key_L)
+    set_log_y(!log_y_);
+  else if (plain && event->key() == Qt::Key_A)
+    fit();
+  else
+    QCustomPlot::keyPressEvent(event);
 }
 
 }  // namespace rat::app

@@ -27,7 +27,7 @@ class PlotWidget : public QCustomPlot {
   // The cursor shared by several plots: a vertical line at x (data coordinates); none hides it.
   void set_cursor(std::optional<double> x);
   void set_x_range(double low, double high);  // as if the user had zoomed, without the signal
-  void set_follow(bool follow);            // true: fit again with every show_plot
+  void set_follow(bool follow);               // true: fit again with every show_plot
   bool following() const { return following_; }
   void fit();
   void set_log_y(bool on);
@@ -48,7 +48,7 @@ class PlotWidget : public QCustomPlot {
  signals:
   void point_clicked(QString run_id);
   void point_hovered(QString label, QString run_id, double x, double y);  // empty strings: no point
-  void cursor_moved(double x);   // NaN: the mouse left the plot
+  void cursor_moved(double x);                                            // NaN: the mouse left the plot
   void following_changed(bool following);
   void scales_changed();
   void x_range_changed(double low, double high);  // by the user

@@ -8,7 +8,6 @@
 #include <QPageSize>
 #include <QPdfWriter>
 #include <QSvgGenerator>
-
 #include <cmath>
 
 #include "app/figure/draw_plot.h"
@@ -33,8 +32,11 @@ Status paint(QCPPainter& painter, const PlotDescription& plot, const Recipe& rec
   style.px = units_per_pt;
   style.label_pt = venue.label_pt;
   style.tick_pt = venue.tick_pt;
-  style.legend = recipe.legend == "below" ? LegendPlace::below : recipe.legend == "none" ? LegendPlace::none : LegendPlace::inside;
-  const int width = static_cast<int>(size.width_pt * units_per_pt), height = static_cast<int>(size.height_pt * units_per_pt);
+  style.legend = recipe.legend == "below"  ? LegendPlace::below
+                 : recipe.legend == "none" ? LegendPlace::none
+                                           : LegendPlace::inside;
+  const int width = static_cast<int>(size.width_pt * units_per_pt),
+            height = static_cast<int>(size.height_pt * units_per_pt);
   QCustomPlot canvas;
   canvas.setViewport(QRect(0, 0, width, height));
   draw_plot(canvas, plot, style);
@@ -44,7 +46,8 @@ Status paint(QCPPainter& painter, const PlotDescription& plot, const Recipe& rec
 
 QString metadata_xml(const PlotDescription& plot, const Recipe& recipe) {
   QString runs;
-  for (const std::string& id : plot.run_ids) runs += QString("<rdf:li>%1</rdf:li>").arg(QString::fromStdString(id).toHtmlEscaped());
+  for (const std::string& id : plot.run_ids)
+    runs += QString("<rdf:li>%1</rdf:li>").arg(QString::fromStdString(id).toHtmlEscaped());
   return QString(R"(<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description rdf:about="" xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/">
@@ -74,7 +77,8 @@ Status write_pdf(const PlotDescription& plot, const Recipe& recipe, const std::f
     buffer.open(QIODevice::WriteOnly);
     QPdfWriter writer(&buffer);
     writer.setResolution(static_cast<int>(72 * units_per_pt));
-    writer.setPageSize(QPageSize(QSizeF(size.width_pt, size.height_pt), QPageSize::Point, QString(), QPageSize::ExactMatch));
+    writer.setPageSize(
+        QPageSize(QSizeF(size.width_pt, size.height_pt), QPageSize::Point, QString(), QPageSize::ExactMatch));
     writer.setPageMargins(QMarginsF(0, 0, 0, 0));
     writer.setTitle(document_title(plot));
     writer.setCreator(QString("RAT Workbench, commit %1").arg(QString::fromStdString(recipe.commit)));
@@ -100,8 +104,10 @@ Status write_svg(const PlotDescription& plot, const Recipe& recipe, const std::f
     QSvgGenerator generator;
     generator.setOutputDevice(&buffer);
     generator.setResolution(static_cast<int>(72 * units_per_pt));
-    generator.setSize(QSize(static_cast<int>(size.width_pt * units_per_pt), static_cast<int>(size.height_pt * units_per_pt)));
-    generator.setViewBox(QRect(0, 0, static_cast<int>(size.width_pt * units_per_pt), static_cast<int>(size.height_pt * units_per_pt)));
+    generator.setSize(
+        QSize(static_cast<int>(size.width_pt * units_per_pt), static_cast<int>(size.height_pt * units_per_pt)));
+    generator.setViewBox(
+        QRect(0, 0, static_cast<int>(size.width_pt * units_per_pt), static_cast<int>(size.height_pt * units_per_pt)));
     generator.setTitle(document_title(plot));
     generator.setDescription(QString::fromStdString(plot.note));
     QCPPainter painter;
@@ -147,7 +153,8 @@ Result<QSizeF> figure_size_pt(const Recipe& recipe) {
   return QSizeF(size.width_pt, size.height_pt);
 }
 
-Status render_figure(const PlotDescription& plot, const Recipe& recipe, const std::filesystem::path& path, std::string_view format) {
+Status render_figure(const PlotDescription& plot, const Recipe& recipe, const std::filesystem::path& path,
+                     std::string_view format) {
   RAT_ASSIGN(const Exporter* exporter, find_exporter(figure_exporters(), format));
   return exporter->write(plot, recipe, path);
 }
@@ -155,7 +162,8 @@ Status render_figure(const PlotDescription& plot, const Recipe& recipe, const st
 Result<QImage> figure_image(const PlotDescription& plot, const Recipe& recipe, double dpi) {
   RAT_ASSIGN(const FigureSize size, figure_size(recipe));
   const double scale = dpi / 72;
-  QImage image(static_cast<int>(std::lround(size.width_pt * scale)), static_cast<int>(std::lround(size.height_pt * scale)), QImage::Format_RGB32);
+  QImage image(static_cast<int>(std::lround(size.width_pt * scale)),
+               static_cast<int>(std::lround(size.height_pt * scale)), QImage::Format_RGB32);
   image.fill(Qt::white);
   image.setDotsPerMeterX(static_cast<int>(std::lround(dpi / 0.0254)));
   image.setDotsPerMeterY(static_cast<int>(std::lround(dpi / 0.0254)));

@@ -4,7 +4,6 @@
 
 #include <QImage>
 #include <QSizeF>
-
 #include <filesystem>
 #include <string_view>
 

@@ -10,11 +10,15 @@ namespace {
 
 QString path_data(const QPainterPath& path) {
   QString d;
-  const auto point = [&d](const char* command, const QPainterPath::Element& e) { d += QString("%1%2 %3 ").arg(command).arg(e.x, 0, 'f', 1).arg(e.y, 0, 'f', 1); };
+  const auto point = [&d](const char* command, const QPainterPath::Element& e) {
+    d += QString("%1%2 %3 ").arg(command).arg(e.x, 0, 'f', 1).arg(e.y, 0, 'f', 1);
+  };
   for (int i = 0; i < path.elementCount(); ++i) {
     const QPainterPath::Element e = path.elementAt(i);
-    if (e.isMoveTo()) point("M", e);
-    else if (e.isLineTo()) point("L", e);
+    if (e.isMoveTo())
+      point("M", e);
+    else if (e.isLineTo())
+      point("L", e);
     else if (e.isCurveTo()) {
       point("C", e);
       point("", path.elementAt(++i));

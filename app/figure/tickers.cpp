@@ -11,7 +11,8 @@ namespace {
 QString power_label(double value) {
   if (value == 0) return "0";
   const double size = std::abs(value);
-  if (size < 0.00095 || size >= 0.95e9) return QString::number(value, 'e', 0).replace("e+0", "e").replace("e-0", "e-").replace("e+", "e");
+  if (size < 0.00095 || size >= 0.95e9)
+    return QString::number(value, 'e', 0).replace("e+0", "e").replace("e-0", "e-").replace("e+", "e");
   // "1 k", not "1.00 k": ticks are round.
   QString text = QString::fromStdString(short_number(value));
   const QString suffix = text.contains(' ') ? text.mid(text.indexOf(' ')) : QString();
@@ -29,7 +30,9 @@ QString power_label(double value) {
 
 double to_symlog(double value, double c) { return std::copysign(std::log10(1 + std::abs(value) / c), value); }
 
-double from_symlog(double position, double c) { return std::copysign(c * (std::pow(10, std::abs(position)) - 1), position); }
+double from_symlog(double position, double c) {
+  return std::copysign(c * (std::pow(10, std::abs(position)) - 1), position);
+}
 
 double LinearTicker::getTickStep(const QCPRange& range) {
   step_ = QCPAxisTicker::getTickStep(range);
@@ -56,7 +59,8 @@ QString LinearTicker::getTickLabel(double tick, const QLocale&, QChar, int) {
 QVector<double> NamedEndTicker::createTickVector(double step, const QCPRange& range) {
   QVector<double> ticks = LinearTicker::createTickVector(step, range);
   ticks.removeIf([&](double tick) {
-    const bool crowds = std::any_of(names_.begin(), names_.end(), [&](const auto& name) { return name.first - tick < 0.08 * range.size(); });
+    const bool crowds = std::any_of(names_.begin(), names_.end(),
+                                    [&](const auto& name) { return name.first - tick < 0.08 * range.size(); });
     return tick >= end_ || crowds;
   });
   for (const auto& [at, name] : names_) ticks.push_back(at);
@@ -115,7 +119,9 @@ QVector<double> SymlogTicker::createTickVector(double, const QCPRange& range) {
 
 QVector<double> SymlogTicker::createSubTickVector(int, const QVector<double>&) { return {}; }
 
-QString SymlogTicker::getTickLabel(double tick, const QLocale&, QChar, int) { return power_label(from_symlog(tick, c_)); }
+QString SymlogTicker::getTickLabel(double tick, const QLocale&, QChar, int) {
+  return power_label(from_symlog(tick, c_));
+}
 
 QVector<double> NameTicker::createTickVector(double, const QCPRange&) {
   QVector<double> ticks;

@@ -6,7 +6,6 @@
 #include <QLabel>
 #include <QToolButton>
 #include <QVBoxLayout>
-
 #include <algorithm>
 
 #include "app/figure/pattern_picker.h"
@@ -18,8 +17,9 @@ namespace rat::app {
 namespace {
 
 const std::vector<std::string>& offered_metrics() {
-  static const std::vector<std::string> all{"val_loss",    "val_accuracy", "loss",       "decode_tokens_per_s", "prefill_tokens_per_s",
-                                            "tokens_per_s", "step_ms",      "cache_bytes", "peak_bytes"};
+  static const std::vector<std::string> all{
+      "val_loss",     "val_accuracy", "loss",        "decode_tokens_per_s", "prefill_tokens_per_s",
+      "tokens_per_s", "step_ms",      "cache_bytes", "peak_bytes"};
   return all;
 }
 
@@ -47,7 +47,8 @@ struct TradeoffCanvas::Impl {
   void train();
 };
 
-TradeoffCanvas::TradeoffCanvas(const std::filesystem::path& database, QWidget* parent) : QWidget(parent), impl_(std::make_unique<Impl>()) {
+TradeoffCanvas::TradeoffCanvas(const std::filesystem::path& database, QWidget* parent)
+    : QWidget(parent), impl_(std::make_unique<Impl>()) {
   impl_->canvas = this;
   impl_->reader = new PlotReader(database, this);
   impl_->build_ui();
@@ -93,7 +94,8 @@ QComboBox* TradeoffCanvas::Impl::metric_box(const char* name, const std::string&
   auto* box = new QComboBox(canvas);
   box->setAccessibleName(name);
   if (may_be_none) box->addItem("equal size", QString());
-  for (const std::string& metric : offered_metrics()) box->addItem(QString::fromStdString(metric_info(metric).title), QString::fromStdString(metric));
+  for (const std::string& metric : offered_metrics())
+    box->addItem(QString::fromStdString(metric_info(metric).title), QString::fromStdString(metric));
   box->setCurrentIndex(box->findData(QString::fromStdString(chosen)));
   QObject::connect(box, &QComboBox::currentIndexChanged, canvas, [this] {
     plot->set_follow(true);
@@ -126,7 +128,8 @@ QHBoxLayout* TradeoffCanvas::Impl::build_axes_row() {
   row->addWidget(log_y);
   row->addStretch(1);
   row->addWidget(export_button);
-  QObject::connect(export_button, &QToolButton::clicked, canvas, [this] { emit canvas->export_requested(canvas->recipe()); });
+  QObject::connect(export_button, &QToolButton::clicked, canvas,
+                   [this] { emit canvas->export_requested(canvas->recipe()); });
   return row;
 }
 
@@ -138,9 +141,10 @@ void TradeoffCanvas::Impl::connect_plot() {
     log_y->setChecked(plot->log_y());
   });
   plot->set_log_x(true);
-  QObject::connect(plot, &PlotWidget::point_hovered, canvas, [this](const QString& label, const QString&, double, double) {
-    set_strip(label.section('\n', 0, 0), label.section('\n', 1));
-  });
+  QObject::connect(plot, &PlotWidget::point_hovered, canvas,
+                   [this](const QString& label, const QString&, double, double) {
+                     set_strip(label.section('\n', 0, 0), label.section('\n', 1));
+                   });
   QObject::connect(plot, &PlotWidget::point_clicked, canvas, [this](const QString& id) {
     if (!id.isEmpty()) emit canvas->run_clicked(id);
   });
@@ -219,8 +223,10 @@ void TradeoffCanvas::set_theme(const Theme& theme) {
   impl_->theme = &theme;
   const QString secondary = QString("color:%1").arg(QString::fromStdString(theme.secondary.hex()));
   impl_->note->setStyleSheet(secondary);
-  if (impl_->answer) impl_->show_answer();
-  else impl_->plot->show_plot({}, theme, true);
+  if (impl_->answer)
+    impl_->show_answer();
+  else
+    impl_->plot->show_plot({}, theme, true);
 }
 
 void TradeoffCanvas::set_selected_run(const std::string& run_id) { impl_->plot->set_selected_run(run_id); }
@@ -229,7 +235,8 @@ Recipe TradeoffCanvas::recipe() const {
   Recipe recipe;
   recipe.kind = FigureKind::tradeoff;
   recipe.runs = impl_->runs;
-  if (recipe.runs.empty() && impl_->answer && !impl_->answer->recipes.empty()) recipe.runs = impl_->answer->recipes[0].runs;
+  if (recipe.runs.empty() && impl_->answer && !impl_->answer->recipes.empty())
+    recipe.runs = impl_->answer->recipes[0].runs;
   recipe.x_metric = impl_->x->currentData().toString().toStdString();
   recipe.y_metric = impl_->y->currentData().toString().toStdString();
   recipe.size_metric = impl_->size->currentData().toString().toStdString();

@@ -2,7 +2,6 @@
 #include <gtest/gtest.h>
 
 #include <QImage>
-
 #include <filesystem>
 #include <fstream>
 #include <set>
@@ -30,10 +29,11 @@ class FigureExport : public ::testing::Test {
     database_ = folder_.path() / "runs.db";
     std::vector<test::StoredRun> runs;
     const std::vector<std::tuple<std::string, double, double, double>> kinds{
-        {"attention*4", 1.421, 1100, 8.4e6}, {"rat:4*4", 1.428, 2900, 2.1e6}, {"rat:16*4", 1.437, 5200, 5.3e5}, {"rat:64*4", 1.489, 6400, 1.4e5},
-        {"rnn*4", 1.561, 7000, 4e3},         {"rat:16,swa:128*2", 1.412, 4900, 5.6e5}};
+        {"attention*4", 1.421, 1100, 8.4e6}, {"rat:4*4", 1.428, 2900, 2.1e6}, {"rat:16*4", 1.437, 5200, 5.3e5},
+        {"rat:64*4", 1.489, 6400, 1.4e5},    {"rnn*4", 1.561, 7000, 4e3},     {"rat:16,swa:128*2", 1.412, 4900, 5.6e5}};
     for (const auto& [layers, loss, decode, cache] : kinds)
-      for (uint64_t seed = 1; seed <= 3; ++seed) runs.push_back(test::training_like(layers, seed, 400, loss, decode, cache));
+      for (uint64_t seed = 1; seed <= 3; ++seed)
+        runs.push_back(test::training_like(layers, seed, 400, loss, decode, cache));
     ids_ = test::write_runs(database_, runs);
   }
 
@@ -44,7 +44,9 @@ class FigureExport : public ::testing::Test {
     if (kind == FigureKind::curves) recipe.runs = {ids_[0], ids_[6], ids_[12]}, recipe.smoothing = 0.93;
     if (kind == FigureKind::tradeoff) recipe.runs = ids_, recipe.x.scale = Scale::log10;
     if (kind == FigureKind::throughput) recipe.runs = {ids_[6]};
-    if (kind == FigureKind::states) recipe.probe = Probe::state_v, recipe.sort_channels = true, recipe.color_map = ColorMap::diverging, recipe.log_color = false;
+    if (kind == FigureKind::states)
+      recipe.probe = Probe::state_v, recipe.sort_channels = true, recipe.color_map = ColorMap::diverging,
+      recipe.log_color = false;
     return recipe;
   }
 
@@ -65,7 +67,8 @@ class FigureExport : public ::testing::Test {
   TraceSnapshot trace_ = test::small_trace(97, 6);
 };
 
-constexpr std::array all_kinds{FigureKind::curves, FigureKind::tradeoff, FigureKind::throughput, FigureKind::attention, FigureKind::states};
+constexpr std::array all_kinds{FigureKind::curves, FigureKind::tradeoff, FigureKind::throughput, FigureKind::attention,
+                               FigureKind::states};
 
 TEST_F(FigureExport, EveryKindToEveryFormat) {
   for (const FigureKind kind : all_kinds) {
@@ -128,7 +131,8 @@ TEST_F(FigureExport, RecipeRebuildsTheSameFigure) {
     const Made made = make(kind);
     const auto stem = folder_.path() / fmt::format("first-{}", figure_kind_name(kind));
     const bool from_trace = kind == FigureKind::attention || kind == FigureKind::states;
-    const auto files = write_figure_files(made.plot, made.recipe, from_trace ? &trace_ : nullptr, stem, {"pdf", "csv", "png", "svg", "json"});
+    const auto files = write_figure_files(made.plot, made.recipe, from_trace ? &trace_ : nullptr, stem,
+                                          {"pdf", "csv", "png", "svg", "json"});
     ASSERT_TRUE(files) << files.error().message;
     EXPECT_EQ(files->size(), from_trace ? 6u : 5u);
     for (const char* format : {"csv", "png", "svg", "pdf"}) {
@@ -139,7 +143,9 @@ TEST_F(FigureExport, RecipeRebuildsTheSameFigure) {
       if (std::string_view(format) == "pdf") {
         // Up to the moment of writing.
         for (std::string* text : {&first, &second})
-          for (std::size_t at = text->find("/CreationDate"); at != std::string::npos; at = text->find("/CreationDate", at + 1)) text->replace(at, 40, 40, ' ');
+          for (std::size_t at = text->find("/CreationDate"); at != std::string::npos;
+               at = text->find("/CreationDate", at + 1))
+            text->replace(at, 40, 40, ' ');
         EXPECT_EQ(first.size(), second.size());
       }
       EXPECT_EQ(first == second, true) << figure_kind_name(kind) << "." << format;
@@ -162,7 +168,8 @@ TEST_F(FigureExport, PngsShowSomethingAndDiffer) {
     ASSERT_TRUE(render_figure(made.plot, made.recipe, path, "png"));
     EXPECT_TRUE(seen.insert(test::read_file(path)).second);
     // The pictures stay for people to look at when RAT_SCREENSHOTS names a folder.
-    if (const char* folder = std::getenv("RAT_SCREENSHOTS")) image->save(QString("%1/figure-%2.png").arg(folder, QString::fromStdString(std::string(figure_kind_name(kind)))));
+    if (const char* folder = std::getenv("RAT_SCREENSHOTS"))
+      image->save(QString("%1/figure-%2.png").arg(folder, QString::fromStdString(std::string(figure_kind_name(kind)))));
   }
 }
 
@@ -183,9 +190,11 @@ TEST_F(FigureExport, TikzCompiles) {
     if (kind == FigureKind::curves) made.recipe.collapse_seeds = true;
     const std::string name(figure_kind_name(kind));
     ASSERT_TRUE(render_figure(made.plot, made.recipe, folder_.path() / (name + ".tikz"), "tikz"));
-    std::ofstream(folder_.path() / (name + "-page.tex")) << "\\documentclass{article}\\usepackage{pgfplots}\\pgfplotsset{compat=1.17}\\usepgfplotslibrary{fillbetween}"
-                                                         << "\\begin{document}\\noindent\\input{" << name << ".tikz}\\end{document}\n";
-    test::output_of("cd " + folder_.path().string() + " && pdflatex -interaction=nonstopmode -halt-on-error " + name + "-page.tex | tail -n 30; test -s " + name + "-page.pdf");
+    std::ofstream(folder_.path() / (name + "-page.tex"))
+        << "\\documentclass{article}\\usepackage{pgfplots}\\pgfplotsset{compat=1.17}\\usepgfplotslibrary{fillbetween}"
+        << "\\begin{document}\\noindent\\input{" << name << ".tikz}\\end{document}\n";
+    test::output_of("cd " + folder_.path().string() + " && pdflatex -interaction=nonstopmode -halt-on-error " + name +
+                    "-page.tex | tail -n 30; test -s " + name + "-page.pdf");
   }
 }
 

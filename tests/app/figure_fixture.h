@@ -5,7 +5,6 @@
 
 #include <QApplication>
 #include <QElapsedTimer>
-
 #include <array>
 #include <cstdio>
 #include <functional>
@@ -26,7 +25,8 @@ inline QApplication& application() {
 inline bool wait_until(const std::function<bool()>& done, int ms = 10000) {
   QElapsedTimer timer;
   timer.start();
-  while (!done() && timer.elapsed() < ms) QApplication::processEvents(QEventLoop::AllEvents | QEventLoop::WaitForMoreEvents, 20);
+  while (!done() && timer.elapsed() < ms)
+    QApplication::processEvents(QEventLoop::AllEvents | QEventLoop::WaitForMoreEvents, 20);
   return done();
 }
 
@@ -42,6 +42,8 @@ inline std::string output_of(const std::string& command) {
   return text;
 }
 
-inline bool has_program(const char* name) { return std::system((std::string("command -v ") + name + " >/dev/null 2>&1").c_str()) == 0; }
+inline bool has_program(const char* name) {
+  return std::system((std::string("command -v ") + name + " >/dev/null 2>&1").c_str()) == 0;
+}
 
 }  // namespace rat::test

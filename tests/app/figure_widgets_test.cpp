@@ -7,7 +7,6 @@
 #include <QSignalSpy>
 #include <QSlider>
 #include <QTest>
-
 #include <cmath>
 #include <cstdlib>
 #include <set>
@@ -30,7 +29,8 @@ namespace {
 QImage shot(QWidget& widget, const std::string& name) {
   QApplication::processEvents();  // plots redraw from the event loop
   const QImage image = widget.grab().toImage();
-  if (const char* folder = std::getenv("RAT_SCREENSHOTS")) image.save(QString("%1/%2.png").arg(folder, QString::fromStdString(name)));
+  if (const char* folder = std::getenv("RAT_SCREENSHOTS"))
+    image.save(QString("%1/%2.png").arg(folder, QString::fromStdString(name)));
   return image;
 }
 
@@ -60,11 +60,12 @@ class FigureWidgets : public ::testing::Test {
   std::vector<std::string> fill(const std::filesystem::path& database) {
     std::vector<test::StoredRun> runs;
     const std::vector<std::tuple<std::string, double, double, double>> kinds{
-        {"attention*4", 1.421, 1100, 8.4e6}, {"rat:4*4", 1.424, 1180, 2.1e6},  {"rat:16*4", 1.437, 5200, 5.3e5},
-        {"rat:64*4", 1.489, 6400, 1.4e5},    {"rat:256*4", 1.541, 6800, 4e4}, {"rnn*4", 1.561, 7000, 4e3},
+        {"attention*4", 1.421, 1100, 8.4e6},     {"rat:4*4", 1.424, 1180, 2.1e6}, {"rat:16*4", 1.437, 5200, 5.3e5},
+        {"rat:64*4", 1.489, 6400, 1.4e5},        {"rat:256*4", 1.541, 6800, 4e4}, {"rnn*4", 1.561, 7000, 4e3},
         {"rat:16,swa:128*2", 1.412, 4900, 5.6e5}};
     for (const auto& [layers, loss, decode, cache] : kinds)
-      for (uint64_t seed = 1; seed <= 3; ++seed) runs.push_back(test::training_like(layers, seed, 400, loss, decode, cache));
+      for (uint64_t seed = 1; seed <= 3; ++seed)
+        runs.push_back(test::training_like(layers, seed, 400, loss, decode, cache));
     return test::write_runs(database, runs);
   }
 
@@ -215,10 +216,11 @@ TEST_F(FigureWidgets, TradeoffCanvasShowsAndTrains) {
   ASSERT_TRUE(picker->selected_specs());
   EXPECT_TRUE(picker->selected_specs()->empty());
   std::vector<RunSpec> asked;
-  QObject::connect(&canvas, &TradeoffCanvas::enqueue_requested, [&](const std::vector<RunSpec>& specs, const std::string& sweep) {
-    asked = specs;
-    EXPECT_FALSE(sweep.empty());
-  });
+  QObject::connect(&canvas, &TradeoffCanvas::enqueue_requested,
+                   [&](const std::vector<RunSpec>& specs, const std::string& sweep) {
+                     asked = specs;
+                     EXPECT_FALSE(sweep.empty());
+                   });
   picker->select_patterns({"rat:1", "rat:16", "rat:16,attention"});
   emit picker->train_requested();
   ASSERT_EQ(asked.size(), 2u);
@@ -228,7 +230,8 @@ TEST_F(FigureWidgets, TradeoffCanvasShowsAndTrains) {
   QSignalSpy clicked(&canvas, &TradeoffCanvas::run_clicked);
   auto* plot = canvas.findChild<PlotWidget*>();
   const Series& points = plot->plot().series.back();
-  QTest::mouseClick(plot, Qt::LeftButton, {}, QPointF(plot->xAxis->coordToPixel(points.x[0]), plot->yAxis->coordToPixel(points.y[0])).toPoint());
+  QTest::mouseClick(plot, Qt::LeftButton, {},
+                    QPointF(plot->xAxis->coordToPixel(points.x[0]), plot->yAxis->coordToPixel(points.y[0])).toPoint());
   ASSERT_EQ(clicked.count(), 1);
   EXPECT_EQ(clicked[0][0].toString().toStdString(), points.point_runs[0]);
 }
@@ -266,7 +269,8 @@ TEST_F(FigureWidgets, DialogSavesTheTraceOfAMap) {
   auto trace = std::make_shared<TraceSnapshot>(test::small_trace(97, 6));
   Recipe recipe;
   recipe.kind = FigureKind::attention;
-  FigureDialog dialog(recipe, [trace](const Recipe& r) { return build_plot(r, *trace); }, trace);
+  FigureDialog dialog(
+      recipe, [trace](const Recipe& r) { return build_plot(r, *trace); }, trace);
   shot(dialog, "dialog-attention");
   const auto files = dialog.save_as(folder_.path() / "map");
   ASSERT_TRUE(files) << files.error().message;
@@ -275,19 +279,22 @@ TEST_F(FigureWidgets, DialogSavesTheTraceOfAMap) {
 
 TEST_F(FigureWidgets, LabelsDoNotCollideWhereThereIsRoom) {
   // Two points so close that labels on the same side would overlap, and one at the right edge.
-  const std::vector<LabelledPoint> points{{{100, 100}, 6, {60, 12}}, {{112, 104}, 8, {60, 12}}, {{395, 100}, 5, {60, 12}}};
+  const std::vector<LabelledPoint> points{
+      {{100, 100}, 6, {60, 12}}, {{112, 104}, 8, {60, 12}}, {{395, 100}, 5, {60, 12}}};
   const QRectF area(0, 0, 400, 300);
   const auto boxes = place_labels(points, {}, area, 3);
   for (std::size_t i = 0; i < boxes.size(); ++i) {
     EXPECT_TRUE(area.contains(boxes[i])) << i;
     for (std::size_t j = 0; j < i; ++j) EXPECT_FALSE(boxes[i].intersects(boxes[j])) << i << ", " << j;
     for (const LabelledPoint& point : points)
-      EXPECT_FALSE(boxes[i].intersects(QRectF(point.at.x() - point.radius, point.at.y() - point.radius, 2 * point.radius, 2 * point.radius)));
+      EXPECT_FALSE(boxes[i].intersects(
+          QRectF(point.at.x() - point.radius, point.at.y() - point.radius, 2 * point.radius, 2 * point.radius)));
   }
 }
 
 TEST_F(FigureWidgets, SymlogIsItsOwnInverse) {
-  for (const double v : {-1e6, -3.0, -1e-9, 0.0, 2e-5, 7.0, 1e8}) EXPECT_NEAR(from_symlog(to_symlog(v, 0.01), 0.01), v, 1e-9 * std::abs(v) + 1e-15);
+  for (const double v : {-1e6, -3.0, -1e-9, 0.0, 2e-5, 7.0, 1e8})
+    EXPECT_NEAR(from_symlog(to_symlog(v, 0.01), 0.01), v, 1e-9 * std::abs(v) + 1e-15);
 }
 
 }  // namespace

@@ -52,11 +52,14 @@ TEST(PlotsCurves, SmoothingIsTheDebiasedAverageOfAllPoints) {
 
 TEST(PlotsCurves, ThinningKeepsEveryExtremeAndSmoothsBefore) {
   const test::Folder folder;
-  const auto value = [](int64_t s) { return s == 4321 ? 99.0 : s == 777 ? -50.0 : std::cos(0.01 * static_cast<double>(s)); };
+  const auto value = [](int64_t s) {
+    return s == 4321 ? 99.0 : s == 777 ? -50.0 : std::cos(0.01 * static_cast<double>(s));
+  };
   const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*2", 1, "a", {{"loss", points(10000, value)}}}});
   Recipe recipe = of_runs(ids);
   recipe.smoothing = 0.5;
-  const PlotDescription full = curves(folder.path() / "r.db", recipe), thin = curves(folder.path() / "r.db", recipe, 200);
+  const PlotDescription full = curves(folder.path() / "r.db", recipe),
+                        thin = curves(folder.path() / "r.db", recipe, 200);
   const Series& series = thin.series[0];
   EXPECT_LE(series.x.size(), 202u);
   EXPECT_EQ(*std::max_element(series.raw.begin(), series.raw.end()), 99.0);
@@ -84,7 +87,9 @@ TEST(PlotsCurves, NotFiniteValuesAreCountedAndMarkedNotDropped) {
 
 TEST(PlotsCurves, LogAxisCountsWhatItCannotShow) {
   const test::Folder folder;
-  const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*2", 1, "a", {{"grad_norm", points(6, [](int64_t s) { return static_cast<double>(s - 3); })}}}});
+  const auto ids = test::write_runs(
+      folder.path() / "r.db",
+      {{"rat:16*2", 1, "a", {{"grad_norm", points(6, [](int64_t s) { return static_cast<double>(s - 3); })}}}});
   Recipe recipe = of_runs(ids, "grad_norm");
   recipe.y.scale = Scale::log10;
   const PlotDescription plot = curves(folder.path() / "r.db", recipe);
@@ -97,7 +102,9 @@ TEST(PlotsCurves, SeedsCollapseToMeanAndDeviationWithTheirCount) {
   const test::Folder folder;
   std::vector<test::StoredRun> runs;
   for (uint64_t seed = 1; seed <= 3; ++seed)
-    runs.push_back({"rat:16*2", seed, "", {{"loss", points(seed == 3 ? 5 : 10, [seed](int64_t s) { return static_cast<double>(s) + static_cast<double>(seed * seed); })}}});
+    runs.push_back({"rat:16*2", seed, "", {{"loss", points(seed == 3 ? 5 : 10, [seed](int64_t s) {
+                                              return static_cast<double>(s) + static_cast<double>(seed * seed);
+                                            })}}});
   runs.push_back({"rnn*2", 1, "", {{"loss", points(10, [](int64_t) { return 2.0; })}}});
   const auto ids = test::write_runs(folder.path() / "r.db", runs);
   Recipe recipe = of_runs(ids);
@@ -118,7 +125,8 @@ TEST(PlotsCurves, SeedsCollapseToMeanAndDeviationWithTheirCount) {
 
 TEST(PlotsCurves, TokensAndWallTimeAsX) {
   const test::Folder folder;
-  const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*2", 1, "a", {{"loss", points(4, [](int64_t) { return 1.0; })}}}});
+  const auto ids = test::write_runs(folder.path() / "r.db",
+                                    {{"rat:16*2", 1, "a", {{"loss", points(4, [](int64_t) { return 1.0; })}}}});
   Recipe recipe = of_runs(ids);
   recipe.x_axis = "tokens";
   EXPECT_EQ(curves(folder.path() / "r.db", recipe).series[0].x.back(), 4.0 * 16 * 512);
@@ -141,7 +149,8 @@ TEST(PlotsCurves, TimeThatGoesBackStartsANewLine) {
 
 TEST(PlotsCurves, ErrorsSayWhatToDo) {
   const test::Folder folder;
-  const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*2", 1, "a", {{"loss", points(4, [](int64_t) { return 1.0; })}}}});
+  const auto ids = test::write_runs(folder.path() / "r.db",
+                                    {{"rat:16*2", 1, "a", {{"loss", points(4, [](int64_t) { return 1.0; })}}}});
   const auto store = StoreReader::open(folder.path() / "r.db");
   ASSERT_TRUE(store);
   EXPECT_FALSE(build_plot(of_runs({}), *store));

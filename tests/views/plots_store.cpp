@@ -55,7 +55,8 @@ std::vector<MetricPoint> points(int64_t n, const std::function<double(int64_t)>&
   return all;
 }
 
-StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps, double final_loss, double decode, double cache) {
+StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps, double final_loss, double decode,
+                        double cache) {
   StoredRun run;
   run.layers = layers;
   run.seed = seed;
@@ -67,19 +68,29 @@ StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps,
     return static_cast<double>(*state >> 11) / 9007199254740992.0 - 0.5;
   };
   const double n = static_cast<double>(steps);
-  run.metrics.emplace_back("loss", points(steps, [=](int64_t s) { return final_loss + 4.1 * std::exp(-8.0 * static_cast<double>(s) / n) + 0.25 * noise(); }));
+  run.metrics.emplace_back("loss", points(steps, [=](int64_t s) {
+                             return final_loss + 4.1 * std::exp(-8.0 * static_cast<double>(s) / n) + 0.25 * noise();
+                           }));
   run.metrics.emplace_back("tokens_per_s", points(steps, [=](int64_t) { return decode * 12 * (1 + 0.06 * noise()); }));
-  run.metrics.emplace_back("grad_norm", points(steps, [=](int64_t s) { return (0.3 + 2 * std::exp(-4.0 * static_cast<double>(s) / n)) * (1 + 0.5 * noise()); }));
-  run.metrics.emplace_back("lr", points(steps, [=](int64_t s) { return 8e-4 * std::min(1.0, static_cast<double>(s) / (0.05 * n)) * 0.5 * (1 + std::cos(3.14159 * static_cast<double>(s) / n)); }));
+  run.metrics.emplace_back("grad_norm", points(steps, [=](int64_t s) {
+                             return (0.3 + 2 * std::exp(-4.0 * static_cast<double>(s) / n)) * (1 + 0.5 * noise());
+                           }));
+  run.metrics.emplace_back("lr", points(steps, [=](int64_t s) {
+                             return 8e-4 * std::min(1.0, static_cast<double>(s) / (0.05 * n)) * 0.5 *
+                                    (1 + std::cos(3.14159 * static_cast<double>(s) / n));
+                           }));
   std::vector<MetricPoint> val;
-  for (int64_t s = steps / 10; s <= steps; s += steps / 10) val.push_back({s, final_loss + 4.0 * std::exp(-8.0 * static_cast<double>(s) / n) + 0.012 * noise(), 0.05 * static_cast<double>(s)});
+  for (int64_t s = steps / 10; s <= steps; s += steps / 10)
+    val.push_back({s, final_loss + 4.0 * std::exp(-8.0 * static_cast<double>(s) / n) + 0.012 * noise(),
+                   0.05 * static_cast<double>(s)});
   run.metrics.emplace_back("val_loss", val);
   run.metrics.emplace_back("decode_tokens_per_s", std::vector<MetricPoint>{{steps, decode * (1 + 0.03 * noise()), 1}});
   run.metrics.emplace_back("cache_bytes", std::vector<MetricPoint>{{steps, cache, 1}});
   int k = 0;
   for (const char* op : {"embedding", "norm", "gemm", "scan", "attention", "gelu", "cross entropy", "optimizer"}) {
     const double ms = std::vector<double>{0.4, 1.1, 14.2, 2.2, 3.1, 1.9, 1.2, 2.6}[static_cast<std::size_t>(k++)];
-    run.metrics.emplace_back(std::string("op_ms/") + op, points(std::min<int64_t>(steps, 100), [=](int64_t) { return ms * (1 + 0.2 * noise()); }));
+    run.metrics.emplace_back(std::string("op_ms/") + op,
+                             points(std::min<int64_t>(steps, 100), [=](int64_t) { return ms * (1 + 0.2 * noise()); }));
   }
   return run;
 }
@@ -101,16 +112,21 @@ TraceSnapshot small_trace(int64_t tokens, int64_t channels) {
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t d = 0; d < channels; ++d) {
       gate.values.push_back(0.1f + 0.8f * static_cast<float>((d * 7) % channels) / static_cast<float>(channels));
-      state.values.push_back(std::sin(0.37f * static_cast<float>(t) + static_cast<float>(d)) * (1 + 0.2f * static_cast<float>(d % 5)));
+      state.values.push_back(std::sin(0.37f * static_cast<float>(t) + static_cast<float>(d)) *
+                             (1 + 0.2f * static_cast<float>(d % 5)));
     }
   const int64_t chunks = (tokens + 3) / 4;
   ProbeTensor attention{Probe::attention, 0, {1, tokens, chunks + 1}, {}};
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t past = t / 4;
     double sum = 1;
-    for (int64_t c = 0; c < past; ++c) sum += std::exp(-0.3 * static_cast<double>(past - c) + std::sin(static_cast<double>(3 * c)));
+    for (int64_t c = 0; c < past; ++c)
+      sum += std::exp(-0.3 * static_cast<double>(past - c) + std::sin(static_cast<double>(3 * c)));
     for (int64_t c = 0; c < chunks; ++c)
-      attention.values.push_back(c < past ? static_cast<float>(std::exp(-0.3 * static_cast<double>(past - c) + std::sin(static_cast<double>(3 * c))) / sum) : std::nanf(""));
+      attention.values.push_back(
+          c < past ? static_cast<float>(
+                         std::exp(-0.3 * static_cast<double>(past - c) + std::sin(static_cast<double>(3 * c))) / sum)
+                   : std::nanf(""));
     attention.values.push_back(static_cast<float>(1 / sum));
   }
   trace.tensors = {std::move(gate), std::move(state), std::move(attention)};

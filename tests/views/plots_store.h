@@ -39,7 +39,8 @@ std::vector<std::string> write_runs(const std::filesystem::path& path, const std
 std::vector<MetricPoint> points(int64_t n, const std::function<double(int64_t)>& f);
 
 // Loss-like, deterministic noise; decode speed, cache and validation loss that trade off against each other.
-StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps, double final_loss, double decode, double cache);
+StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps, double final_loss, double decode,
+                        double cache);
 
 // One layer of `layers` with gate, state_v and attention of tokens x heads, chunk 4 when rat.
 TraceSnapshot small_trace(int64_t tokens = 19, int64_t channels = 6);

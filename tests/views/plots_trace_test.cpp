@@ -75,7 +75,8 @@ TEST(PlotsTrace, AttentionKeepsTheMaskAndSetsTheOwnStateApart) {
   EXPECT_EQ(plot->run_ids, std::vector<std::string>{"abc123"});
   const std::string csv = to_csv(*plot);
   EXPECT_EQ(csv.substr(0, csv.find("\r\n")), "query token,chunk 0,chunk 1,chunk 2,chunk 3,chunk 4,own state");
-  EXPECT_NE(csv.find("\r\n0,,,,,,1\r\n"), std::string::npos) << "the first token sees only itself; masked cells are empty";
+  EXPECT_NE(csv.find("\r\n0,,,,,,1\r\n"), std::string::npos)
+      << "the first token sees only itself; masked cells are empty";
 }
 
 TEST(PlotsTrace, StatesAreSortedByHalfLifeAndTransposed) {
@@ -150,7 +151,8 @@ TEST(PlotsTikz, IsCompleteAndRefusesWhatPgfplotsCannot) {
   plot.series = {line};
   const auto source = to_tikz(plot, {}, "f-pgf.csv", "f-map.png");
   ASSERT_TRUE(source);
-  for (const char* part : {"xmode=log, log basis x=2", "chunk\\_length", "a\\_b \\% c", "{f-pgf.csv}", "\\end{tikzpicture}"})
+  for (const char* part :
+       {"xmode=log, log basis x=2", "chunk\\_length", "a\\_b \\% c", "{f-pgf.csv}", "\\end{tikzpicture}"})
     EXPECT_NE(source->find(part), std::string::npos) << part;
   EXPECT_EQ(to_pgf_table(plot), "s0_x,s0_y\n1,3\n2,2\n4,1\n");
   plot.y.scale = Scale::symlog;

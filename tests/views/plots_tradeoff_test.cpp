@@ -12,7 +12,12 @@ namespace rat {
 namespace {
 
 test::StoredRun result(const std::string& layers, uint64_t seed, double loss, double decode, double cache) {
-  return {layers, seed, "", {{"val_loss", {{10, loss + 1, 1}, {20, loss, 2}}}, {"decode_tokens_per_s", {{20, decode, 2}}}, {"cache_bytes", {{20, cache, 2}}}}};
+  return {layers,
+          seed,
+          "",
+          {{"val_loss", {{10, loss + 1, 1}, {20, loss, 2}}},
+           {"decode_tokens_per_s", {{20, decode, 2}}},
+           {"cache_bytes", {{20, cache, 2}}}}};
 }
 
 const Series* named(const PlotDescription& plot, const std::string& name) {
@@ -35,8 +40,9 @@ TEST(PlotsTradeoff, GroupsSeedsAndFindsTheFront) {
   const test::Folder folder;
   // rat:4 is beaten by rat:16 (faster and better); attention, rat:16 and rnn are on the front.
   const auto ids = test::write_runs(folder.path() / "r.db",
-                                    {result("attention*4", 1, 1.40, 1000, 8e6), result("rat:4*4", 1, 1.46, 2000, 2e6), result("rat:16*4", 1, 1.43, 5000, 5e5),
-                                     result("rat:16*4", 2, 1.45, 5200, 5e5), result("rat:16*4", 3, 1.44, 4800, 5e5), result("rnn*4", 1, 1.56, 7000, 4e3),
+                                    {result("attention*4", 1, 1.40, 1000, 8e6), result("rat:4*4", 1, 1.46, 2000, 2e6),
+                                     result("rat:16*4", 1, 1.43, 5000, 5e5), result("rat:16*4", 2, 1.45, 5200, 5e5),
+                                     result("rat:16*4", 3, 1.44, 4800, 5e5), result("rnn*4", 1, 1.56, 7000, 4e3),
                                      result("rat:16,swa:128*2", 1, 1.41, 3000, 6e5)});
   const PlotDescription plot = tradeoff(folder.path() / "r.db", ids);
   const Series* rat = named(plot, "rat");
@@ -75,7 +81,8 @@ TEST(PlotsTradeoff, AccuracyIsBetterWhenLarger) {
   const auto run = [](const std::string& layers, double accuracy, double cache) {
     return test::StoredRun{layers, 1, "", {{"val_accuracy", {{20, accuracy, 2}}}, {"cache_bytes", {{20, cache, 2}}}}};
   };
-  const auto ids = test::write_runs(folder.path() / "r.db", {run("attention*4", 0.99, 8e6), run("rat:16*4", 0.8, 5e5), run("rat:64*4", 0.7, 6e5)});
+  const auto ids = test::write_runs(
+      folder.path() / "r.db", {run("attention*4", 0.99, 8e6), run("rat:16*4", 0.8, 5e5), run("rat:64*4", 0.7, 6e5)});
   Recipe recipe;
   recipe.x_metric = "cache_bytes", recipe.y_metric = "val_accuracy", recipe.size_metric = "";
   const PlotDescription plot = tradeoff(folder.path() / "r.db", ids, recipe);
@@ -88,7 +95,9 @@ TEST(PlotsTradeoff, AccuracyIsBetterWhenLarger) {
 
 TEST(PlotsTradeoff, RunsWithoutTheNumbersAreCounted) {
   const test::Folder folder;
-  const auto ids = test::write_runs(folder.path() / "r.db", {result("rat:16*4", 1, 1.4, 5000, 5e5), {"rnn*4", 1, "", {{"loss", test::points(3, [](int64_t) { return 1.0; })}}}});
+  const auto ids = test::write_runs(folder.path() / "r.db",
+                                    {result("rat:16*4", 1, 1.4, 5000, 5e5),
+                                     {"rnn*4", 1, "", {{"loss", test::points(3, [](int64_t) { return 1.0; })}}}});
   const PlotDescription plot = tradeoff(folder.path() / "r.db", ids);
   ASSERT_EQ(plot.warnings.size(), 1u);
   EXPECT_NE(plot.warnings[0].find("1 of 2 runs"), std::string::npos);
@@ -96,7 +105,8 @@ TEST(PlotsTradeoff, RunsWithoutTheNumbersAreCounted) {
 
 TEST(PlotsTradeoff, ResamplingKnowsCertainFromUncertain) {
   // b is clearly beaten by a; c and d overlap, so each is beaten in a part of the resamples only.
-  const std::vector<UncertainPoint> points{{10, 1, 0, 0.001, 5, 5}, {5, 2, 0, 0.001, 5, 5}, {20, 1.5, 0, 0.2, 5, 5}, {20, 1.5, 0, 0.2, 5, 5}};
+  const std::vector<UncertainPoint> points{
+      {10, 1, 0, 0.001, 5, 5}, {5, 2, 0, 0.001, 5, 5}, {20, 1.5, 0, 0.2, 5, 5}, {20, 1.5, 0, 0.2, 5, 5}};
   const auto share = share_non_dominated(points, Goal::maximise, Goal::minimise);
   EXPECT_GT(share[0], 0.9);
   EXPECT_EQ(share[1], 0);
@@ -109,7 +119,12 @@ TEST(PlotsThroughput, BarsAreMediansAfterWarmUp) {
   const test::Folder folder;
   // 10 of 100 steps are warm-up with absurd values; then 1..90.
   const auto value = [](int64_t s) { return s <= 10 ? 1e6 : static_cast<double>(s - 10); };
-  const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*4", 1, "a", {{"op_ms/gemm", test::points(100, value)}, {"op_ms/cross entropy", test::points(100, [](int64_t) { return 2.0; })}}}});
+  const auto ids = test::write_runs(folder.path() / "r.db",
+                                    {{"rat:16*4",
+                                      1,
+                                      "a",
+                                      {{"op_ms/gemm", test::points(100, value)},
+                                       {"op_ms/cross entropy", test::points(100, [](int64_t) { return 2.0; })}}}});
   Recipe recipe;
   recipe.kind = FigureKind::throughput;
   recipe.runs = ids;

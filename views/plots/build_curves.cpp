@@ -115,18 +115,18 @@ void add_pieces(const Series& whole, int64_t max_points, PlotDescription& plot, 
   }
 }
 
-std::string display_name(const RunRow& run) {
-  return run.name.empty() ? run.layers : run.name;
-}
+std::string display_name(const RunRow& run) { return run.name.empty() ? run.layers : run.name; }
 
 std::string note_of(const Recipe& recipe, const std::vector<RunRow>& runs, int64_t seeds_low, int64_t seeds_high) {
   std::vector<std::string> parts;
   if (const std::string common = common_settings(runs); !common.empty()) parts.push_back(common);
   if (recipe.smoothing > 0)
-    parts.push_back(fmt::format("debiased EMA s = {:g} (half-life {:.3g} points)", recipe.smoothing, smoothing_half_life(recipe.smoothing)));
+    parts.push_back(fmt::format("debiased EMA s = {:g} (half-life {:.3g} points)", recipe.smoothing,
+                                smoothing_half_life(recipe.smoothing)));
   if (recipe.collapse_seeds)
-    parts.push_back(fmt::format("band: mean ± standard deviation over seeds, n = {}",
-                                seeds_low == seeds_high ? fmt::format("{}", seeds_low) : fmt::format("{} to {}", seeds_low, seeds_high)));
+    parts.push_back(fmt::format(
+        "band: mean ± standard deviation over seeds, n = {}",
+        seeds_low == seeds_high ? fmt::format("{}", seeds_low) : fmt::format("{} to {}", seeds_low, seeds_high)));
   else
     parts.push_back("n = 1 run a line");
   return fmt::format("{}", fmt::join(parts, " · "));
@@ -153,8 +153,10 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
   apply_axis(recipe.x, plot.x);
   apply_axis(recipe.y, plot.y);
   std::vector<std::vector<RunRow>> groups;
-  if (recipe.collapse_seeds) groups = group_seeds(runs);
-  else for (const RunRow& run : runs) groups.push_back({run});
+  if (recipe.collapse_seeds)
+    groups = group_seeds(runs);
+  else
+    for (const RunRow& run : runs) groups.push_back({run});
 
   int64_t thinned = 0;
   auto fewest = static_cast<int64_t>(runs.size());
@@ -180,8 +182,9 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
     add_pieces(series, max_points, plot, thinned);
   }
   if (plot.series.empty())
-    return fail(ErrorCode::not_found, "None of these {} runs has values of '{}'; choose another metric or train longer.",
-                runs.size(), recipe.metric);
+    return fail(ErrorCode::not_found,
+                "None of these {} runs has values of '{}'; choose another metric or train longer.", runs.size(),
+                recipe.metric);
   plot.note = note_of(recipe, runs, fewest, most);
   if (thinned > 0)
     plot.note += fmt::format(" · drawn with {} points fewer (smallest and largest of each bucket kept)", thinned);

@@ -46,10 +46,14 @@ Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, PlotData& data) {
 
 std::string common_settings(const std::vector<RunRow>& runs) {
   std::vector<std::string> parts;
-  if (const auto device = shared_value(runs, [](const RunRow& r) { return r.device; }); device && !device->empty()) parts.push_back(*device);
-  if (const auto dtype = shared_value(runs, [](const RunRow& r) { return r.dtype; }); dtype && !dtype->empty()) parts.push_back(*dtype);
-  if (const auto batch = shared_value(runs, batch_of); batch && *batch > 0) parts.push_back(fmt::format("batch {}", *batch));
-  if (const auto seq_len = shared_value(runs, seq_len_of); seq_len && *seq_len > 0) parts.push_back(fmt::format("T {}", *seq_len));
+  if (const auto device = shared_value(runs, [](const RunRow& r) { return r.device; }); device && !device->empty())
+    parts.push_back(*device);
+  if (const auto dtype = shared_value(runs, [](const RunRow& r) { return r.dtype; }); dtype && !dtype->empty())
+    parts.push_back(*dtype);
+  if (const auto batch = shared_value(runs, batch_of); batch && *batch > 0)
+    parts.push_back(fmt::format("batch {}", *batch));
+  if (const auto seq_len = shared_value(runs, seq_len_of); seq_len && *seq_len > 0)
+    parts.push_back(fmt::format("T {}", *seq_len));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -60,8 +64,10 @@ std::vector<std::vector<RunRow>> group_seeds(const std::vector<RunRow>& runs) {
     const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& group) {
       return !run.spec_hash.empty() && group.front().spec_hash == run.spec_hash;
     });
-    if (same == groups.end()) groups.push_back({run});
-    else same->push_back(run);
+    if (same == groups.end())
+      groups.push_back({run});
+    else
+      same->push_back(run);
   }
   return groups;
 }
@@ -72,7 +78,8 @@ Dash dash_of(std::size_t k) {
 }
 
 Marker marker_of(std::size_t k) {
-  constexpr std::array markers{Marker::circle, Marker::square, Marker::triangle, Marker::diamond, Marker::cross, Marker::plus};
+  constexpr std::array markers{Marker::circle,  Marker::square, Marker::triangle,
+                               Marker::diamond, Marker::cross,  Marker::plus};
   return markers[k % markers.size()];
 }
 
@@ -89,11 +96,15 @@ Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& stor
 
 Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points) {
   switch (recipe.kind) {
-    case FigureKind::curves: return build_curves(recipe, data, max_points);
-    case FigureKind::tradeoff: return build_tradeoff(recipe, data);
-    case FigureKind::throughput: return build_throughput(recipe, data);
+    case FigureKind::curves:
+      return build_curves(recipe, data, max_points);
+    case FigureKind::tradeoff:
+      return build_tradeoff(recipe, data);
+    case FigureKind::throughput:
+      return build_throughput(recipe, data);
     case FigureKind::attention:
-    case FigureKind::states: break;
+    case FigureKind::states:
+      break;
   }
   return fail(ErrorCode::invalid_argument,
               "The {} figure is drawn from a trace, not from the run database; give the trace file beside its recipe.",

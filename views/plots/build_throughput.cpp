@@ -13,7 +13,8 @@ constexpr double warm_up_share = 0.1;  // of a run's steps, left out
 Result<std::optional<Bar>> bar_of(PlotData& data, const RunRow& run, std::string_view op) {
   RAT_ASSIGN(const std::span<const MetricPoint> points, data.series(run.id, fmt::format("op_ms/{}", op)));
   std::vector<double> values;
-  for (std::size_t i = static_cast<std::size_t>(warm_up_share * static_cast<double>(points.size())); i < points.size(); ++i)
+  for (std::size_t i = static_cast<std::size_t>(warm_up_share * static_cast<double>(points.size())); i < points.size();
+       ++i)
     if (std::isfinite(points[i].value)) values.push_back(points[i].value);
   if (values.empty()) return std::optional<Bar>();
   const Quartiles spread_of_steps = quartiles(values);
@@ -44,7 +45,8 @@ Result<PlotDescription> build_throughput(const Recipe& recipe, PlotData& data) {
       plot.bars.push_back(*bar);
     }
   if (plot.bars.empty())
-    return fail(ErrorCode::not_found, "None of these {} runs has stored operation times ('op_ms/...'); train at least one step.",
+    return fail(ErrorCode::not_found,
+                "None of these {} runs has stored operation times ('op_ms/...'); train at least one step.",
                 runs.size());
   plot.note = fmt::format("{}{}train · median over steps, bars: quartiles · first {:.0f} % of steps left out",
                           common_settings(runs), common_settings(runs).empty() ? "" : " · ", 100 * warm_up_share);

@@ -19,8 +19,9 @@ struct Range {
 Result<Range> range_of(std::string_view what, int64_t begin, int64_t end, int64_t all) {
   if (begin == 0 && end == 0) return Range{0, all};
   if (begin < 0 || begin >= end || end > all)
-    return fail(ErrorCode::invalid_argument, "The recipe shows {} {} to {}, but the trace has {} of them; use 0 to {} at most.",
-                what, begin, end, all, all);
+    return fail(ErrorCode::invalid_argument,
+                "The recipe shows {} {} to {}, but the trace has {} of them; use 0 to {} at most.", what, begin, end,
+                all, all);
   return Range{begin, end};
 }
 
@@ -35,7 +36,8 @@ int64_t chunk_of(const TraceSnapshot& trace, int layer) {
 std::vector<double> boundaries(int64_t chunk, const Range& tokens) {
   std::vector<double> lines;
   if (chunk <= 0 || tokens.size() / chunk > most_lines) return lines;
-  for (int64_t t = (tokens.begin / chunk + 1) * chunk; t < tokens.end; t += chunk) lines.push_back(static_cast<double>(t));
+  for (int64_t t = (tokens.begin / chunk + 1) * chunk; t < tokens.end; t += chunk)
+    lines.push_back(static_cast<double>(t));
   return lines;
 }
 
@@ -76,17 +78,21 @@ void set_color_range(const Recipe& recipe, bool signed_values, HeatMap& map, std
 
 Result<const ProbeTensor*> tensor_of(const TraceSnapshot& trace, Probe probe, int layer) {
   const ProbeTensor* tensor = trace.find(probe, layer);
-  if (tensor && !tensor->shape.empty() && std::all_of(tensor->shape.begin(), tensor->shape.end(), [](int64_t n) { return n > 0; }))
+  if (tensor && !tensor->shape.empty() &&
+      std::all_of(tensor->shape.begin(), tensor->shape.end(), [](int64_t n) { return n > 0; }))
     return tensor;
   std::string known;
-  for (const ProbeTensor& one : trace.tensors) known += fmt::format("{}{}/{}", known.empty() ? "" : ", ", probe_name(one.probe), one.layer);
-  return fail(ErrorCode::not_found, "The trace has no {} of layer {}; it has {}.", probe_name(probe), layer, known.empty() ? "nothing" : known);
+  for (const ProbeTensor& one : trace.tensors)
+    known += fmt::format("{}{}/{}", known.empty() ? "" : ", ", probe_name(one.probe), one.layer);
+  return fail(ErrorCode::not_found, "The trace has no {} of layer {}; it has {}.", probe_name(probe), layer,
+              known.empty() ? "nothing" : known);
 }
 
 std::string provenance(const TraceSnapshot& trace, int layer) {
-  std::string note = layer >= 0 && layer < static_cast<int>(trace.model.layers.size())
-                         ? format_layer(trace.model.layers[static_cast<std::size_t>(layer)]) + fmt::format(", layer {}", layer)
-                         : std::string("whole model");
+  std::string note =
+      layer >= 0 && layer < static_cast<int>(trace.model.layers.size())
+          ? format_layer(trace.model.layers[static_cast<std::size_t>(layer)]) + fmt::format(", layer {}", layer)
+          : std::string("whole model");
   note += fmt::format(" · step {} · {}, {}", trace.step, trace.device, trace.dtype);
   if (!trace.source.empty()) note += " · " + trace.source;
   if (!trace.kernel_path.empty()) note += " · " + trace.kernel_path;
@@ -94,7 +100,8 @@ std::string provenance(const TraceSnapshot& trace, int layer) {
 }
 
 // Copies columns [columns) of the map's rows; a layer with its own running state gets it again, set apart at the right.
-void fill_attention(const ProbeTensor& tensor, int head, const Range& rows, const Range& columns, bool own_state, HeatMap& map) {
+void fill_attention(const ProbeTensor& tensor, int head, const Range& rows, const Range& columns, bool own_state,
+                    HeatMap& map) {
   const int64_t n = columns.size();
   const int64_t gap = own_state ? std::max<int64_t>(1, n / 40) : 0, own = own_state ? std::max<int64_t>(1, n / 25) : 0;
   map.rows = rows.size();
@@ -110,7 +117,8 @@ void fill_attention(const ProbeTensor& tensor, int head, const Range& rows, cons
   map.y0 = static_cast<double>(rows.begin), map.y1 = static_cast<double>(rows.end);
   map.column_names.assign(static_cast<std::size_t>(map.cols), "");
   for (int64_t c = 0; c < n; ++c)
-    map.column_names[static_cast<std::size_t>(c)] = fmt::format("{} {}", own_state ? "chunk" : "token", columns.begin + c);
+    map.column_names[static_cast<std::size_t>(c)] =
+        fmt::format("{} {}", own_state ? "chunk" : "token", columns.begin + c);
   if (own_state) {
     map.column_names[static_cast<std::size_t>(n + gap)] = "own state";
     map.column_labels = {{static_cast<double>(columns.end + gap) + 0.5 * static_cast<double>(own), "own"}};
@@ -122,14 +130,17 @@ void fill_attention(const ProbeTensor& tensor, int head, const Range& rows, cons
 Result<PlotDescription> build_attention(const Recipe& recipe, const TraceSnapshot& trace) {
   RAT_ASSIGN(const ProbeTensor* tensor, tensor_of(trace, Probe::attention, recipe.layer));
   if (tensor->shape.size() != 3)
-    return fail(ErrorCode::shape_mismatch, "The trace's attention of layer {} has {} axes instead of (H, T, K).", recipe.layer, tensor->shape.size());
+    return fail(ErrorCode::shape_mismatch, "The trace's attention of layer {} has {} axes instead of (H, T, K).",
+                recipe.layer, tensor->shape.size());
   const int64_t heads = tensor->shape[0], tokens = tensor->shape[1], keys = tensor->shape[2];
   if (recipe.head >= heads)
-    return fail(ErrorCode::invalid_argument, "The recipe shows head {}, but layer {} has heads 0 to {}.", recipe.head, recipe.layer, heads - 1);
+    return fail(ErrorCode::invalid_argument, "The recipe shows head {}, but layer {} has heads 0 to {}.", recipe.head,
+                recipe.layer, heads - 1);
   const int64_t chunk = chunk_of(trace, recipe.layer);
   const bool own_state = chunk > 0;  // K = C + 1
   RAT_ASSIGN(const Range rows, range_of("query tokens", recipe.token_begin, recipe.token_end, tokens));
-  RAT_ASSIGN(const Range columns, range_of(own_state ? "chunks" : "key tokens", recipe.column_begin, recipe.column_end, own_state ? keys - 1 : keys));
+  RAT_ASSIGN(const Range columns, range_of(own_state ? "chunks" : "key tokens", recipe.column_begin, recipe.column_end,
+                                           own_state ? keys - 1 : keys));
   PlotDescription plot;
   plot.title = own_state ? "attention over chunk states" : "attention over tokens";
   plot.x.label = own_state ? fmt::format("chunk (L = {})", chunk) : "key token";
@@ -152,7 +163,8 @@ Result<std::vector<int64_t>> channel_order(const Recipe& recipe, const TraceSnap
   RAT_ASSIGN(const ProbeTensor* gate, tensor_of(trace, Probe::gate, recipe.layer));
   const std::vector<double> half_lives = channel_half_lives(*gate);
   if (static_cast<int64_t>(half_lives.size()) != channels)
-    return fail(ErrorCode::shape_mismatch, "The trace's gate has {} channels but its {} has {}; they cannot be sorted by half-life.",
+    return fail(ErrorCode::shape_mismatch,
+                "The trace's gate has {} channels but its {} has {}; they cannot be sorted by half-life.",
                 half_lives.size(), probe_name(recipe.probe), channels);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
     return half_lives[static_cast<std::size_t>(a)] > half_lives[static_cast<std::size_t>(b)];
@@ -162,19 +174,26 @@ Result<std::vector<int64_t>> channel_order(const Recipe& recipe, const TraceSnap
 
 std::string value_label_of(Probe probe) {
   switch (probe) {
-    case Probe::gate: return "forget gate g";
-    case Probe::out_gate: return "output gate";
-    case Probe::state_k: return "key state";
-    case Probe::state_v: return "value state";
-    case Probe::residual: return "residual stream";
-    default: return std::string(probe_name(probe));
+    case Probe::gate:
+      return "forget gate g";
+    case Probe::out_gate:
+      return "output gate";
+    case Probe::state_k:
+      return "key state";
+    case Probe::state_v:
+      return "value state";
+    case Probe::residual:
+      return "residual stream";
+    default:
+      return std::string(probe_name(probe));
   }
 }
 
 Result<PlotDescription> build_states(const Recipe& recipe, const TraceSnapshot& trace) {
   RAT_ASSIGN(const ProbeTensor* tensor, tensor_of(trace, recipe.probe, recipe.layer));
   if (tensor->shape.size() != 2)
-    return fail(ErrorCode::invalid_argument, "The figure of states needs a (T, D) probe such as state_v, not {}.", probe_name(recipe.probe));
+    return fail(ErrorCode::invalid_argument, "The figure of states needs a (T, D) probe such as state_v, not {}.",
+                probe_name(recipe.probe));
   const int64_t channels = tensor->shape[1];
   RAT_ASSIGN(const Range tokens, range_of("tokens", recipe.token_begin, recipe.token_end, tensor->shape[0]));
   RAT_ASSIGN(const Range shown, range_of("channels", recipe.column_begin, recipe.column_end, channels));
@@ -192,7 +211,8 @@ Result<PlotDescription> build_states(const Recipe& recipe, const TraceSnapshot& 
   for (int64_t r = shown.begin; r < shown.end; ++r) {
     const int64_t channel = order[static_cast<std::size_t>(r)];
     map.row_names.push_back(fmt::format("{}", channel));
-    for (int64_t t = tokens.begin; t < tokens.end; ++t) map.values.push_back(tensor->row(t)[static_cast<std::size_t>(channel)]);
+    for (int64_t t = tokens.begin; t < tokens.end; ++t)
+      map.values.push_back(tensor->row(t)[static_cast<std::size_t>(channel)]);
   }
   for (int64_t t = tokens.begin; t < tokens.end; ++t) map.column_names.push_back(fmt::format("token {}", t));
   map.x0 = static_cast<double>(tokens.begin), map.x1 = static_cast<double>(tokens.end);
@@ -209,8 +229,10 @@ Result<PlotDescription> build_states(const Recipe& recipe, const TraceSnapshot& 
 Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace) {
   const bool from_trace = recipe.kind == FigureKind::attention || recipe.kind == FigureKind::states;
   if (!from_trace)
-    return fail(ErrorCode::invalid_argument, "The {} figure is drawn from the run database, not from a trace.", figure_kind_name(recipe.kind));
-  RAT_ASSIGN(PlotDescription plot, recipe.kind == FigureKind::attention ? build_attention(recipe, trace) : build_states(recipe, trace));
+    return fail(ErrorCode::invalid_argument, "The {} figure is drawn from the run database, not from a trace.",
+                figure_kind_name(recipe.kind));
+  RAT_ASSIGN(PlotDescription plot,
+             recipe.kind == FigureKind::attention ? build_attention(recipe, trace) : build_states(recipe, trace));
   // Typed labels win; the limits of a map are its token and column ranges.
   if (!recipe.x.label.empty()) plot.x.label = recipe.x.label;
   if (!recipe.y.label.empty()) plot.y.label = recipe.y.label;

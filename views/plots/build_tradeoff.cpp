@@ -14,7 +14,7 @@ constexpr double smallest_pt = 4, largest_pt = 13;  // marker diameters
 constexpr double warm_up_share = 0.1;               // of a run's steps, left out of its speed
 
 struct Quantity {
-  std::vector<double> values;  // one per seed
+  std::vector<double> values;                  // one per seed
   double mean = 0, error = 0, half_width = 0;  // standard error; 95 % interval, 0 with one value
 
   int64_t count() const { return static_cast<int64_t>(values.size()); }
@@ -23,7 +23,7 @@ struct Quantity {
 struct Configuration {
   std::vector<RunRow> runs;  // the seeds
   Quantity x, y, size;
-  double share = 1;          // of resamples in which it is non-dominated
+  double share = 1;  // of resamples in which it is non-dominated
   bool on_front = false;
 };
 
@@ -147,8 +147,10 @@ std::string detail_of(const Configuration& one, const Recipe& recipe) {
   std::string text = part(one.y, recipe.y_metric) + " · " + part(one.x, recipe.x_metric);
   if (!one.size.values.empty()) text += " · " + part(one.size, recipe.size_metric);
   text += fmt::format(" · {} seed{}", one.runs.size(), one.runs.size() == 1 ? "" : "s");
-  if (one.runs.size() > 1) text += fmt::format(" · non-dominated in {:.0f} % of resamples", 100 * one.share);
-  else text += one.on_front ? " · on the front" : " · dominated";
+  if (one.runs.size() > 1)
+    text += fmt::format(" · non-dominated in {:.0f} % of resamples", 100 * one.share);
+  else
+    text += one.on_front ? " · on the front" : " · dominated";
   return text;
 }
 
@@ -173,7 +175,8 @@ Series front_line(const std::vector<Configuration>& all, Goal x_goal, Goal y_goa
   line.color = 4;
   line.dash = Dash::dotted;
   const Means means = means_of(all);
-  for (const FrontPoint& corner : pareto_staircase(means.x, means.y, x_goal, y_goal)) line.x.push_back(corner.x), line.y.push_back(corner.y);
+  for (const FrontPoint& corner : pareto_staircase(means.x, means.y, x_goal, y_goal))
+    line.x.push_back(corner.x), line.y.push_back(corner.y);
   return line;
 }
 
@@ -207,7 +210,8 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
     return fail(ErrorCode::not_found, "None of these {} runs has both '{}' and '{}' yet; wait until one is finished.",
                 runs.size(), recipe.x_metric, recipe.y_metric);
   const MetricInfo x = metric_info(recipe.x_metric), y = metric_info(recipe.y_metric);
-  const Goal x_goal = x.lower_is_better ? Goal::minimise : Goal::maximise, y_goal = y.lower_is_better ? Goal::minimise : Goal::maximise;
+  const Goal x_goal = x.lower_is_better ? Goal::minimise : Goal::maximise,
+             y_goal = y.lower_is_better ? Goal::minimise : Goal::maximise;
   find_front(all, x_goal, y_goal);
 
   PlotDescription plot;
@@ -239,12 +243,15 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
   }
   // The front first, then families in their fixed order: the legend does not jump when a run arrives.
   std::stable_sort(plot.series.begin(), plot.series.end(), [&](const Series& a, const Series& b) {
-    const auto rank = [&](const Series& s) { return s.line ? -1 : std::find(families.begin(), families.end(), s.name) - families.begin(); };
+    const auto rank = [&](const Series& s) {
+      return s.line ? -1 : std::find(families.begin(), families.end(), s.name) - families.begin();
+    };
     return rank(a) < rank(b);
   });
   plot.note = note_of(recipe, all, runs);
   if (missing > 0)
-    plot.warnings.push_back(fmt::format("{} of {} runs have no '{}' or '{}' yet", missing, runs.size(), recipe.x_metric, recipe.y_metric));
+    plot.warnings.push_back(
+        fmt::format("{} of {} runs have no '{}' or '{}' yet", missing, runs.size(), recipe.x_metric, recipe.y_metric));
   apply_scales(plot);
   return plot;
 }

@@ -31,10 +31,13 @@ std::string cell(const std::vector<T>& column, std::size_t i) {
 void add_series(const Series& series, std::size_t index, std::string& out) {
   for (std::size_t i = 0; i < series.x.size(); ++i) {
     const std::string run = i < series.point_runs.size() ? series.point_runs[i] : series.run_id;
-    out += fmt::format("{},{},{},{},", index, quoted(series.name), quoted(run), i < series.labels.size() ? quoted(series.labels[i]) : "");
-    out += fmt::format("{},{},{},{},{},{},{},", number(series.x[i]), number(series.y[i]), cell(series.raw, i), cell(series.y_low, i),
-                       cell(series.y_high, i), cell(series.x_low, i), cell(series.x_high, i));
-    const std::string count = i < series.count.size() ? fmt::format("{}", series.count[i]) : series.run_id.empty() ? "" : "1";
+    out += fmt::format("{},{},{},{},", index, quoted(series.name), quoted(run),
+                       i < series.labels.size() ? quoted(series.labels[i]) : "");
+    out += fmt::format("{},{},{},{},{},{},{},", number(series.x[i]), number(series.y[i]), cell(series.raw, i),
+                       cell(series.y_low, i), cell(series.y_high, i), cell(series.x_low, i), cell(series.x_high, i));
+    const std::string count = i < series.count.size() ? fmt::format("{}", series.count[i])
+                              : series.run_id.empty() ? ""
+                                                      : "1";
     out += fmt::format("{},{}", count, cell(series.size, i));
     out += end_of_row;
   }
@@ -56,7 +59,8 @@ std::string bars_csv(const PlotDescription& plot) {
   out += end_of_row;
   for (std::size_t b = 0; b < plot.bars.size(); ++b) {
     const Bar& bar = plot.bars[b];
-    out += fmt::format("{},{},{},{},{},{}", b, quoted(bar.name), quoted(bar.run_id), number(bar.value), number(bar.low), number(bar.high));
+    out += fmt::format("{},{},{},{},{},{}", b, quoted(bar.name), quoted(bar.run_id), number(bar.value), number(bar.low),
+                       number(bar.high));
     out += end_of_row;
   }
   return out;

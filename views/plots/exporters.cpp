@@ -24,7 +24,8 @@ Status write_tikz(const PlotDescription& plot, const Recipe& recipe, const std::
   const std::filesystem::path table = stem.string() + "-pgf.csv", map = stem.string() + "-map.png";
   RAT_ASSIGN(const std::string source, to_tikz(plot, recipe, table.filename().string(), map.filename().string()));
   if (!plot.series.empty()) RAT_TRY(write_file_atomically(table, to_pgf_table(plot)));
-  if (plot.heat_map) RAT_TRY(write_file_atomically(map, to_png(heat_map_image(*plot.heat_map, theme(ThemeKind::paper).background))));
+  if (plot.heat_map)
+    RAT_TRY(write_file_atomically(map, to_png(heat_map_image(*plot.heat_map, theme(ThemeKind::paper).background))));
   return write_file_atomically(path, source);
 }
 
@@ -54,7 +55,8 @@ Result<FigureSize> figure_size(const Recipe& recipe) {
   // Down, never up: a figure a fraction of a point too wide is an overfull box.
   const FigureSize size{static_cast<int>(std::floor(width * 72 + 1e-6)), static_cast<int>(std::lround(height * 72))};
   if (size.width_pt < 72 || size.height_pt < 54)
-    return fail(ErrorCode::invalid_argument, "A figure of {:.2f} x {:.2f} in leaves no room to draw; use at least 1 x 0.75 in.", width, height);
+    return fail(ErrorCode::invalid_argument,
+                "A figure of {:.2f} x {:.2f} in leaves no room to draw; use at least 1 x 0.75 in.", width, height);
   return size;
 }
 

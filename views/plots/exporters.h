@@ -25,7 +25,8 @@ Result<const Exporter*> find_exporter(std::span<const Exporter> list, std::strin
 // What is drawn, as text. Lines: one row a point; maps: one row a map row, masked cells empty.
 std::string to_csv(const PlotDescription& plot);
 // pgfplots source that reads `csv_name` (to_pgf_table) or `map_name` (the heat map's PNG) from its own folder.
-Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, std::string_view csv_name, std::string_view map_name);
+Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, std::string_view csv_name,
+                            std::string_view map_name);
 // The numbers of the lines for pgfplots: columns s0_x, s0_y, ... of series 0, padded with nan.
 // Points and bars are in the source itself.
 std::string to_pgf_table(const PlotDescription& plot);

@@ -62,7 +62,8 @@ float color_position(const HeatMap& map, float value) {
 IndexedImage heat_map_image(const HeatMap& map, Color masked) {
   IndexedImage image{map.cols, map.rows, {}, {}};
   image.palette[0] = masked;
-  for (int i = 1; i < 256; ++i) image.palette[static_cast<std::size_t>(i)] = color_at(map.map, static_cast<float>(i - 1) / 254.0f);
+  for (int i = 1; i < 256; ++i)
+    image.palette[static_cast<std::size_t>(i)] = color_at(map.map, static_cast<float>(i - 1) / 254.0f);
   image.pixels.reserve(map.values.size());
   for (const float value : map.values) {
     const float t = color_position(map, value);
@@ -80,7 +81,8 @@ std::string to_png(const IndexedImage& image) {
     for (const uint8_t part : {color.r, color.g, color.b}) palette.push_back(static_cast<char>(part));
   for (int64_t y = 0; y < image.height; ++y) {
     rows.push_back(0);
-    rows.append(reinterpret_cast<const char*>(image.pixels.data()) + y * image.width, static_cast<std::size_t>(image.width));
+    rows.append(reinterpret_cast<const char*>(image.pixels.data()) + y * image.width,
+                static_cast<std::size_t>(image.width));
   }
   std::string out("\x89PNG\r\n\x1a\n");
   put_chunk(out, "IHDR", header);

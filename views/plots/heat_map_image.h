@@ -12,8 +12,8 @@ namespace rat {
 
 struct IndexedImage {
   int64_t width = 0, height = 0;
-  std::vector<uint8_t> pixels;          // (height, width), row 0 at the top
-  std::array<Color, 256> palette{};     // [0]: masked
+  std::vector<uint8_t> pixels;       // (height, width), row 0 at the top
+  std::array<Color, 256> palette{};  // [0]: masked
 };
 
 // Where a value lies on the colour bar, 0 at its lower end; NaN stays NaN, values outside are clamped.

@@ -35,7 +35,8 @@ constexpr std::array<Known, 13> all{{
 MetricInfo metric_info(std::string_view metric) {
   for (const Known& known : all)
     if (known.name == metric)
-      return {std::string(known.title), std::string(known.unit), known.lower_is_better, known.known_direction, known.per_step};
+      return {std::string(known.title), std::string(known.unit), known.lower_is_better, known.known_direction,
+              known.per_step};
   constexpr std::string_view op = "op_ms/";
   if (metric.starts_with(op)) return {std::string(metric.substr(op.size())), "ms a step", true, true, true};
   std::string title(metric);
@@ -53,7 +54,8 @@ std::string short_number(double value) {
   if (size != 0 && size < 0.001) return fmt::format("{:.2e}", value);
   const int decimals = size >= 99.95 || size == 0 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3;
   std::string digits = fmt::format("{:.{}f}", scaled, decimals);
-  if (i == 0 && digits.find('.') != std::string::npos && value == std::floor(value)) digits = fmt::format("{:.0f}", value);
+  if (i == 0 && digits.find('.') != std::string::npos && value == std::floor(value))
+    digits = fmt::format("{:.0f}", value);
   return digits + std::string(prefix[i]);
 }
 

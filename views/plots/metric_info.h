@@ -7,11 +7,11 @@
 namespace rat {
 
 struct MetricInfo {
-  std::string title;             // "validation loss"
-  std::string unit;              // "nats"; empty: none
+  std::string title;  // "validation loss"
+  std::string unit;   // "nats"; empty: none
   bool lower_is_better = false;
-  bool known_direction = true;   // false: a learning rate is neither good nor bad
-  bool per_step = false;         // measured every step: a run's value is the median after warm-up, not the last
+  bool known_direction = true;  // false: a learning rate is neither good nor bad
+  bool per_step = false;        // measured every step: a run's value is the median after warm-up, not the last
   std::string label() const { return unit.empty() ? title : title + ", " + unit; }
 };
 

@@ -29,16 +29,16 @@ struct Series {
   Dash dash = Dash::solid;
   Marker marker = Marker::none;
   double opacity = 1.0;
-  bool band = false;                // y_low .. y_high as a filled band instead of error bars
+  bool band = false;  // y_low .. y_high as a filled band instead of error bars
   bool line = true;
   std::vector<double> x, y;
   std::vector<double> y_low, y_high;  // empty or as long as y: interval
   std::vector<double> x_low, x_high;
-  std::vector<double> raw;            // empty, or as long as y: the values before smoothing, drawn faint behind
-  std::vector<int64_t> count;         // empty, or as long as y: how many runs each point is the mean of
-  std::vector<double> bad_x;          // where the metric was NaN or infinite: marked on the lower edge
-  std::vector<double> size;           // empty, or marker diameter in points
-  std::vector<std::string> labels;    // empty, or a label for each point
+  std::vector<double> raw;              // empty, or as long as y: the values before smoothing, drawn faint behind
+  std::vector<int64_t> count;           // empty, or as long as y: how many runs each point is the mean of
+  std::vector<double> bad_x;            // where the metric was NaN or infinite: marked on the lower edge
+  std::vector<double> size;             // empty, or marker diameter in points
+  std::vector<std::string> labels;      // empty, or a label for each point
   std::vector<std::string> point_runs;  // empty, or the run behind each point (click opens it)
   std::vector<std::string> details;     // empty, or what the read-out strip says of each point
 };
@@ -49,13 +49,13 @@ struct HeatMap {
   std::vector<float> values;  // (rows, cols); row 0 at the top
   ColorMap map = ColorMap::viridis;
   bool log_color = false;
-  float low = 0, high = 1;    // range of the colour bar; for log_color low > 0
-  std::string value_label;    // "attention weight"
+  float low = 0, high = 1;                // range of the colour bar; for log_color low > 0
+  std::string value_label;                // "attention weight"
   double x0 = 0, x1 = 1, y0 = 0, y1 = 1;  // data coordinates of the outer edges; row 0 lies at y0, drawn at the top
   std::vector<double> column_lines, row_lines;  // chunk boundaries, data coordinates
   // What each row and column is in the CSV ("token 12", "chunk 3"); an empty column name is a gap or a repetition.
   std::vector<std::string> row_names, column_names;
-  std::string corner_name;  // heading of the row names in the CSV: "token"
+  std::string corner_name;                                    // heading of the row names in the CSV: "token"
   std::vector<std::pair<double, std::string>> column_labels;  // extra tick labels on the x axis: the own state
 };
 
@@ -72,9 +72,9 @@ struct PlotDescription {
   Axis x, y;
   std::vector<Series> series;
   std::optional<HeatMap> heat_map;
-  std::vector<Bar> bars;             // horizontal bars, the first at the top; x is the value axis
-  std::vector<std::string> warnings; // "3 values <= 0 not drawn on the log axis"
-  std::vector<std::string> run_ids;  // pedigree
+  std::vector<Bar> bars;              // horizontal bars, the first at the top; x is the value axis
+  std::vector<std::string> warnings;  // "3 values <= 0 not drawn on the log axis"
+  std::vector<std::string> run_ids;   // pedigree
 };
 
 }  // namespace rat

@@ -43,7 +43,7 @@ Result<std::size_t> choice(std::string_view key, const std::array<std::string_vi
   return wrong(key, "one of " + list(names), json);
 }
 
-Field text(std::string key, std::string Recipe::* member) {
+Field text(std::string key, std::string Recipe::*member) {
   return {key, [member](const Recipe& r) { return Json(r.*member); },
           [key, member](Recipe& r, const Json& json) -> Status {
             if (!json.is_string()) return wrong(key, "a string", json);
@@ -53,7 +53,7 @@ Field text(std::string key, std::string Recipe::* member) {
 }
 
 template <std::size_t N>
-Field named_text(std::string key, std::string Recipe::* member, const std::array<std::string_view, N>& names) {
+Field named_text(std::string key, std::string Recipe::*member, const std::array<std::string_view, N>& names) {
   return {key, [member](const Recipe& r) { return Json(r.*member); },
           [key, member, &names](Recipe& r, const Json& json) -> Status {
             RAT_ASSIGN(const std::size_t i, choice(key, names, json));
@@ -62,7 +62,7 @@ Field named_text(std::string key, std::string Recipe::* member, const std::array
           }};
 }
 
-Field flag(std::string key, bool Recipe::* member) {
+Field flag(std::string key, bool Recipe::*member) {
   return {key, [member](const Recipe& r) { return Json(r.*member); },
           [key, member](Recipe& r, const Json& json) -> Status {
             if (!json.is_boolean()) return wrong(key, "true or false", json);
@@ -71,7 +71,7 @@ Field flag(std::string key, bool Recipe::* member) {
           }};
 }
 
-Field number(std::string key, double Recipe::* member, double low, double high) {
+Field number(std::string key, double Recipe::*member, double low, double high) {
   return {key, [member](const Recipe& r) { return Json(r.*member); },
           [key, member, low, high](Recipe& r, const Json& json) -> Status {
             if (!json.is_number() || !(json.get<double>() >= low && json.get<double>() <= high))
@@ -82,7 +82,7 @@ Field number(std::string key, double Recipe::* member, double low, double high) 
 }
 
 template <class Int>
-Field whole(std::string key, Int Recipe::* member, int64_t low) {
+Field whole(std::string key, Int Recipe::*member, int64_t low) {
   return {key, [member](const Recipe& r) { return Json(r.*member); },
           [key, member, low](Recipe& r, const Json& json) -> Status {
             if (!json.is_number_integer() || json.get<int64_t>() < low || json.get<int64_t>() > 1'000'000'000)
@@ -126,13 +126,13 @@ Status read_axis(const std::string& key, const Json& json, Axis& axis) {
   }
   if (next.limits && next.scale != Scale::linear && next.scale != Scale::symlog && !(next.limits->first > 0))
     return fail(ErrorCode::invalid_argument,
-                "The recipe's '{}.limits' start at {}, which a logarithmic axis cannot show; use a positive limit.", key,
-                next.limits->first);
+                "The recipe's '{}.limits' start at {}, which a logarithmic axis cannot show; use a positive limit.",
+                key, next.limits->first);
   axis = std::move(next);
   return ok();
 }
 
-Field axis(std::string key, Axis Recipe::* member) {
+Field axis(std::string key, Axis Recipe::*member) {
   return {key,
           [member](const Recipe& r) {
             const Axis& a = r.*member;
@@ -158,7 +158,8 @@ Field runs_field() {
             if (!json.is_array()) return wrong("runs", "a list of run ids", json);
             r.runs.clear();
             for (const Json& id : json) {
-              if (!id.is_string() || id.get_ref<const std::string&>().empty()) return wrong("runs", "a list of run ids", json);
+              if (!id.is_string() || id.get_ref<const std::string&>().empty())
+                return wrong("runs", "a list of run ids", json);
               r.runs.push_back(id.get<std::string>());
             }
             return ok();
@@ -250,7 +251,8 @@ Result<Recipe> parse_recipe(std::string_view text) {
   } catch (const Json::parse_error& error) {
     return fail(ErrorCode::corrupt_data, "The recipe is not valid JSON near byte {}: {}.", error.byte, error.what());
   }
-  if (!json.is_object()) return fail(ErrorCode::corrupt_data, "The recipe must be a JSON object, not {}.", json.type_name());
+  if (!json.is_object())
+    return fail(ErrorCode::corrupt_data, "The recipe must be a JSON object, not {}.", json.type_name());
   if (!json.contains("kind"))
     return fail(ErrorCode::invalid_argument, "The recipe has no 'kind'; it must be one of {}.", list(kind_names));
   Recipe recipe;

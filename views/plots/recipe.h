@@ -21,32 +21,32 @@ std::string_view figure_kind_name(FigureKind kind);
 
 struct Recipe {
   FigureKind kind = FigureKind::curves;
-  std::vector<std::string> runs;           // ids
+  std::vector<std::string> runs;  // ids
   // curves
   std::string metric = "loss";
-  double smoothing = 0;                    // EMA weight s in [0, 0.999]; 0: none
+  double smoothing = 0;  // EMA weight s in [0, 0.999]; 0: none
   bool show_raw = true;
   bool collapse_seeds = false;
-  std::string x_axis = "step";             // step, tokens, wall
-  Axis x, y;                               // scale and typed limits; labels are derived when empty
+  std::string x_axis = "step";  // step, tokens, wall
+  Axis x, y;                    // scale and typed limits; labels are derived when empty
   // tradeoff: any two metrics of the store; marker area shows a third
   std::string x_metric = "decode_tokens_per_s", y_metric = "val_loss", size_metric = "cache_bytes";
   // attention, states
-  std::string trace_file;                  // safetensors beside the recipe
+  std::string trace_file;  // safetensors beside the recipe
   Probe probe = Probe::attention;
   int layer = 0, head = 0;
-  bool sort_channels = false;              // by gate half-life
+  bool sort_channels = false;  // by gate half-life
   ColorMap color_map = ColorMap::viridis;
   bool log_color = true;
   std::optional<std::pair<float, float>> color_limits;
   int64_t token_begin = 0, token_end = 0;  // visible range; 0, 0: all
   int64_t column_begin = 0, column_end = 0;
   // paper
-  std::string venue = "neurips";           // views/plots/venues.h
+  std::string venue = "neurips";  // views/plots/venues.h
   bool full_width = false;
-  double width_in = 0, height_in = 0;      // 0: from the venue, height = width * 0.618
-  std::string legend = "inside";           // inside, below, none
-  std::string commit;                      // of the program that wrote it
+  double width_in = 0, height_in = 0;  // 0: from the venue, height = width * 0.618
+  std::string legend = "inside";       // inside, below, none
+  std::string commit;                  // of the program that wrote it
 };
 
 // Unknown keys are errors that suggest the nearest known one; missing keys take the defaults above.
@@ -58,7 +58,8 @@ inline constexpr int64_t figure_max_points = 4000;
 
 // The description from the stored numbers. Every statistic uses all points; `max_points` only thins what is drawn
 // (min/max per bucket, said in the note) and 0 draws everything.
-Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store, int64_t max_points = figure_max_points);
+Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& store,
+                                   int64_t max_points = figure_max_points);
 // The same, with what earlier calls read remembered: for plots that follow a training run.
 Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points = figure_max_points);
 // attention, states: from a trace.

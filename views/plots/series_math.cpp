@@ -77,9 +77,12 @@ void apply_scales(PlotDescription& plot) {
   for (Series& series : plot.series) {
     std::vector<std::size_t> kept;
     for (std::size_t i = 0; i < series.x.size(); ++i) {
-      if (log_x && !(series.x[i] > 0)) ++dropped_x;
-      else if (log_y && series.y[i] <= 0) ++dropped_y;
-      else kept.push_back(i);
+      if (log_x && !(series.x[i] > 0))
+        ++dropped_x;
+      else if (log_y && series.y[i] <= 0)
+        ++dropped_y;
+      else
+        kept.push_back(i);
     }
     if (kept.size() < series.x.size()) keep_points(series, kept);
     if (log_x) std::erase_if(series.bad_x, [](double x) { return !(x > 0); });
@@ -107,7 +110,8 @@ void apply_scales(PlotDescription& plot) {
   say(low_ends, "intervals reach below 0: their lower ends are not drawn on the log axis");
 }
 
-std::vector<double> share_non_dominated(std::span<const UncertainPoint> points, Goal x_goal, Goal y_goal, int resamples) {
+std::vector<double> share_non_dominated(std::span<const UncertainPoint> points, Goal x_goal, Goal y_goal,
+                                        int resamples) {
   std::vector<double> share(points.size()), x(points.size()), y(points.size());
   std::mt19937_64 random(20240229);  // fixed: a figure rebuilt later says the same
   const auto draw = [&random](double mean, double error, int64_t count) {

@@ -29,7 +29,8 @@ struct UncertainPoint {
   double x = 0, y = 0, x_error = 0, y_error = 0;  // means and standard errors
   int64_t x_count = 1, y_count = 1;
 };
-std::vector<double> share_non_dominated(std::span<const UncertainPoint> points, Goal x_goal, Goal y_goal, int resamples = 1000);
+std::vector<double> share_non_dominated(std::span<const UncertainPoint> points, Goal x_goal, Goal y_goal,
+                                        int resamples = 1000);
 
 // All of a column kept by index.
 template <class T>

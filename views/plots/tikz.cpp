@@ -14,13 +14,20 @@ std::string tex(const std::string& text) {
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
-    if (std::string_view("_%&#${}").find(c) != std::string_view::npos) out += std::string("\\") + c;
-    else if (c == '\\') out += "\\textbackslash{}";
-    else if (c == '^' || c == '~') out += std::string("\\") + c + "{}";
-    else if (c == '<' || c == '>') out += std::string("$") + c + "$";
-    else if (text.compare(i, 2, "·") == 0) out += "$\\cdot$", ++i;
-    else if (text.compare(i, 2, "±") == 0) out += "$\\pm$", ++i;
-    else out += c;
+    if (std::string_view("_%&#${}").find(c) != std::string_view::npos)
+      out += std::string("\\") + c;
+    else if (c == '\\')
+      out += "\\textbackslash{}";
+    else if (c == '^' || c == '~')
+      out += std::string("\\") + c + "{}";
+    else if (c == '<' || c == '>')
+      out += std::string("$") + c + "$";
+    else if (text.compare(i, 2, "·") == 0)
+      out += "$\\cdot$", ++i;
+    else if (text.compare(i, 2, "±") == 0)
+      out += "$\\pm$", ++i;
+    else
+      out += c;
   }
   return out;
 }
@@ -35,23 +42,34 @@ std::string color_of(int index) { return fmt::format("ratcolor{}", index % 8); }
 
 std::string_view dash_style(Dash dash) {
   switch (dash) {
-    case Dash::solid: return "solid";
-    case Dash::dashed: return "dashed";
-    case Dash::dotted: return "densely dotted";
-    case Dash::dash_dot: return "dashdotted";
+    case Dash::solid:
+      return "solid";
+    case Dash::dashed:
+      return "dashed";
+    case Dash::dotted:
+      return "densely dotted";
+    case Dash::dash_dot:
+      return "dashdotted";
   }
   return "solid";
 }
 
 std::string_view mark_style(Marker marker) {
   switch (marker) {
-    case Marker::none: return "none";
-    case Marker::circle: return "*";
-    case Marker::square: return "square*";
-    case Marker::triangle: return "triangle*";
-    case Marker::diamond: return "diamond*";
-    case Marker::cross: return "x";
-    case Marker::plus: return "+";
+    case Marker::none:
+      return "none";
+    case Marker::circle:
+      return "*";
+    case Marker::square:
+      return "square*";
+    case Marker::triangle:
+      return "triangle*";
+    case Marker::diamond:
+      return "diamond*";
+    case Marker::cross:
+      return "x";
+    case Marker::plus:
+      return "+";
   }
   return "none";
 }
@@ -67,33 +85,46 @@ std::string axis_options(const Axis& axis, char letter) {
 
 // Points of different sizes, one by one: pgfplots has no column for the marker size.
 void add_points(const Series& series, std::string& out) {
-  const std::string look = fmt::format("{0}, only marks, mark={1}, mark options={{fill={0}}}", color_of(series.color), mark_style(series.marker));
-  const auto reach = [](const std::vector<double>& end, double at, std::size_t i) { return i < end.size() ? std::abs(end[i] - at) : 0.0; };
+  const std::string look = fmt::format("{0}, only marks, mark={1}, mark options={{fill={0}}}", color_of(series.color),
+                                       mark_style(series.marker));
+  const auto reach = [](const std::vector<double>& end, double at, std::size_t i) {
+    return i < end.size() ? std::abs(end[i] - at) : 0.0;
+  };
   for (std::size_t i = 0; i < series.x.size(); ++i) {
     const double x = series.x[i], y = series.y[i], diameter = i < series.size.size() ? series.size[i] : 5;
-    out += fmt::format("\\addplot[{}, mark size={}pt, forget plot, error bars/.cd, x dir=both, x explicit, y dir=both, y explicit] coordinates "
-                       "{{({},{}) += ({},{}) -= ({},{})}};\n", look, diameter / 2, x, y, reach(series.x_high, x, i), reach(series.y_high, y, i),
-                       reach(series.x_low, x, i), reach(series.y_low, y, i));
+    out += fmt::format(
+        "\\addplot[{}, mark size={}pt, forget plot, error bars/.cd, x dir=both, x explicit, y dir=both, y explicit] "
+        "coordinates "
+        "{{({},{}) += ({},{}) -= ({},{})}};\n",
+        look, diameter / 2, x, y, reach(series.x_high, x, i), reach(series.y_high, y, i), reach(series.x_low, x, i),
+        reach(series.y_low, y, i));
     if (i < series.labels.size() && !series.labels[i].empty())
-      out += fmt::format("\\node[anchor=south west, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n", x, y, tex(series.labels[i]));
+      out += fmt::format("\\node[anchor=south west, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n", x, y,
+                         tex(series.labels[i]));
   }
-  if (!series.name.empty()) out += fmt::format("\\addlegendimage{{{}}}\n\\addlegendentry{{{}}}\n", look, tex(series.name));
+  if (!series.name.empty())
+    out += fmt::format("\\addlegendimage{{{}}}\n\\addlegendentry{{{}}}\n", look, tex(series.name));
 }
 
 // One pass over the columns of a series that the picture uses.
 void add_line(const Series& series, std::size_t k, std::string_view csv, std::string& out) {
   const std::string color = color_of(series.color);
-  const auto table = [&](std::string_view y) { return fmt::format("table[col sep=comma, x=s{0}_x, y=s{0}_{1}] {{{2}}};\n", k, y, csv); };
-  if (!series.raw.empty()) out += fmt::format("\\addplot[{}, opacity=0.25, line width=0.4pt, forget plot] ", color) + table("raw");
+  const auto table = [&](std::string_view y) {
+    return fmt::format("table[col sep=comma, x=s{0}_x, y=s{0}_{1}] {{{2}}};\n", k, y, csv);
+  };
+  if (!series.raw.empty())
+    out += fmt::format("\\addplot[{}, opacity=0.25, line width=0.4pt, forget plot] ", color) + table("raw");
   const bool band = series.band && !series.y_low.empty();
   if (band) {
     out += fmt::format("\\addplot[draw=none, forget plot, name path=low{}] ", k) + table("low");
     out += fmt::format("\\addplot[draw=none, forget plot, name path=high{}] ", k) + table("high");
     out += fmt::format("\\addplot[{}, opacity=0.15, forget plot] fill between[of=low{} and high{}];\n", color, k, k);
   }
-  std::string style = color + ", line width=0.9pt, mark=" + std::string(mark_style(series.marker)) + ", mark options={solid}, ";
+  std::string style =
+      color + ", line width=0.9pt, mark=" + std::string(mark_style(series.marker)) + ", mark options={solid}, ";
   style += dash_style(series.dash);
-  if (series.marker != Marker::none) style += fmt::format(", mark repeat={}, mark size=1.6pt", std::max<std::size_t>(1, series.x.size() / 10));
+  if (series.marker != Marker::none)
+    style += fmt::format(", mark repeat={}, mark size=1.6pt", std::max<std::size_t>(1, series.x.size() / 10));
   if (series.name.empty()) style += ", forget plot";
   out += fmt::format("\\addplot[{}] ", style) + table("y");
   if (!series.name.empty()) out += fmt::format("\\addlegendentry{{{}}}\n", tex(series.name));
@@ -105,21 +136,28 @@ void add_bars(const PlotDescription& plot, std::string& options, std::string& ou
     const Bar& bar = plot.bars[b];
     ticks += fmt::format("{}{}", b ? "," : "", b);
     names += fmt::format("{}{{{}}}", b ? "," : "", tex(bar.name));
-    out += fmt::format("\\addplot[xbar, bar shift=0pt, bar width=5pt, draw=none, fill={}, error bars/.cd, x dir=both, x explicit] coordinates "
-                       "{{({},{}) += ({},0) -= ({},0)}};\n", color_of(bar.color), bar.value, b, bar.high - bar.value, bar.value - bar.low);
+    out += fmt::format(
+        "\\addplot[xbar, bar shift=0pt, bar width=5pt, draw=none, fill={}, error bars/.cd, x dir=both, x explicit] "
+        "coordinates "
+        "{{({},{}) += ({},0) -= ({},0)}};\n",
+        color_of(bar.color), bar.value, b, bar.high - bar.value, bar.value - bar.low);
   }
-  options += fmt::format("  xmin=0, y dir=reverse, ytick={{{}}}, yticklabels={{{}}}, enlarge y limits={{abs=0.6}},\n", ticks, names);
+  options += fmt::format("  xmin=0, y dir=reverse, ytick={{{}}}, yticklabels={{{}}}, enlarge y limits={{abs=0.6}},\n",
+                         ticks, names);
 }
 
 // Rows run downwards by counting y negatively: `y dir=reverse` would turn the picture over.
 void add_map(const HeatMap& map, std::string_view file, std::string& options, std::string& out) {
-  options += fmt::format("  xmin={}, xmax={}, ymin={}, ymax={}, axis on top, enlargelimits=false,\n", map.x0, map.x1, -map.y1, -map.y0);
+  options += fmt::format("  xmin={}, xmax={}, ymin={}, ymax={}, axis on top, enlargelimits=false,\n", map.x0, map.x1,
+                         -map.y1, -map.y0);
   options += "  yticklabel={\\pgfmathparse{-\\tick}\\pgfmathprintnumber{\\pgfmathresult}},\n";
   if (!map.column_labels.empty()) {
     options += "  extra x ticks={";
-    for (std::size_t i = 0; i < map.column_labels.size(); ++i) options += fmt::format("{}{}", i ? "," : "", map.column_labels[i].first);
+    for (std::size_t i = 0; i < map.column_labels.size(); ++i)
+      options += fmt::format("{}{}", i ? "," : "", map.column_labels[i].first);
     options += "}, extra x tick labels={";
-    for (std::size_t i = 0; i < map.column_labels.size(); ++i) options += fmt::format("{}{{{}}}", i ? "," : "", tex(map.column_labels[i].second));
+    for (std::size_t i = 0; i < map.column_labels.size(); ++i)
+      options += fmt::format("{}{{{}}}", i ? "," : "", tex(map.column_labels[i].second));
     options += "},\n";
   }
   std::string stops;
@@ -128,16 +166,23 @@ void add_map(const HeatMap& map, std::string_view file, std::string& options, st
     stops += fmt::format(" rgb255=({},{},{})", c.r, c.g, c.b);
   }
   const auto meta = [&map](float value) { return map.log_color ? std::log10(value) : value; };
-  options += fmt::format("  colormap={{ratmap}}{{{}}}, colorbar, point meta min={}, point meta max={},\n", stops, meta(map.low), meta(map.high));
+  options += fmt::format("  colormap={{ratmap}}{{{}}}, colorbar, point meta min={}, point meta max={},\n", stops,
+                         meta(map.low), meta(map.high));
   const std::string bar_ticks = map.log_color ? ", yticklabel={$10^{\\pgfmathprintnumber{\\tick}}$}" : "";
   options += fmt::format("  colorbar style={{ylabel={{{}}}{}, width=6pt}},\n", tex(map.value_label), bar_ticks);
-  out += fmt::format("\\addplot graphics[xmin={}, xmax={}, ymin={}, ymax={}] {{{}}};\n", map.x0, map.x1, -map.y1, -map.y0, file);
-  for (const double x : map.column_lines) out += fmt::format("\\draw[white, opacity=0.6, line width=0.3pt] (axis cs:{},{}) -- (axis cs:{},{});\n", x, -map.y1, x, -map.y0);
-  for (const double y : map.row_lines) out += fmt::format("\\draw[white, opacity=0.6, line width=0.3pt] (axis cs:{},{}) -- (axis cs:{},{});\n", map.x0, -y, map.x1, -y);
+  out += fmt::format("\\addplot graphics[xmin={}, xmax={}, ymin={}, ymax={}] {{{}}};\n", map.x0, map.x1, -map.y1,
+                     -map.y0, file);
+  for (const double x : map.column_lines)
+    out += fmt::format("\\draw[white, opacity=0.6, line width=0.3pt] (axis cs:{},{}) -- (axis cs:{},{});\n", x, -map.y1,
+                       x, -map.y0);
+  for (const double y : map.row_lines)
+    out += fmt::format("\\draw[white, opacity=0.6, line width=0.3pt] (axis cs:{},{}) -- (axis cs:{},{});\n", map.x0, -y,
+                       map.x1, -y);
 }
 
 bool has_band(const PlotDescription& plot) {
-  return std::any_of(plot.series.begin(), plot.series.end(), [](const Series& s) { return s.band && !s.y_low.empty(); });
+  return std::any_of(plot.series.begin(), plot.series.end(),
+                     [](const Series& s) { return s.band && !s.y_low.empty(); });
 }
 
 std::string preamble(const PlotDescription& plot, const Venue& venue) {
@@ -149,30 +194,40 @@ std::string preamble(const PlotDescription& plot, const Venue& venue) {
   out += fmt::format("% runs: {}\n", fmt::join(plot.run_ids, " "));
   const Theme& paper = theme(ThemeKind::paper);
   for (std::size_t i = 0; i < paper.series.size(); ++i)
-    out += fmt::format("\\definecolor{{ratcolor{}}}{{RGB}}{{{},{},{}}}\n", i, paper.series[i].r, paper.series[i].g, paper.series[i].b);
-  out += fmt::format("\\providecommand\\ratticks{{}}\\renewcommand\\ratticks{{\\fontsize{{{0}}}{{{1}}}\\selectfont}}\n", venue.tick_pt, venue.tick_pt * 1.2);
+    out += fmt::format("\\definecolor{{ratcolor{}}}{{RGB}}{{{},{},{}}}\n", i, paper.series[i].r, paper.series[i].g,
+                       paper.series[i].b);
+  out += fmt::format("\\providecommand\\ratticks{{}}\\renewcommand\\ratticks{{\\fontsize{{{0}}}{{{1}}}\\selectfont}}\n",
+                     venue.tick_pt, venue.tick_pt * 1.2);
   return out;
 }
 
 }  // namespace
 
-Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, std::string_view csv_name, std::string_view map_name) {
+Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, std::string_view csv_name,
+                            std::string_view map_name) {
   if (plot.x.scale == Scale::symlog || plot.y.scale == Scale::symlog)
-    return fail(ErrorCode::unsupported, "pgfplots has no symmetric logarithmic axis; export PDF, or use a linear or log axis for pgfplots.");
+    return fail(ErrorCode::unsupported,
+                "pgfplots has no symmetric logarithmic axis; export PDF, or use a linear or log axis for pgfplots.");
   RAT_ASSIGN(const Venue venue, find_venue(recipe.venue));
   RAT_ASSIGN(const FigureSize size, figure_size(recipe));
   std::string body;
   std::string options = fmt::format("  width={}pt, height={}pt,\n", size.width_pt, size.height_pt);
   options += axis_options(plot.x, 'x') + (plot.bars.empty() ? axis_options(plot.y, 'y') : "");
-  options += fmt::format("  label style={{font=\\fontsize{{{}}}{{{}}}\\selectfont}}, tick label style={{font=\\ratticks}},\n", venue.label_pt, venue.label_pt * 1.2);
+  options +=
+      fmt::format("  label style={{font=\\fontsize{{{}}}{{{}}}\\selectfont}}, tick label style={{font=\\ratticks}},\n",
+                  venue.label_pt, venue.label_pt * 1.2);
   options += "  legend style={font=\\ratticks, draw=none, fill opacity=0.8, text opacity=1}, legend cell align=left,\n";
   if (recipe.legend == "below") options += "  legend style={at={(0.5,-0.25)}, anchor=north}, legend columns=3,\n";
   options += "  unbounded coords=discard, filter discard warning=false,\n";
-  if (plot.heat_map) add_map(*plot.heat_map, map_name, options, body);
-  else if (!plot.bars.empty()) add_bars(plot, options, body);
-  for (std::size_t k = 0; k < plot.series.size(); ++k) plot.series[k].line ? add_line(plot.series[k], k, csv_name, body) : add_points(plot.series[k], body);
+  if (plot.heat_map)
+    add_map(*plot.heat_map, map_name, options, body);
+  else if (!plot.bars.empty())
+    add_bars(plot, options, body);
+  for (std::size_t k = 0; k < plot.series.size(); ++k)
+    plot.series[k].line ? add_line(plot.series[k], k, csv_name, body) : add_points(plot.series[k], body);
   if (recipe.legend == "none") body += "\\legend{}\n";
-  return preamble(plot, venue) + "\\begin{tikzpicture}\n\\begin{axis}[\n" + options + "]\n" + body + "\\end{axis}\n\\end{tikzpicture}\n";
+  return preamble(plot, venue) + "\\begin{tikzpicture}\n\\begin{axis}[\n" + options + "]\n" + body +
+         "\\end{axis}\n\\end{tikzpicture}\n";
 }
 
 std::string to_pgf_table(const PlotDescription& plot) {

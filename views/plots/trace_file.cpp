@@ -16,9 +16,9 @@ using Json = nlohmann::ordered_json;
 constexpr std::string_view format_name = "rat-trace-1";
 
 std::string model_json(const ModelConfig& model) {
-  return Json{{"vocab", model.vocab},         {"d_model", model.d_model}, {"heads", model.heads},
-              {"groups", model.groups},       {"ffn_mult", model.ffn_mult},
-              {"pos", model.positions == Positions::rope ? "rope" : "none"},
+  return Json{{"vocab", model.vocab},         {"d_model", model.d_model},
+              {"heads", model.heads},         {"groups", model.groups},
+              {"ffn_mult", model.ffn_mult},   {"pos", model.positions == Positions::rope ? "rope" : "none"},
               {"rope_base", model.rope_base}, {"layers", format_layers(model.layers)}}
       .dump();
 }

@@ -11,8 +11,8 @@ namespace rat {
 
 struct Venue {
   std::string_view id, name;
-  double column_in, full_in;             // inches
-  double label_pt, tick_pt;              // axis labels; ticks and legend
+  double column_in, full_in;  // inches
+  double label_pt, tick_pt;   // axis labels; ticks and legend
 };
 
 std::span<const Venue> venues();
