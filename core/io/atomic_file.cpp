@@ -34,7 +34,8 @@ Status sync_folder(const fs::path& folder) {
   const FileDescriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() >= 0 && ::fsync(fd.get()) == 0) return ok();
   if (errno == EINVAL || errno == ENOTSUP || errno == EACCES) return ok();  // a file system that cannot sync folders
-  return fail(ErrorCode::io_failure, "The folder {} could not be synced: {}; the file just saved there may not survive a power cut",
+  return fail(ErrorCode::io_failure,
+              "The folder {} could not be synced: {}; the file just saved there may not survive a power cut",
               folder.string(), std::strerror(errno));
 }
 
@@ -63,8 +64,7 @@ Result<AtomicFile> AtomicFile::create(const fs::path& path) {
     return fail(ErrorCode::invalid_argument, "{} exists and is not a regular file; choose another name", path.string());
   const fs::path temporary = temporary_name(path);
   FileDescriptor fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
-  if (fd.get() < 0)
-    return fail(ErrorCode::io_failure, "{} cannot be written: {}", path.string(), std::strerror(errno));
+  if (fd.get() < 0) return fail(ErrorCode::io_failure, "{} cannot be written: {}", path.string(), std::strerror(errno));
   return AtomicFile(std::move(fd), path, temporary);
 }
 
@@ -77,8 +77,8 @@ Status AtomicFile::write(std::string_view bytes) {
     const ssize_t written = ::write(fd_.get(), bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0)
-      return fail(ErrorCode::io_failure, "Writing {} failed: {}; the file that was there before is unchanged", path_.string(),
-                  written < 0 ? std::strerror(errno) : "nothing was written");
+      return fail(ErrorCode::io_failure, "Writing {} failed: {}; the file that was there before is unchanged",
+                  path_.string(), written < 0 ? std::strerror(errno) : "nothing was written");
     bytes.remove_prefix(static_cast<std::size_t>(written));
   }
   return ok();
@@ -87,8 +87,8 @@ Status AtomicFile::write(std::string_view bytes) {
 Status AtomicFile::commit() {
   // A failed fsync must not be retried: the kernel may have dropped the pages (PostgreSQL's fsync finding).
   if (::fsync(fd_.get()) != 0 || ::rename(temporary_.c_str(), path_.c_str()) != 0)
-    return fail(ErrorCode::io_failure, "Saving {} failed: {}; the file that was there before is unchanged", path_.string(),
-                std::strerror(errno));
+    return fail(ErrorCode::io_failure, "Saving {} failed: {}; the file that was there before is unchanged",
+                path_.string(), std::strerror(errno));
   const FileDescriptor done(fd_.release());
   return sync_folder(folder_of(path_));
 }

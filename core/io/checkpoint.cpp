@@ -34,27 +34,31 @@ struct Destination {
 };
 
 // Every difference between what is wanted and what the file has, or ok.
-Status compare_tensors(const fs::path& path, const SafetensorsFile& file, const std::vector<Destination>& destinations) {
+Status compare_tensors(const fs::path& path, const SafetensorsFile& file,
+                       const std::vector<Destination>& destinations) {
   std::vector<std::string> problems;
   for (const Destination& destination : destinations) {
     const auto found = file.tensors().find(destination.name);
     if (found == file.tensors().end())
       problems.push_back(fmt::format("'{}' is missing", destination.name));
     else if (found->second.shape != destination.shape)
-      problems.push_back(fmt::format("'{}' is {} instead of {}", destination.name, shape_text(found->second.shape), shape_text(destination.shape)));
+      problems.push_back(fmt::format("'{}' is {} instead of {}", destination.name, shape_text(found->second.shape),
+                                     shape_text(destination.shape)));
   }
   for (const auto& [name, tensor] : file.tensors())
     if (std::ranges::none_of(destinations, [&](const Destination& destination) { return destination.name == name; }))
       problems.push_back(fmt::format("'{}' {} is not part of the model", name, shape_text(tensor.shape)));
   if (problems.empty()) return ok();
-  return fail(ErrorCode::shape_mismatch, "{} does not fit the model ({} differences): {}; load it with the model it was saved from",
-              path.string(), problems.size(), fmt::join(problems, "; "));
+  return fail(ErrorCode::shape_mismatch,
+              "{} does not fit the model ({} differences): {}; load it with the model it was saved from", path.string(),
+              problems.size(), fmt::join(problems, "; "));
 }
 
 // Values read from a file but not yet put in place, so that a failure half-way changes nothing.
 using Loaded = std::vector<std::vector<float>>;
 
-Result<Loaded> read_all(const fs::path& path, const SafetensorsFile& file, const std::vector<Destination>& destinations) {
+Result<Loaded> read_all(const fs::path& path, const SafetensorsFile& file,
+                        const std::vector<Destination>& destinations) {
   RAT_TRY(compare_tensors(path, file, destinations));
   Loaded loaded;
   for (const Destination& destination : destinations) {
@@ -86,7 +90,8 @@ std::vector<Destination> moment_destinations(std::span<const Parameter> paramete
 Result<std::string> metadata_value(const fs::path& path, const SafetensorsFile& file, const std::string& key) {
   const auto found = file.metadata().find(key);
   if (found != file.metadata().end()) return found->second;
-  return fail(ErrorCode::corrupt_data, "{} has no '{}' in its metadata; it is not a checkpoint of this program", path.string(), key);
+  return fail(ErrorCode::corrupt_data, "{} has no '{}' in its metadata; it is not a checkpoint of this program",
+              path.string(), key);
 }
 
 Result<int64_t> metadata_number(const fs::path& path, const SafetensorsFile& file, const std::string& key) {
@@ -94,13 +99,15 @@ Result<int64_t> metadata_number(const fs::path& path, const SafetensorsFile& fil
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error == std::errc() && end == text.data() + text.size() && value >= 0) return value;
-  return fail(ErrorCode::corrupt_data, "{} has the {} '{}' in its metadata, which is not a count", path.string(), key, text);
+  return fail(ErrorCode::corrupt_data, "{} has the {} '{}' in its metadata, which is not a count", path.string(), key,
+              text);
 }
 
 Status check_format(const fs::path& path, const SafetensorsFile& file) {
   RAT_ASSIGN(const std::string format, metadata_value(path, file, "format"));
   if (format == format_name) return ok();
-  return fail(ErrorCode::unsupported, "{} has the format '{}'; this program reads '{}'", path.string(), format, format_name);
+  return fail(ErrorCode::unsupported, "{} has the format '{}'; this program reads '{}'", path.string(), format,
+              format_name);
 }
 
 // The two files of one checkpoint. Same run and same step: the optimizer file of another save must not slip in.
@@ -124,7 +131,8 @@ Result<Pair> open_pair(const fs::path& weights_path) {
   RAT_ASSIGN(const std::string moments_run, metadata_value(moments_path, optimizer, "run_id"));
   RAT_ASSIGN(const int64_t optimizer_steps, metadata_number(moments_path, optimizer, "optimizer_steps"));
   if (moments_step != meta.step || moments_run != meta.run_id)
-    return fail(ErrorCode::corrupt_data, "{} (run {}, step {}) and {} (run {}, step {}) do not belong together; use an older checkpoint",
+    return fail(ErrorCode::corrupt_data,
+                "{} (run {}, step {}) and {} (run {}, step {}) do not belong together; use an older checkpoint",
                 weights_path.string(), meta.run_id, meta.step, moments_path.string(), moments_run, moments_step);
   for (const auto& [key, value] : optimizer.metadata())
     if (key.starts_with(extra_prefix)) meta.extra[key.substr(extra_prefix.size())] = value;
@@ -134,16 +142,19 @@ Result<Pair> open_pair(const fs::path& weights_path) {
 // The step in "step-00000500.safetensors"; nothing for any other name.
 std::optional<int64_t> step_of(const fs::path& path) {
   const std::string name = path.filename().string();
-  if (!name.starts_with("step-") || !name.ends_with(weights_suffix) || name.ends_with(optimizer_suffix)) return std::nullopt;
+  if (!name.starts_with("step-") || !name.ends_with(weights_suffix) || name.ends_with(optimizer_suffix))
+    return std::nullopt;
   int64_t step = 0;
   const char* end = name.data() + name.size() - weights_suffix.size();
   const auto [rest, error] = std::from_chars(name.data() + 5, end, step);
   return error == std::errc() && rest == end ? std::optional(step) : std::nullopt;
 }
 
-Status write_optimizer(const fs::path& path, std::span<const Parameter> parameters, AdamW& optimizer, const CheckpointMeta& meta) {
+Status write_optimizer(const fs::path& path, std::span<const Parameter> parameters, AdamW& optimizer,
+                       const CheckpointMeta& meta) {
   std::vector<TensorToWrite> tensors;
-  for (const Destination& destination : moment_destinations(parameters, optimizer)) tensors.push_back({destination.name, destination.shape, destination.values, {}});
+  for (const Destination& destination : moment_destinations(parameters, optimizer))
+    tensors.push_back({destination.name, destination.shape, destination.values, {}});
   std::map<std::string, std::string> metadata{{"format", std::string(format_name)},
                                               {"step", std::to_string(meta.step)},
                                               {"run_id", meta.run_id},
@@ -154,17 +165,23 @@ Status write_optimizer(const fs::path& path, std::span<const Parameter> paramete
 
 }  // namespace
 
-Result<fs::path> save_checkpoint(const fs::path& folder, const Model& model, AdamW& optimizer, const CheckpointMeta& meta) {
+Result<fs::path> save_checkpoint(const fs::path& folder, const Model& model, AdamW& optimizer,
+                                 const CheckpointMeta& meta) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) return fail(ErrorCode::io_failure, "The checkpoint folder {} cannot be made: {}", folder.string(), error.message());
+  if (error)
+    return fail(ErrorCode::io_failure, "The checkpoint folder {} cannot be made: {}", folder.string(), error.message());
 
   const fs::path weights_path = folder / fmt::format("step-{:08}{}", meta.step, weights_suffix);
   RAT_TRY(write_optimizer(optimizer_path(weights_path), model.parameters(), optimizer, meta));
   std::vector<TensorToWrite> tensors;
-  for (const Parameter& parameter : model.parameters()) tensors.push_back({parameter.name, parameter.shape, parameter.value, {}});
+  for (const Parameter& parameter : model.parameters())
+    tensors.push_back({parameter.name, parameter.shape, parameter.value, {}});
   RAT_TRY(write_safetensors(weights_path, tensors,
-                            {{"format", std::string(format_name)}, {"spec", meta.spec_json}, {"step", std::to_string(meta.step)}, {"run_id", meta.run_id}}));
+                            {{"format", std::string(format_name)},
+                             {"spec", meta.spec_json},
+                             {"step", std::to_string(meta.step)},
+                             {"run_id", meta.run_id}}));
   return weights_path;
 }
 

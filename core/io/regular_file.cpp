@@ -73,10 +73,13 @@ Status RegularFile::read_at(uint64_t offset, std::span<char> out) const {
     const std::size_t piece = std::min<std::size_t>(out.size(), std::size_t{1} << 30);  // Linux reads at most 2 GiB
     const ssize_t got = ::pread(fd_.get(), out.data(), piece, static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail(ErrorCode::io_failure, "Reading {} at byte {} failed: {}", name_, offset, std::strerror(errno));
+    if (got < 0)
+      return fail(ErrorCode::io_failure, "Reading {} at byte {} failed: {}", name_, offset, std::strerror(errno));
     if (got == 0)
-      return fail(ErrorCode::io_failure, "{} ended at byte {} although it had {} bytes when it was opened; it was shortened "
-                  "while in use", name_, offset, size_);
+      return fail(ErrorCode::io_failure,
+                  "{} ended at byte {} although it had {} bytes when it was opened; it was shortened "
+                  "while in use",
+                  name_, offset, size_);
     out = out.subspan(static_cast<std::size_t>(got));
     offset += static_cast<uint64_t>(got);
   }

@@ -35,7 +35,7 @@ class RegularFile {
   // Adopts a descriptor (the spooled standard input); `name` stands for it in messages.
   static Result<RegularFile> adopt(FileDescriptor fd, const std::string& name);
 
-  uint64_t size() const { return size_; }             // when it was opened
+  uint64_t size() const { return size_; }  // when it was opened
   int64_t modified_ns() const { return modified_ns_; }
   const std::string& name() const { return name_; }
   // All of `out`, from byte `offset`; a short read is an error.

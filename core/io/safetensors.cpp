@@ -70,7 +70,8 @@ struct SafetensorsFile::Impl {
   Result<const TensorInfo*> find(const std::string& name) const {
     const auto found = header.tensors.find(name);
     if (found == header.tensors.end())
-      return fail(ErrorCode::not_found, "{} has no tensor '{}'; it holds {} others", file.name(), name, header.tensors.size());
+      return fail(ErrorCode::not_found, "{} has no tensor '{}'; it holds {} others", file.name(), name,
+                  header.tensors.size());
     return &found->second;
   }
 
@@ -80,7 +81,8 @@ struct SafetensorsFile::Impl {
     try {
       return std::vector<T>(static_cast<std::size_t>(tensor.count()));
     } catch (const std::exception&) {
-      return fail(ErrorCode::unsupported, "{}: tensor '{}' has {} elements, more than fit into memory", file.name(), name, tensor.count());
+      return fail(ErrorCode::unsupported, "{}: tensor '{}' has {} elements, more than fit into memory", file.name(),
+                  name, tensor.count());
     }
   }
 };
@@ -93,16 +95,20 @@ SafetensorsFile::~SafetensorsFile() = default;
 Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path) {
   RAT_ASSIGN(RegularFile file, RegularFile::open(path));
   if (file.size() < 8)
-    return fail(ErrorCode::corrupt_data, "{} is not a safetensors file: it has {} bytes, fewer than the 8 of a header length",
-                file.name(), file.size());
+    return fail(ErrorCode::corrupt_data,
+                "{} is not a safetensors file: it has {} bytes, fewer than the 8 of a header length", file.name(),
+                file.size());
   uint64_t header_bytes = 0;
   RAT_TRY(file.read_at(0, {reinterpret_cast<char*>(&header_bytes), sizeof header_bytes}));
   if (header_bytes > max_safetensors_header)
-    return fail(ErrorCode::corrupt_data, "{} is not a safetensors file: it announces a header of {} bytes; at most {} are allowed",
-                file.name(), header_bytes, max_safetensors_header);
+    return fail(ErrorCode::corrupt_data,
+                "{} is not a safetensors file: it announces a header of {} bytes; at most {} are allowed", file.name(),
+                header_bytes, max_safetensors_header);
   if (header_bytes > file.size() - 8)
-    return fail(ErrorCode::corrupt_data, "{} announces a header of {} bytes but has only {} bytes; it is truncated or not a "
-                "safetensors file", file.name(), header_bytes, file.size());
+    return fail(ErrorCode::corrupt_data,
+                "{} announces a header of {} bytes but has only {} bytes; it is truncated or not a "
+                "safetensors file",
+                file.name(), header_bytes, file.size());
 
   std::string text(header_bytes, '\0');
   RAT_TRY(file.read_at(8, text));
@@ -125,11 +131,25 @@ Result<std::vector<float>> SafetensorsFile::read_floats(const std::string& name)
   const uint64_t offset = impl_->data_begin + tensor->begin;
   const auto convert = [&]() -> Status {
     switch (tensor->dtype) {
-      case DType::f32: return file.read_at(offset, {reinterpret_cast<char*>(values.data()), values.size() * sizeof(float)});
-      case DType::f64: return read_converted<double>(file, offset, values, [](double v, float& r) { r = static_cast<float>(v); return true; });
-      case DType::f16: return read_converted<uint16_t>(file, offset, values, [](uint16_t v, float& r) { r = half_to_float(v); return true; });
-      case DType::bf16: return read_converted<uint16_t>(file, offset, values, [](uint16_t v, float& r) { r = bfloat_to_float(v); return true; });
-      default: return fail(ErrorCode::unsupported, "holds {}, not floating-point numbers", dtype_name(tensor->dtype));
+      case DType::f32:
+        return file.read_at(offset, {reinterpret_cast<char*>(values.data()), values.size() * sizeof(float)});
+      case DType::f64:
+        return read_converted<double>(file, offset, values, [](double v, float& r) {
+          r = static_cast<float>(v);
+          return true;
+        });
+      case DType::f16:
+        return read_converted<uint16_t>(file, offset, values, [](uint16_t v, float& r) {
+          r = half_to_float(v);
+          return true;
+        });
+      case DType::bf16:
+        return read_converted<uint16_t>(file, offset, values, [](uint16_t v, float& r) {
+          r = bfloat_to_float(v);
+          return true;
+        });
+      default:
+        return fail(ErrorCode::unsupported, "holds {}, not floating-point numbers", dtype_name(tensor->dtype));
     }
   };
   if (auto status = convert(); !status) return prefixed(file.name(), name, status.error());
@@ -143,15 +163,24 @@ Result<std::vector<int32_t>> SafetensorsFile::read_ints(const std::string& name)
   const uint64_t offset = impl_->data_begin + tensor->begin;
   const auto convert = [&]() -> Status {
     switch (tensor->dtype) {
-      case DType::i64: return read_integers<int64_t>(file, offset, values);
-      case DType::i32: return read_integers<int32_t>(file, offset, values);
-      case DType::i16: return read_integers<int16_t>(file, offset, values);
-      case DType::i8: return read_integers<int8_t>(file, offset, values);
-      case DType::u64: return read_integers<uint64_t>(file, offset, values);
-      case DType::u32: return read_integers<uint32_t>(file, offset, values);
-      case DType::u16: return read_integers<uint16_t>(file, offset, values);
-      case DType::u8: return read_integers<uint8_t>(file, offset, values);
-      default: return fail(ErrorCode::unsupported, "holds {}, not whole numbers", dtype_name(tensor->dtype));
+      case DType::i64:
+        return read_integers<int64_t>(file, offset, values);
+      case DType::i32:
+        return read_integers<int32_t>(file, offset, values);
+      case DType::i16:
+        return read_integers<int16_t>(file, offset, values);
+      case DType::i8:
+        return read_integers<int8_t>(file, offset, values);
+      case DType::u64:
+        return read_integers<uint64_t>(file, offset, values);
+      case DType::u32:
+        return read_integers<uint32_t>(file, offset, values);
+      case DType::u16:
+        return read_integers<uint16_t>(file, offset, values);
+      case DType::u8:
+        return read_integers<uint8_t>(file, offset, values);
+      default:
+        return fail(ErrorCode::unsupported, "holds {}, not whole numbers", dtype_name(tensor->dtype));
     }
   };
   if (auto status = convert(); !status) return prefixed(file.name(), name, status.error());
@@ -167,21 +196,25 @@ std::string_view bytes_of(const TensorToWrite& tensor) {
 
 Status check_tensor(const TensorToWrite& tensor, std::set<std::string>& names) {
   if (tensor.name == "__metadata__" || tensor.name.size() > max_tensor_name || !names.insert(tensor.name).second)
-    return fail(ErrorCode::invalid_argument, "The tensor name '{}' is reserved, too long or used twice; give another one", tensor.name);
+    return fail(ErrorCode::invalid_argument,
+                "The tensor name '{}' is reserved, too long or used twice; give another one", tensor.name);
   if (!tensor.f32.empty() && !tensor.i32.empty())
     return fail(ErrorCode::invalid_argument, "Tensor '{}' has both f32 and i32 values; set one of them", tensor.name);
   uint64_t count = 1;
   for (const int64_t dim : tensor.shape)
     if (dim < 0 || __builtin_mul_overflow(count, static_cast<uint64_t>(dim), &count))
-      return fail(ErrorCode::invalid_argument, "Tensor '{}' has the dimension {}, which cannot be written", tensor.name, dim);
+      return fail(ErrorCode::invalid_argument, "Tensor '{}' has the dimension {}, which cannot be written", tensor.name,
+                  dim);
   const std::size_t held = tensor.f32.size() + tensor.i32.size();
   if (count != held || tensor.shape.size() > max_tensor_rank)
-    return fail(ErrorCode::shape_mismatch, "Tensor '{}' has {} values but its shape asks for {}", tensor.name, held, count);
+    return fail(ErrorCode::shape_mismatch, "Tensor '{}' has {} values but its shape asks for {}", tensor.name, held,
+                count);
   return ok();
 }
 
 // Length prefix and JSON, padded with spaces so that the data section is 8-byte aligned.
-Result<std::string> header_bytes(std::span<const TensorToWrite> tensors, const std::map<std::string, std::string>& metadata) {
+Result<std::string> header_bytes(std::span<const TensorToWrite> tensors,
+                                 const std::map<std::string, std::string>& metadata) {
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::set<std::string> names;
@@ -189,7 +222,8 @@ Result<std::string> header_bytes(std::span<const TensorToWrite> tensors, const s
   for (const TensorToWrite& tensor : tensors) {
     RAT_TRY(check_tensor(tensor, names));
     const uint64_t end = offset + bytes_of(tensor).size();
-    header[tensor.name] = {{"dtype", tensor.i32.empty() ? "F32" : "I32"}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    header[tensor.name] = {
+        {"dtype", tensor.i32.empty() ? "F32" : "I32"}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string json;
@@ -200,7 +234,8 @@ Result<std::string> header_bytes(std::span<const TensorToWrite> tensors, const s
   }
   json.append((8 - json.size() % 8) % 8, ' ');
   if (json.size() > max_safetensors_header)
-    return fail(ErrorCode::invalid_argument, "The header would have {} bytes; at most {} are allowed", json.size(), max_safetensors_header);
+    return fail(ErrorCode::invalid_argument, "The header would have {} bytes; at most {} are allowed", json.size(),
+                max_safetensors_header);
   const uint64_t length = json.size();
   return std::string(reinterpret_cast<const char*>(&length), sizeof length) + json;
 }

@@ -50,7 +50,7 @@ class SafetensorsFile {
 struct TensorToWrite {
   std::string name;
   std::vector<int64_t> shape;
-  std::span<const float> f32;     // exactly one of the two is set
+  std::span<const float> f32;  // exactly one of the two is set
   std::span<const int32_t> i32;
 };
 

@@ -43,8 +43,9 @@ std::string printable(std::string_view name) {
   return name.size() > 80 ? text + "..." : text;
 }
 
-// Receives the parser's events and accepts exactly {name: {dtype, shape, data_offsets}, "__metadata__": {string: string}}.
-// A tree parser would silently keep the last of two equal keys and would build a nested document before we see it.
+// Receives the parser's events and accepts exactly {name: {dtype, shape, data_offsets}, "__metadata__": {string:
+// string}}. A tree parser would silently keep the last of two equal keys and would build a nested document before we
+// see it.
 class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
  public:
   SafetensorsHeader header;
@@ -52,7 +53,9 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 
   bool null() override { return refuse("holds null"); }
   bool boolean(bool) override { return refuse("holds true or false"); }
-  bool number_integer(number_integer_t value) override { return refuse(fmt::format("holds the number {}{}", value < 0 ? "" : "-", value)); }
+  bool number_integer(number_integer_t value) override {
+    return refuse(fmt::format("holds the number {}{}", value < 0 ? "" : "-", value));
+  }
   bool number_float(number_float_t, const string_t& text) override {
     return refuse(fmt::format("holds the number {}, which is not a whole number below 2^64", printable(text)));
   }
@@ -60,8 +63,10 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 
   bool number_unsigned(number_unsigned_t value) override {
     if (place_ == Place::shape) {
-      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return refuse(fmt::format("has the dimension {}", value));
-      if (tensor_.shape.size() == max_tensor_rank) return refuse(fmt::format("has more than {} dimensions", max_tensor_rank));
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        return refuse(fmt::format("has the dimension {}", value));
+      if (tensor_.shape.size() == max_tensor_rank)
+        return refuse(fmt::format("has more than {} dimensions", max_tensor_rank));
       tensor_.shape.push_back(static_cast<int64_t>(value));
       return true;
     }
@@ -73,10 +78,13 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool string(string_t& value) override {
-    if (place_ == Place::metadata) return header.metadata.emplace(key_, value).second || refuse(fmt::format("has the metadata key '{}' twice", printable(key_)));
+    if (place_ == Place::metadata)
+      return header.metadata.emplace(key_, value).second ||
+             refuse(fmt::format("has the metadata key '{}' twice", printable(key_)));
     if (place_ != Place::tensor || key_ != "dtype") return refuse("holds a string where none belongs");
     const auto row = std::ranges::find(dtypes, value, &DTypeRow::name);
-    if (row == dtypes.end()) return refuse(fmt::format("has the dtype '{}', which this reader does not know", printable(value)));
+    if (row == dtypes.end())
+      return refuse(fmt::format("has the dtype '{}', which this reader does not know", printable(value)));
     tensor_.dtype = row->dtype;
     return true;
   }
@@ -116,14 +124,16 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override {
     if (place_ == Place::tensor) {
       if (fields_ != 7) return refuse("lacks dtype, shape or data_offsets");
-      if (header.tensors.size() == max_tensor_count) return refuse(fmt::format("is one of more than {} tensors", max_tensor_count));
+      if (header.tensors.size() == max_tensor_count)
+        return refuse(fmt::format("is one of more than {} tensors", max_tensor_count));
       if (!header.tensors.emplace(name_, tensor_).second) return refuse("appears twice");
     }
     return enter(place_ == Place::top ? Place::outside : Place::top);
   }
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    if (!problem) problem = fmt::format("is not valid JSON at byte {} of the header ({})", position, printable(error.what()));
+    if (!problem)
+      problem = fmt::format("is not valid JSON at byte {} of the header ({})", position, printable(error.what()));
     return false;
   }
 
@@ -138,8 +148,10 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
 
   bool top_key(const std::string& name) {
     name_ = name;
-    if (name.size() > max_tensor_name) return refuse(fmt::format("has a name of {} bytes; at most {} are allowed", name.size(), max_tensor_name));
-    if (std::ranges::any_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; })) return refuse("has a control character in its name");
+    if (name.size() > max_tensor_name)
+      return refuse(fmt::format("has a name of {} bytes; at most {} are allowed", name.size(), max_tensor_name));
+    if (std::ranges::any_of(name, [](char c) { return static_cast<unsigned char>(c) < 0x20; }))
+      return refuse("has a control character in its name");
     if (name == "__metadata__" && std::exchange(seen_metadata_, true)) return refuse("appears twice");
     return true;
   }
@@ -181,17 +193,19 @@ Status check_layout(const std::map<std::string, TensorInfo>& tensors, uint64_t d
   for (const auto& [name, tensor] : order) {
     const std::string shown = printable(*name);
     if (tensor->begin != end || tensor->end < tensor->begin)
-      return fail(ErrorCode::corrupt_data, "tensor '{}' covers bytes {} to {} of the data although the tensor before it ends at {}", shown,
+      return fail(ErrorCode::corrupt_data,
+                  "tensor '{}' covers bytes {} to {} of the data although the tensor before it ends at {}", shown,
                   tensor->begin, tensor->end, end);
     const auto bytes = byte_count(*tensor);
     if (!bytes) return fail(ErrorCode::corrupt_data, "tensor '{}' has a shape whose size in bytes overflows", shown);
     if (*bytes != tensor->end - tensor->begin)
-      return fail(ErrorCode::corrupt_data, "tensor '{}' has {} bytes of data where its shape and dtype ask for {}", shown,
-                  tensor->end - tensor->begin, *bytes);
+      return fail(ErrorCode::corrupt_data, "tensor '{}' has {} bytes of data where its shape and dtype ask for {}",
+                  shown, tensor->end - tensor->begin, *bytes);
     end = tensor->end;
   }
   if (end != data_bytes)
-    return fail(ErrorCode::corrupt_data, "its tensors end at byte {} of the data section, which has {} bytes", end, data_bytes);
+    return fail(ErrorCode::corrupt_data, "its tensors end at byte {} of the data section, which has {} bytes", end,
+                data_bytes);
   return ok();
 }
 

@@ -17,7 +17,7 @@ struct SafetensorsHeader {
 
 inline constexpr uint64_t max_safetensors_header = 100'000'000;  // bytes; the reference reader's limit
 inline constexpr std::size_t max_tensor_rank = 64;
-inline constexpr std::size_t max_tensor_name = 4096;   // bytes
+inline constexpr std::size_t max_tensor_name = 4096;  // bytes
 inline constexpr std::size_t max_tensor_count = 1'000'000;
 
 // `header` is the JSON text alone, `data_bytes` what follows it in the file. Rules, each an error of its own: UTF-8

@@ -22,7 +22,7 @@ std::vector<float> random_normal(std::size_t count) {
   RandomStream random{bench_seed, 1};
   std::vector<float> values(count);
   const auto uniform = [&] { return static_cast<double>((random.next() >> 11) + 1) * 0x1p-53; };  // (0, 1]
-  for (float& value : values)  // Box-Muller
+  for (float& value : values)                                                                     // Box-Muller
     value = static_cast<float>(std::sqrt(-2.0 * std::log(uniform())) * std::cos(2.0 * std::numbers::pi * uniform()));
   return values;
 }
@@ -36,13 +36,16 @@ std::vector<int32_t> random_tokens(std::size_t count, int64_t vocab) {
 
 Status check(const BenchConfig& config) {
   if (config.device != "cpu")
-    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu", config.device);
+    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
+                config.device);
   if (config.dtype != "f32")
     return fail(ErrorCode::unsupported, "The dtype '{}' is unsupported in this build; use --dtype f32", config.dtype);
   if (config.seq_len < 1 || config.batch < 1)
-    return fail(ErrorCode::invalid_argument, "seq_len is {} and batch {}; both must be 1 or more", config.seq_len, config.batch);
+    return fail(ErrorCode::invalid_argument, "seq_len is {} and batch {}; both must be 1 or more", config.seq_len,
+                config.batch);
   if (config.repetitions < 1 || config.warmup < 0)
-    return fail(ErrorCode::invalid_argument, "repetitions is {} and warm-up {}; use 1 or more and 0 or more", config.repetitions, config.warmup);
+    return fail(ErrorCode::invalid_argument, "repetitions is {} and warm-up {}; use 1 or more and 0 or more",
+                config.repetitions, config.warmup);
   return validate(config.model);
 }
 
@@ -96,7 +99,8 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
   row.q1_ms = quantile(ms, 0.25);
   row.q3_ms = quantile(ms, 0.75);
   row.tokens_per_s = 1000.0 * static_cast<double>(tokens) / row.median_ms;
-  for (std::size_t op = 0; op < times.ms.size(); ++op) row.op_ms.ms[op] = times.ms[op] / static_cast<double>(row.repetitions);
+  for (std::size_t op = 0; op < times.ms.size(); ++op)
+    row.op_ms.ms[op] = times.ms[op] / static_cast<double>(row.repetitions);
   return ok();
 }
 
@@ -157,7 +161,9 @@ Result<BenchRow> model_train(const BenchConfig& config) {
   const int64_t tokens = config.batch * config.seq_len;
   const std::size_t count = static_cast<std::size_t>(tokens);
   const std::vector<int32_t> stream = random_tokens(count + 1, config.model.vocab);
-  const TokenBatch batch{.batch = config.batch, .tokens = config.seq_len, .inputs = {stream.begin(), stream.end() - 1},
+  const TokenBatch batch{.batch = config.batch,
+                         .tokens = config.seq_len,
+                         .inputs = {stream.begin(), stream.end() - 1},
                          .targets = {stream.begin() + 1, stream.end()}};
   const PeakMemory peak;
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
@@ -198,7 +204,8 @@ Result<BenchRow> model_decode(const BenchConfig& config) {
     RAT_TRY(model->prefill(*states.back(), tokens, {.stop = config.stop, .times = nullptr}));
   }
   RAT_TRY(measure(config, config.batch, row, [&](OpTimes* times) -> Status {
-    for (const auto& state : states) RAT_TRY(model->decode(*state, tokens.front(), {.stop = config.stop, .times = times}));
+    for (const auto& state : states)
+      RAT_TRY(model->decode(*state, tokens.front(), {.stop = config.stop, .times = times}));
     return ok();
   }));
   row.peak_bytes = peak.bytes();
@@ -206,7 +213,8 @@ Result<BenchRow> model_decode(const BenchConfig& config) {
 }
 
 // Runs the parts of a benchmark one after the other; the first error ends it.
-Result<std::vector<BenchRow>> collect(const BenchConfig& config, std::initializer_list<Result<BenchRow> (*)(const BenchConfig&)> parts) {
+Result<std::vector<BenchRow>> collect(const BenchConfig& config,
+                                      std::initializer_list<Result<BenchRow> (*)(const BenchConfig&)> parts) {
   RAT_TRY(check(config));
   std::vector<BenchRow> rows;
   for (const auto part : parts) {
@@ -227,18 +235,33 @@ double quantile(std::vector<double> values, double p) {
   return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
-Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config) { return collect(config, {layer_train, layer_prefill}); }
-Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) { return collect(config, {model_train, model_prefill, model_decode}); }
-Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config) { return collect(config, {config.whole_model ? model_decode : layer_decode}); }
+Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config) {
+  return collect(config, {layer_train, layer_prefill});
+}
+Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) {
+  return collect(config, {model_train, model_prefill, model_decode});
+}
+Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config) {
+  return collect(config, {config.whole_model ? model_decode : layer_decode});
+}
 
 std::string to_json(const std::vector<BenchRow>& rows) {
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
   for (const BenchRow& row : rows) {
-    nlohmann::ordered_json json{{"what", row.what},           {"kind", row.kind},         {"chunk", row.chunk},
-                                {"window", row.window},       {"seq_len", row.seq_len},   {"batch", row.batch},
-                                {"d_model", row.d_model},     {"heads", row.heads},       {"dtype", row.dtype},
-                                {"device", row.device},       {"repetitions", row.repetitions},
-                                {"median_ms", row.median_ms}, {"q1_ms", row.q1_ms},       {"q3_ms", row.q3_ms},
+    nlohmann::ordered_json json{{"what", row.what},
+                                {"kind", row.kind},
+                                {"chunk", row.chunk},
+                                {"window", row.window},
+                                {"seq_len", row.seq_len},
+                                {"batch", row.batch},
+                                {"d_model", row.d_model},
+                                {"heads", row.heads},
+                                {"dtype", row.dtype},
+                                {"device", row.device},
+                                {"repetitions", row.repetitions},
+                                {"median_ms", row.median_ms},
+                                {"q1_ms", row.q1_ms},
+                                {"q3_ms", row.q3_ms},
                                 {"tokens_per_s", row.tokens_per_s}};
     json["peak_bytes"] = row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
     nlohmann::ordered_json ops = nlohmann::ordered_json::object();

@@ -22,13 +22,13 @@
 namespace rat {
 
 struct BenchConfig {
-  ModelConfig model;        // layer and decode: the first layer only, unless `whole_model`
-  int64_t seq_len = 4096;   // T
-  int64_t batch = 1;        // B
-  int64_t warmup = 3;       // repetitions that are not counted
-  int64_t repetitions = 20; // at least this many, and at least min_seconds
+  ModelConfig model;         // layer and decode: the first layer only, unless `whole_model`
+  int64_t seq_len = 4096;    // T
+  int64_t batch = 1;         // B
+  int64_t warmup = 3;        // repetitions that are not counted
+  int64_t repetitions = 20;  // at least this many, and at least min_seconds
   double min_seconds = 0.5;
-  bool whole_model = false; // decode: the model instead of its first layer
+  bool whole_model = false;  // decode: the model instead of its first layer
   std::string device = "cpu";
   std::string dtype = "f32";
   const StopFlag* stop = nullptr;
@@ -36,17 +36,17 @@ struct BenchConfig {
 };
 
 struct BenchRow {
-  std::string what;         // train, prefill, decode
-  std::string kind;         // the mixer of a layer; the layer pattern of a model
-  int64_t chunk = 0;        // of the first layer; 0 where it has none
-  int64_t window = 0;       // likewise
+  std::string what;    // train, prefill, decode
+  std::string kind;    // the mixer of a layer; the layer pattern of a model
+  int64_t chunk = 0;   // of the first layer; 0 where it has none
+  int64_t window = 0;  // likewise
   int64_t seq_len = 0, batch = 0, d_model = 0, heads = 0;
   std::string dtype, device;
   int64_t repetitions = 0;
   double median_ms = 0, q1_ms = 0, q3_ms = 0;
   double tokens_per_s = 0;  // from the median
   std::optional<int64_t> peak_bytes;
-  OpTimes op_ms;            // mean per repetition; empty for decode and a layer's prefill
+  OpTimes op_ms;  // mean per repetition; empty for decode and a layer's prefill
 };
 
 Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config);   // train, prefill

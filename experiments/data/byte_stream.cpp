@@ -22,7 +22,8 @@ Result<FileDescriptor> unnamed_temporary() {
   std::string name = std::string(folder && *folder ? folder : "/tmp") + "/rat-stdin-XXXXXX";
   FileDescriptor fd(::mkstemp(name.data()));
   if (fd.get() < 0)
-    return fail(ErrorCode::io_failure, "Standard input cannot be kept in {}: {}; set TMPDIR to a writable folder", name, std::strerror(errno));
+    return fail(ErrorCode::io_failure, "Standard input cannot be kept in {}: {}; set TMPDIR to a writable folder", name,
+                std::strerror(errno));
   ::unlink(name.c_str());
   return fd;
 }
@@ -32,7 +33,8 @@ Status write_all(int fd, std::span<const char> bytes) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
     if (written <= 0)
-      return fail(ErrorCode::io_failure, "Keeping standard input in a temporary file failed: {}; set TMPDIR to a folder with more room",
+      return fail(ErrorCode::io_failure,
+                  "Keeping standard input in a temporary file failed: {}; set TMPDIR to a folder with more room",
                   std::strerror(errno));
     bytes = bytes.subspan(static_cast<std::size_t>(written));
   }
@@ -41,7 +43,8 @@ Status write_all(int fd, std::span<const char> bytes) {
 
 }  // namespace
 
-Result<ByteStream> ByteStream::from_files(const std::vector<std::filesystem::path>& files, const StopFlag* stop, uint64_t keep_below) {
+Result<ByteStream> ByteStream::from_files(const std::vector<std::filesystem::path>& files, const StopFlag* stop,
+                                          uint64_t keep_below) {
   ByteStream stream;
   for (const std::filesystem::path& path : files) {
     RAT_ASSIGN(const RegularFile file, RegularFile::open(path));
@@ -111,8 +114,8 @@ Status ByteStream::read_part(const Part& part, uint64_t offset, std::span<char> 
   // Opened for each read: a folder may have more files than a process may hold open.
   RAT_ASSIGN(const RegularFile file, RegularFile::open(part.path));
   if (file.size() != part.size || file.modified_ns() != part.modified_ns)
-    return fail(ErrorCode::io_failure, "{} changed while it was in use ({} bytes, {} now); start the run again", part.path.string(),
-                part.size, file.size());
+    return fail(ErrorCode::io_failure, "{} changed while it was in use ({} bytes, {} now); start the run again",
+                part.path.string(), part.size, file.size());
   return file.read_at(offset, out);
 }
 

@@ -13,7 +13,8 @@ namespace {
 struct Kind {
   std::string_view name;
   Status (*validate)(const DataConfig&, const ModelConfig&, int64_t seq_len);
-  Result<std::unique_ptr<DataSource>> (*open)(const DataConfig&, const ModelConfig&, int64_t seq_len, uint64_t seed, const StopFlag*);
+  Result<std::unique_ptr<DataSource>> (*open)(const DataConfig&, const ModelConfig&, int64_t seq_len, uint64_t seed,
+                                              const StopFlag*);
 };
 constexpr std::array kinds{Kind{"text", validate_text, open_text}, Kind{"mqar", validate_mqar, open_mqar}};
 constexpr auto kind_names = [] {
@@ -25,7 +26,8 @@ constexpr auto kind_names = [] {
 Result<const Kind*> find_kind(const std::string& name) {
   const auto kind = std::ranges::find(kinds, name, &Kind::name);
   if (kind != kinds.end()) return &*kind;
-  return fail(ErrorCode::invalid_argument, "There is no data kind '{}'; use one of: {}", name, fmt::join(kind_names, ", "));
+  return fail(ErrorCode::invalid_argument, "There is no data kind '{}'; use one of: {}", name,
+              fmt::join(kind_names, ", "));
 }
 
 }  // namespace

@@ -17,12 +17,12 @@
 namespace rat {
 
 struct DataConfig {
-  std::string kind = "text";        // one of data_kinds()
+  std::string kind = "text";  // one of data_kinds()
   // text: a file, a folder (walked in sorted order), "-" for standard input; empty: the project's own source tree.
   std::string path;
-  double validation_fraction = 0.1; // text: this share of the bytes, at the end of the stream, is never trained on
+  double validation_fraction = 0.1;  // text: this share of the bytes, at the end of the stream, is never trained on
   // mqar: `pairs` key-value pairs open the sequence, then `queries` keys are asked for at random places.
-  int64_t pairs = 8;
+  int64_t pairs = 4;
   int64_t queries = 16;
   bool operator==(const DataConfig&) const = default;
 };

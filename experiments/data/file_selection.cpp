@@ -13,8 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 7> source_folders{"app", "core", "kernels", "views", "experiments", "tests", "docs"};
-constexpr std::array<std::string_view, 9> source_extensions{".h", ".cpp", ".cu", ".cuh", ".py", ".md", ".txt", ".cmake", ".json"};
+constexpr std::array<std::string_view, 7> source_folders{"app",         "core",  "kernels", "views",
+                                                         "experiments", "tests", "docs"};
+constexpr std::array<std::string_view, 9> source_extensions{".h",  ".cpp", ".cu",    ".cuh", ".py",
+                                                            ".md", ".txt", ".cmake", ".json"};
 
 bool is_skipped_name(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -66,7 +68,9 @@ Status walk(const fs::path& folder, bool sources_only, FileSelection& selection)
       it.disable_recursion_pending();
     }
     it.increment(error);
-    if (error) return fail(ErrorCode::io_failure, "Walking the folder {} failed at {}: {}", folder.string(), path.string(), error.message());
+    if (error)
+      return fail(ErrorCode::io_failure, "Walking the folder {} failed at {}: {}", folder.string(), path.string(),
+                  error.message());
   }
   return ok();
 }
@@ -87,8 +91,10 @@ Result<FileSelection> select_files(const fs::path& path) {
   RAT_TRY(walk(path, false, selection));
   std::ranges::sort(selection.files);
   if (selection.files.empty())
-    return fail(ErrorCode::invalid_argument, "The folder {} holds no readable text file ({} binary, {} unreadable, {} hidden or links); "
-                "choose another folder", path.string(), selection.binary, selection.unreadable, selection.hidden);
+    return fail(ErrorCode::invalid_argument,
+                "The folder {} holds no readable text file ({} binary, {} unreadable, {} hidden or links); "
+                "choose another folder",
+                path.string(), selection.binary, selection.unreadable, selection.hidden);
   return selection;
 }
 
@@ -100,8 +106,10 @@ Result<FileSelection> select_source_tree(const fs::path& root) {
   if (fs::is_regular_file(root / "README.md", error)) consider_file(root / "README.md", selection);
   std::ranges::sort(selection.files);
   if (selection.files.empty())
-    return fail(ErrorCode::not_found, "The program's own source tree, the default data, is not at {}; give a file or folder of text "
-                "with --data", root.string());
+    return fail(ErrorCode::not_found,
+                "The program's own source tree, the default data, is not at {}; give a file or folder of text "
+                "with --data",
+                root.string());
   return selection;
 }
 

@@ -56,10 +56,12 @@ class MqarSource final : public DataSource {
   }
 
   std::string hash() const override {
-    return sha256_hex(fmt::format("mqar 1: pairs {}, queries {}, vocab {}, seq_len {}, seed {}", pairs_, queries_, vocab_, seq_len_, seed_));
+    return sha256_hex(fmt::format("mqar 1: pairs {}, queries {}, vocab {}, seq_len {}, seed {}", pairs_, queries_,
+                                  vocab_, seq_len_, seed_));
   }
   std::string description() const override {
-    return fmt::format("mqar: {} pairs, {} queries in {} tokens, {} keys and {} values", pairs_, queries_, seq_len_, keys(), values());
+    return fmt::format("mqar: {} pairs, {} queries in {} tokens, {} keys and {} values", pairs_, queries_, seq_len_,
+                       keys(), values());
   }
   int64_t vocab() const override { return vocab_; }
   bool byte_tokens() const override { return false; }
@@ -80,7 +82,8 @@ class MqarSource final : public DataSource {
     const std::vector<int64_t> chosen = draw_distinct(random, keys(), pairs_);
     for (int64_t i = 0; i < pairs_; ++i) {
       inputs[2 * i] = static_cast<int32_t>(1 + chosen[i]);
-      inputs[2 * i + 1] = static_cast<int32_t>(1 + keys() + static_cast<int64_t>(random.below(static_cast<uint64_t>(values()))));
+      inputs[2 * i + 1] =
+          static_cast<int32_t>(1 + keys() + static_cast<int64_t>(random.below(static_cast<uint64_t>(values()))));
     }
     for (const int64_t place : draw_distinct(random, seq_len_ - 2 * pairs_, queries_)) {
       const int64_t asked = static_cast<int64_t>(random.below(static_cast<uint64_t>(pairs_)));
@@ -97,20 +100,27 @@ class MqarSource final : public DataSource {
 
 Status validate_mqar(const DataConfig& data, const ModelConfig& model, int64_t seq_len) {
   if (data.pairs < 1 || data.queries < 1 || data.pairs > seq_len || data.queries > seq_len)
-    return fail(ErrorCode::invalid_argument, "mqar with data.pairs {} and data.queries {} is impossible in seq_len {}; use 1 or more of "
-                "each and at most 2 * pairs + queries = seq_len", data.pairs, data.queries, seq_len);
+    return fail(ErrorCode::invalid_argument,
+                "mqar with data.pairs {} and data.queries {} is impossible in seq_len {}; use 1 or more of "
+                "each and at most 2 * pairs + queries = seq_len",
+                data.pairs, data.queries, seq_len);
   if (2 * data.pairs + data.queries > seq_len)
-    return fail(ErrorCode::invalid_argument, "mqar with {} pairs and {} queries needs {} tokens but seq_len is {}; raise train.seq_len or "
-                "lower data.pairs", data.pairs, data.queries, 2 * data.pairs + data.queries, seq_len);
+    return fail(ErrorCode::invalid_argument,
+                "mqar with {} pairs and {} queries needs {} tokens but seq_len is {}; raise train.seq_len or "
+                "lower data.pairs",
+                data.pairs, data.queries, 2 * data.pairs + data.queries, seq_len);
   const int64_t keys = (model.vocab - 1) / 2;
   if (keys < std::max<int64_t>(data.pairs, 2))
-    return fail(ErrorCode::invalid_argument, "mqar with {} pairs needs {} distinct keys but model.vocab {} gives {}; set model.vocab to at "
-                "least {}", data.pairs, std::max<int64_t>(data.pairs, 2), model.vocab, keys, 2 * std::max<int64_t>(data.pairs, 2) + 1);
+    return fail(ErrorCode::invalid_argument,
+                "mqar with {} pairs needs {} distinct keys but model.vocab {} gives {}; set model.vocab to at "
+                "least {}",
+                data.pairs, std::max<int64_t>(data.pairs, 2), model.vocab, keys,
+                2 * std::max<int64_t>(data.pairs, 2) + 1);
   return ok();
 }
 
-Result<std::unique_ptr<DataSource>> open_mqar(const DataConfig& data, const ModelConfig& model, int64_t seq_len, uint64_t seed,
-                                              const StopFlag*) {
+Result<std::unique_ptr<DataSource>> open_mqar(const DataConfig& data, const ModelConfig& model, int64_t seq_len,
+                                              uint64_t seed, const StopFlag*) {
   std::unique_ptr<DataSource> source = std::make_unique<MqarSource>(data, model.vocab, seq_len, seed);
   return source;
 }

@@ -19,7 +19,11 @@ constexpr int64_t byte_vocab = 256;
 class TextSource final : public DataSource {
  public:
   TextSource(ByteStream stream, std::string description, uint64_t train_end, int64_t seq_len, uint64_t seed)
-      : stream_(std::move(stream)), description_(std::move(description)), train_end_(train_end), seq_len_(seq_len), seed_(seed) {}
+      : stream_(std::move(stream)),
+        description_(std::move(description)),
+        train_end_(train_end),
+        seq_len_(seq_len),
+        seed_(seed) {}
 
   Result<TokenBatch> train_batch(int64_t step, int64_t batch) const override {
     RAT_CHECK(step >= 0 && batch >= 1, "steps count from 0 and a batch holds a sequence");
@@ -36,7 +40,8 @@ class TextSource final : public DataSource {
     RAT_CHECK(batch >= 1, "a batch holds a sequence");
     const uint64_t T = static_cast<uint64_t>(seq_len_);
     const uint64_t room = stream_.size() - train_end_ - 1;  // positions that have a target
-    const uint64_t sequences = std::clamp<uint64_t>(static_cast<uint64_t>(std::max<int64_t>(max_tokens, 0)) / T, 1, room / T);
+    const uint64_t sequences =
+        std::clamp<uint64_t>(static_cast<uint64_t>(std::max<int64_t>(max_tokens, 0)) / T, 1, room / T);
     const uint64_t stride = sequences > 1 ? (room - T) / (sequences - 1) : 0;
     std::vector<TokenBatch> batches;
     for (uint64_t first = 0; first < sequences; first += static_cast<uint64_t>(batch)) {
@@ -102,38 +107,46 @@ Result<Opened> open_stream(const std::string& path, const StopFlag* stop) {
     RAT_ASSIGN(ByteStream stream, ByteStream::from_descriptor(STDIN_FILENO, stop));
     return Opened{std::move(stream), "standard input"};
   }
-  RAT_ASSIGN(const FileSelection selection, path.empty() ? select_source_tree(build_info::source_dir) : select_files(path));
+  RAT_ASSIGN(const FileSelection selection,
+             path.empty() ? select_source_tree(build_info::source_dir) : select_files(path));
   RAT_ASSIGN(ByteStream stream, ByteStream::from_files(selection.files, stop));
   const bool one_file = selection.files.size() == 1 && selection.files.front() == path;
   if (one_file) return Opened{std::move(stream), path};
-  return Opened{std::move(stream), fmt::format("{} ({} files, {})", path.empty() ? "the program's own source tree" : path,
-                                               selection.files.size(), skipped_text(selection))};
+  return Opened{std::move(stream),
+                fmt::format("{} ({} files, {})", path.empty() ? "the program's own source tree" : path,
+                            selection.files.size(), skipped_text(selection))};
 }
 
 }  // namespace
 
 Status validate_text(const DataConfig& data, const ModelConfig& model, int64_t) {
   if (!(data.validation_fraction > 0 && data.validation_fraction < 1))
-    return fail(ErrorCode::invalid_argument, "data.validation_fraction is {}; use a number between 0 and 1, such as 0.1",
-                data.validation_fraction);
+    return fail(ErrorCode::invalid_argument,
+                "data.validation_fraction is {}; use a number between 0 and 1, such as 0.1", data.validation_fraction);
   if (model.vocab < byte_vocab)
-    return fail(ErrorCode::invalid_argument, "model.vocab is {}; text is read as bytes and needs {}", model.vocab, byte_vocab);
+    return fail(ErrorCode::invalid_argument, "model.vocab is {}; text is read as bytes and needs {}", model.vocab,
+                byte_vocab);
   return ok();
 }
 
-Result<std::unique_ptr<DataSource>> open_text(const DataConfig& data, const ModelConfig&, int64_t seq_len, uint64_t seed,
-                                              const StopFlag* stop) {
+Result<std::unique_ptr<DataSource>> open_text(const DataConfig& data, const ModelConfig&, int64_t seq_len,
+                                              uint64_t seed, const StopFlag* stop) {
   RAT_ASSIGN(Opened opened, open_stream(data.path, stop));
   const uint64_t size = opened.stream.size();
   const uint64_t sequence = static_cast<uint64_t>(seq_len) + 1;  // inputs and the last target
-  if (size == 0) return fail(ErrorCode::invalid_argument, "The data, {}, is empty; give it some text", opened.description);
+  if (size == 0)
+    return fail(ErrorCode::invalid_argument, "The data, {}, is empty; give it some text", opened.description);
   if (size / 2 < sequence)
-    return fail(ErrorCode::invalid_argument, "The data, {}, has {} bytes, too few for one training and one validation sequence of "
-                "seq_len {} ({} bytes); use a shorter seq_len or more text", opened.description, size, seq_len, 2 * sequence);
+    return fail(ErrorCode::invalid_argument,
+                "The data, {}, has {} bytes, too few for one training and one validation sequence of "
+                "seq_len {} ({} bytes); use a shorter seq_len or more text",
+                opened.description, size, seq_len, 2 * sequence);
   const uint64_t wanted = static_cast<uint64_t>(std::llround(data.validation_fraction * static_cast<double>(size)));
   const uint64_t validation = std::clamp(wanted, sequence, size - sequence);
-  std::string description = fmt::format("{}: {} bytes, the last {} for validation", opened.description, size, validation);
-  std::unique_ptr<DataSource> source = std::make_unique<TextSource>(std::move(opened.stream), std::move(description), size - validation, seq_len, seed);
+  std::string description =
+      fmt::format("{}: {} bytes, the last {} for validation", opened.description, size, validation);
+  std::unique_ptr<DataSource> source =
+      std::make_unique<TextSource>(std::move(opened.stream), std::move(description), size - validation, seq_len, seed);
   return source;
 }
 

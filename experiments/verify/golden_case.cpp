@@ -36,14 +36,16 @@ Result<int64_t> Settings::positive(const std::string& key) {
 Result<double> Settings::number(const std::string& key) {
   const nlohmann::json* value = find(key);
   if (!value) return fail(ErrorCode::corrupt_data, "{} lack '{}'", where_, key);
-  if (!value->is_number()) return fail(ErrorCode::corrupt_data, "{} have {} = {}, which is not a number", where_, key, value->dump());
+  if (!value->is_number())
+    return fail(ErrorCode::corrupt_data, "{} have {} = {}, which is not a number", where_, key, value->dump());
   return value->get<double>();
 }
 
 Result<std::string> Settings::text(const std::string& key) {
   const nlohmann::json* value = find(key);
   if (!value) return fail(ErrorCode::corrupt_data, "{} lack '{}'", where_, key);
-  if (!value->is_string()) return fail(ErrorCode::corrupt_data, "{} have {} = {}, which is not a text", where_, key, value->dump());
+  if (!value->is_string())
+    return fail(ErrorCode::corrupt_data, "{} have {} = {}, which is not a text", where_, key, value->dump());
   return value->get<std::string>();
 }
 
@@ -55,7 +57,8 @@ Status Settings::must_be_true(const std::string& key) {
 
 Status Settings::all_read() const {
   for (const auto& [key, value] : object_.items())
-    if (!read_.contains(key)) return fail(ErrorCode::unsupported, "{} have the unknown setting '{}' = {}", where_, key, value.dump());
+    if (!read_.contains(key))
+      return fail(ErrorCode::unsupported, "{} have the unknown setting '{}' = {}", where_, key, value.dump());
   return ok();
 }
 
@@ -63,15 +66,19 @@ Status SharedSettings::read(Settings& settings) {
   if (settings.has("groups")) {
     RAT_ASSIGN(const int64_t value, settings.positive("groups"));
     if (groups && *groups != value)
-      return fail(ErrorCode::unsupported, "{} have groups = {} beside {} elsewhere; this build has one value per model", settings.where(), value, *groups);
+      return fail(ErrorCode::unsupported, "{} have groups = {} beside {} elsewhere; this build has one value per model",
+                  settings.where(), value, *groups);
     groups = value;
   }
   if (settings.has("pos")) {
     RAT_ASSIGN(const std::string name, settings.text("pos"));
-    if (name != "rope" && name != "none") return fail(ErrorCode::unsupported, "{} have the unknown pos '{}'", settings.where(), name);
+    if (name != "rope" && name != "none")
+      return fail(ErrorCode::unsupported, "{} have the unknown pos '{}'", settings.where(), name);
     const Positions value = name == "rope" ? Positions::rope : Positions::none;
     if (positions && *positions != value)
-      return fail(ErrorCode::unsupported, "{} have pos '{}' beside another elsewhere; this build has one value per model", settings.where(), name);
+      return fail(ErrorCode::unsupported,
+                  "{} have pos '{}' beside another elsewhere; this build has one value per model", settings.where(),
+                  name);
     positions = value;
   }
   return ok();
@@ -106,7 +113,8 @@ Result<std::string> CaseTensors::expect(const std::string& what, const std::vect
   const auto found = file_.tensors().find(name);
   if (found == file_.tensors().end()) return fail(ErrorCode::not_found, "the tensor '{}' is missing", what);
   if (found->second.shape != shape)
-    return fail(ErrorCode::shape_mismatch, "the tensor '{}' is {} instead of {}", what, shape_text(found->second.shape), shape_text(shape));
+    return fail(ErrorCode::shape_mismatch, "the tensor '{}' is {} instead of {}", what, shape_text(found->second.shape),
+                shape_text(shape));
   read_.insert(name);
   return name;
 }
@@ -126,11 +134,13 @@ Status CaseTensors::load_parameters(std::span<Parameter> parameters) {
   std::set<std::string> known;
   for (const Parameter& parameter : parameters) {
     known.insert(prefix_ + "param/" + parameter.name);
-    if (const auto found = expect("param/" + parameter.name, parameter.shape); !found) problems.push_back(found.error().message);
+    if (const auto found = expect("param/" + parameter.name, parameter.shape); !found)
+      problems.push_back(found.error().message);
   }
   for (const auto& [name, tensor] : file_.tensors())
     if (name.starts_with(prefix_ + "param/") && !known.contains(name))
-      problems.push_back(fmt::format("the tensor '{}' {} is no weight of this model", name.substr(prefix_.size()), shape_text(tensor.shape)));
+      problems.push_back(fmt::format("the tensor '{}' {} is no weight of this model", name.substr(prefix_.size()),
+                                     shape_text(tensor.shape)));
   if (!problems.empty()) return fail(ErrorCode::shape_mismatch, "{}", fmt::join(problems, "; "));
   for (Parameter& parameter : parameters) {
     RAT_ASSIGN(const std::vector<float> values, floats("param/" + parameter.name, parameter.shape));
@@ -140,9 +150,11 @@ Status CaseTensors::load_parameters(std::span<Parameter> parameters) {
 }
 
 Status CaseTensors::all_read() const {
-  for (auto entry = file_.tensors().lower_bound(prefix_); entry != file_.tensors().end() && entry->first.starts_with(prefix_); ++entry)
+  for (auto entry = file_.tensors().lower_bound(prefix_);
+       entry != file_.tensors().end() && entry->first.starts_with(prefix_); ++entry)
     if (!read_.contains(entry->first) && !entry->first.starts_with(prefix_ + "probe/"))
-      return fail(ErrorCode::unsupported, "the tensor '{}' is not part of the format", entry->first.substr(prefix_.size()));
+      return fail(ErrorCode::unsupported, "the tensor '{}' is not part of the format",
+                  entry->first.substr(prefix_.size()));
   return ok();
 }
 

@@ -55,7 +55,8 @@ class CaseTensors {
   std::vector<int64_t> shape(const std::string& what) const;  // empty when it is not there
   Result<std::vector<float>> floats(const std::string& what, const std::vector<int64_t>& shape);
   Result<std::vector<int32_t>> ints(const std::string& what, const std::vector<int64_t>& shape);
-  // Copies "param/NAME" into every parameter; the two sets of names and shapes must be the same. All differences at once.
+  // Copies "param/NAME" into every parameter; the two sets of names and shapes must be the same. All differences at
+  // once.
   Status load_parameters(std::span<Parameter> parameters);
   // Everything was read, probes aside.
   Status all_read() const;

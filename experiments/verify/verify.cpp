@@ -19,12 +19,14 @@ Result<nlohmann::json> read_cases(const std::string& path, const SafetensorsFile
     return fail(ErrorCode::corrupt_data, "{} is not a golden file: its 'cases' are no JSON object with entries", path);
   for (const auto& [name, tensor] : file.tensors())
     if (!cases.contains(name.substr(0, name.find('/'))))
-      return fail(ErrorCode::corrupt_data, "{} has the tensor '{}', whose case is not listed in its metadata", path, name);
+      return fail(ErrorCode::corrupt_data, "{} has the tensor '{}', whose case is not listed in its metadata", path,
+                  name);
   return cases;
 }
 
 // What stops a case half-way becomes its reason.
-Result<CaseResult> run_case(const SafetensorsFile& file, const std::string& name, const nlohmann::json& object, const VerifyOptions& options) {
+Result<CaseResult> run_case(const SafetensorsFile& file, const std::string& name, const nlohmann::json& object,
+                            const VerifyOptions& options) {
   CaseResult result;
   result.name = name;
   if (!object.is_object()) {
@@ -36,7 +38,8 @@ Result<CaseResult> run_case(const SafetensorsFile& file, const std::string& name
   const bool is_model = object.contains("layers");
   const auto kind = object.find("kind");
   result.kind = is_model ? "model" : kind != object.end() && kind->is_string() ? kind->get<std::string>() : "";
-  const Status status = is_model ? verify_model(settings, tensors, options, result) : verify_layer(settings, tensors, options, result);
+  const Status status =
+      is_model ? verify_model(settings, tensors, options, result) : verify_layer(settings, tensors, options, result);
   if (!status) {
     if (status.error().code == ErrorCode::cancelled) return status.error();
     result.pass = false;
@@ -69,7 +72,8 @@ nlohmann::ordered_json number_or_null(const std::optional<double>& value) {
 
 Result<VerifyReport> verify(std::span<const std::filesystem::path> files, const VerifyOptions& options) {
   if (options.device != "cpu")
-    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu", options.device);
+    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
+                options.device);
   if (options.dtype != "f32")
     return fail(ErrorCode::unsupported, "The dtype '{}' is unsupported in this build; use --dtype f32", options.dtype);
   VerifyReport report{.device = options.device, .dtype = options.dtype, .cases = {}};
@@ -90,8 +94,11 @@ std::string to_json(const VerifyReport& report) {
     if (!one.pass) row["reason"] = one.reason;
     cases.push_back(std::move(row));
   }
-  const nlohmann::ordered_json document{
-      {"device", report.device}, {"dtype", report.dtype}, {"passed", report.passed}, {"failed", report.failed}, {"cases", std::move(cases)}};
+  const nlohmann::ordered_json document{{"device", report.device},
+                                        {"dtype", report.dtype},
+                                        {"passed", report.passed},
+                                        {"failed", report.failed},
+                                        {"cases", std::move(cases)}};
   return document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 

@@ -24,7 +24,8 @@ Status compare_decoding(SingleLayer& layer, const LayerShape& shape, std::span<c
     const auto state = layer.start_decoding();
     const std::size_t first = static_cast<std::size_t>(prefilled) * dim;
     if (prefilled > 0) RAT_TRY(layer.prefill(*state, x_b.first(first), prefilled, out_b.first(first)));
-    for (std::size_t at = first; at < row; at += dim) RAT_TRY(layer.decode(*state, x_b.subspan(at, dim), out_b.subspan(at, dim)));
+    for (std::size_t at = first; at < row; at += dim)
+      RAT_TRY(layer.decode(*state, x_b.subspan(at, dim), out_b.subspan(at, dim)));
   }
   worst.add(relative_error(out, y), fmt::format("y after a prefill of {} tokens", prefilled));
   return ok();

@@ -45,7 +45,8 @@ Result<ModelCase> read_case(Settings& settings) {
   SharedSettings shared;
   RAT_TRY(shared.read(settings));
   const nlohmann::json* layers = settings.find("layers");
-  if (!layers || !layers->is_array()) return fail(ErrorCode::corrupt_data, "{} lack the list 'layers'", settings.where());
+  if (!layers || !layers->is_array())
+    return fail(ErrorCode::corrupt_data, "{} lack the list 'layers'", settings.where());
   for (const nlohmann::json& layer : *layers) {
     const std::string where = fmt::format("settings of layer {}", out.config.layers.size());
     if (!layer.is_object()) return fail(ErrorCode::corrupt_data, "{} are no object", where);
@@ -88,7 +89,8 @@ Status compare_decoding(Model& model, const TokenBatch& batch, std::span<const f
     const auto state = model.start_decoding();
     for (std::size_t t = prefilled > 0 ? static_cast<std::size_t>(prefilled) - 1 : 0; t < T; ++t) {
       const bool first = prefilled > 0 && t + 1 == static_cast<std::size_t>(prefilled);
-      RAT_ASSIGN(const std::vector<float> one, first ? model.prefill(*state, tokens.first(t + 1), pass) : model.decode(*state, tokens[t], pass));
+      RAT_ASSIGN(const std::vector<float> one,
+                 first ? model.prefill(*state, tokens.first(t + 1), pass) : model.decode(*state, tokens[t], pass));
       ours.insert(ours.end(), one.begin(), one.end());
       const auto reference = logits.subspan((row * T + t) * V, V);
       expected.insert(expected.end(), reference.begin(), reference.end());
@@ -98,9 +100,11 @@ Status compare_decoding(Model& model, const TokenBatch& batch, std::span<const f
   return ok();
 }
 
-Status compare_training(Model& model, CaseTensors& tensors, const ModelCase& one, const PassOptions& pass, WorstError& worst) {
+Status compare_training(Model& model, CaseTensors& tensors, const ModelCase& one, const PassOptions& pass,
+                        WorstError& worst) {
   const std::vector<int64_t> shape = tensors.shape("train_tokens");
-  if (shape.size() != 3) return fail(ErrorCode::shape_mismatch, "the tensor 'train_tokens' is missing or not [steps, B, T+1]");
+  if (shape.size() != 3)
+    return fail(ErrorCode::shape_mismatch, "the tensor 'train_tokens' is missing or not [steps, B, T+1]");
   RAT_ASSIGN(const std::vector<int32_t> tokens, tensors.ints("train_tokens", {shape[0], one.batch, one.tokens + 1}));
   RAT_ASSIGN(const std::vector<float> losses, tensors.floats("train_loss", {shape[0]}));
   AdamW optimizer(model.parameters(), *one.optimizer);
@@ -148,7 +152,8 @@ Status verify_model(Settings& settings, CaseTensors& tensors, const VerifyOption
 
   RAT_TRY(compare_gradients(tensors, model->parameters(), gradient));
   result.grad_err = gradient.value();
-  for (const int64_t prefilled : {int64_t{0}, T / 2, T - 1}) RAT_TRY(compare_decoding(*model, batch, logits, prefilled, pass, decode));
+  for (const int64_t prefilled : {int64_t{0}, T / 2, T - 1})
+    RAT_TRY(compare_decoding(*model, batch, logits, prefilled, pass, decode));
   result.decode_err = decode.value();
   if (one.optimizer) {
     RAT_TRY(compare_training(*model, tensors, one, pass, train));

@@ -1,5 +1,5 @@
-// Checkpoints: everything comes back bit for bit, wrong files change nothing, and kill -9 at any moment leaves the newest
-// complete checkpoint loadable.
+// Checkpoints: everything comes back bit for bit, wrong files change nothing, and kill -9 at any moment leaves the
+// newest complete checkpoint loadable.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -39,7 +39,8 @@ std::unique_ptr<Model> make_model(const ModelConfig& config, uint64_t seed) {
 
 std::vector<std::vector<float>> values_of(Model& model) {
   std::vector<std::vector<float>> values;
-  for (const Parameter& parameter : model.parameters()) values.emplace_back(parameter.value.begin(), parameter.value.end());
+  for (const Parameter& parameter : model.parameters())
+    values.emplace_back(parameter.value.begin(), parameter.value.end());
   return values;
 }
 
@@ -57,7 +58,8 @@ TEST(Checkpoint, RoundTripIsBitExact) {
   AdamW optimizer(model->parameters(), {});
   fill_moments(optimizer, model->parameters().size(), 1.0f);
   optimizer.set_step_count(499);
-  const CheckpointMeta meta{.step = 500, .run_id = "r1", .spec_json = R"({"name":"é"})", .extra = {{"best", "1.5"}, {"step", "mine"}}};
+  const CheckpointMeta meta{
+      .step = 500, .run_id = "r1", .spec_json = R"({"name":"é"})", .extra = {{"best", "1.5"}, {"step", "mine"}}};
   const auto path = save_checkpoint(folder / "deep/er", *model, optimizer, meta);
   ASSERT_TRUE(path) << path.error().message;
   EXPECT_EQ(path->filename(), "step-00000500.safetensors");
@@ -86,13 +88,15 @@ TEST(Checkpoint, AllDifferencesAreListedAndNothingChanges) {
   const TempFolder folder;
   const auto model = make_model(small_config(), 1);
   AdamW optimizer(model->parameters(), {});
-  const auto path = save_checkpoint(folder.path(), *model, optimizer, {.step = 1, .run_id = "r", .spec_json = "{}", .extra = {}});
+  const auto path =
+      save_checkpoint(folder.path(), *model, optimizer, {.step = 1, .run_id = "r", .spec_json = "{}", .extra = {}});
   ASSERT_TRUE(path);
 
   // One tensor missing, one with another shape, one too many; the rest is fine.
   std::vector<TensorToWrite> tensors;
   const std::vector<float> extra(3);
-  for (const Parameter& parameter : std::as_const(*model).parameters()) tensors.push_back({parameter.name, parameter.shape, parameter.value, {}});
+  for (const Parameter& parameter : std::as_const(*model).parameters())
+    tensors.push_back({parameter.name, parameter.shape, parameter.value, {}});
   const std::string missing = tensors.front().name;
   tensors.front() = {"stranger", {3}, extra, {}};
   ASSERT_EQ(tensors.back().shape.size(), 2u);
@@ -103,8 +107,10 @@ TEST(Checkpoint, AllDifferencesAreListedAndNothingChanges) {
   const auto before = values_of(*target);
   const Status status = load_weights(folder / "wrong", *target);
   ASSERT_FALSE(status);
-  EXPECT_THAT(status.error().message, testing::AllOf(HasSubstr("3 differences"), HasSubstr(missing + "' is missing"), HasSubstr("'stranger' [3] is not part"),
-                                                     HasSubstr("'" + tensors.back().name + "' is [16, 11] instead of [11, 16]")));
+  EXPECT_THAT(status.error().message,
+              testing::AllOf(HasSubstr("3 differences"), HasSubstr(missing + "' is missing"),
+                             HasSubstr("'stranger' [3] is not part"),
+                             HasSubstr("'" + tensors.back().name + "' is [16, 11] instead of [11, 16]")));
   EXPECT_EQ(values_of(*target), before);
 
   const auto wide = make_model(small_config(32), 1);
@@ -124,15 +130,17 @@ TEST(Checkpoint, OnlyCompleteMatchingPairsAreListed) {
   AdamW optimizer(model->parameters(), {});
   std::vector<std::filesystem::path> saved;
   for (const int64_t step : {5, 40, 300, 20, 123456789}) {
-    const auto path = save_checkpoint(folder.path(), *model, optimizer, {.step = step, .run_id = "r", .spec_json = "{}", .extra = {}});
+    const auto path = save_checkpoint(folder.path(), *model, optimizer,
+                                      {.step = step, .run_id = "r", .spec_json = "{}", .extra = {}});
     ASSERT_TRUE(path);
     saved.push_back(*path);
   }
   EXPECT_EQ(list_checkpoints(folder.path()), (std::vector{saved[0], saved[3], saved[1], saved[2], saved[4]}));
-  std::filesystem::remove(folder / "step-00000020.optimizer.safetensors");                                   // half a pair
-  std::filesystem::resize_file(folder / "step-00000300.safetensors", 100);                                    // torn
-  std::filesystem::copy_file(folder / "step-00000005.optimizer.safetensors", folder / "step-00000040.optimizer.safetensors",
-                             std::filesystem::copy_options::overwrite_existing);                              // of another step
+  std::filesystem::remove(folder / "step-00000020.optimizer.safetensors");  // half a pair
+  std::filesystem::resize_file(folder / "step-00000300.safetensors", 100);  // torn
+  std::filesystem::copy_file(folder / "step-00000005.optimizer.safetensors",
+                             folder / "step-00000040.optimizer.safetensors",
+                             std::filesystem::copy_options::overwrite_existing);  // of another step
   test::write_plain(folder / "step-x.safetensors", "");
   test::write_plain(folder / "notes.txt", "");
   EXPECT_EQ(list_checkpoints(folder.path()), (std::vector{saved[0], saved[4]}));
@@ -148,7 +156,8 @@ TEST(Checkpoint, KillDuringSavingAlwaysLeavesTheNewestCompleteOneLoadable) {
   const ModelConfig config = small_config(64);
   const auto model = make_model(config, 1);
   AdamW optimizer(model->parameters(), {});
-  ASSERT_TRUE(save_checkpoint(folder.path(), *model, optimizer, {.step = 0, .run_id = "r", .spec_json = "{}", .extra = {}}));
+  ASSERT_TRUE(
+      save_checkpoint(folder.path(), *model, optimizer, {.step = 0, .run_id = "r", .spec_json = "{}", .extra = {}}));
   std::mt19937 random(7);
   int64_t newest = 0;
   for (int round = 0; round < 50; ++round) {
@@ -156,7 +165,9 @@ TEST(Checkpoint, KillDuringSavingAlwaysLeavesTheNewestCompleteOneLoadable) {
     if (child == 0) {
       for (int64_t step = newest + 1;; ++step) {
         for (Parameter& parameter : model->parameters()) std::ranges::fill(parameter.value, static_cast<float>(step));
-        if (!save_checkpoint(folder.path(), *model, optimizer, {.step = step, .run_id = "r", .spec_json = "{}", .extra = {}})) ::_exit(1);
+        if (!save_checkpoint(folder.path(), *model, optimizer,
+                             {.step = step, .run_id = "r", .spec_json = "{}", .extra = {}}))
+          ::_exit(1);
         if (step > 3) std::filesystem::remove(folder / fmt::format("step-{:08}.safetensors", step - 3));
         if (step > 3) std::filesystem::remove(folder / fmt::format("step-{:08}.optimizer.safetensors", step - 3));
       }
@@ -174,7 +185,8 @@ TEST(Checkpoint, KillDuringSavingAlwaysLeavesTheNewestCompleteOneLoadable) {
     ASSERT_GE(meta->step, newest);
     newest = meta->step;
     for (const Parameter& parameter : model->parameters())
-      ASSERT_TRUE(newest == 0 || std::ranges::all_of(parameter.value, [&](float value) { return value == static_cast<float>(newest); }));
+      ASSERT_TRUE(newest == 0 || std::ranges::all_of(parameter.value,
+                                                     [&](float value) { return value == static_cast<float>(newest); }));
     for (const auto& entry : std::filesystem::directory_iterator(folder.path()))
       ASSERT_THAT(entry.path().string(), testing::Not(HasSubstr(".rat-tmp")));
   }

@@ -27,8 +27,10 @@ std::string raw(const std::vector<T>& values) {
 }
 
 // A file of one tensor "w" with the given stored bytes.
-SafetensorsFile open_one(const std::filesystem::path& path, std::string_view dtype, std::size_t count, const std::string& data) {
-  const std::string header = fmt::format(R"({{"w":{{"dtype":"{}","shape":[{}],"data_offsets":[0,{}]}}}})", dtype, count, data.size());
+SafetensorsFile open_one(const std::filesystem::path& path, std::string_view dtype, std::size_t count,
+                         const std::string& data) {
+  const std::string header =
+      fmt::format(R"({{"w":{{"dtype":"{}","shape":[{}],"data_offsets":[0,{}]}}}})", dtype, count, data.size());
   const uint64_t length = header.size();
   test::write_plain(path, std::string(reinterpret_cast<const char*>(&length), 8) + header + data);
   auto file = SafetensorsFile::open(path);
@@ -41,8 +43,10 @@ TEST(Safetensors, RoundTripKeepsEveryBit) {
   const float inf = std::numeric_limits<float>::infinity();
   const std::vector<float> floats{0.0f, -0.0f, 1e-45f, -3.25f, inf, -inf, std::bit_cast<float>(0x7fc12345u)};
   const std::vector<int32_t> ints{0, -1, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()};
-  const std::vector<TensorToWrite> tensors{
-      {"a/weights", {7}, floats, {}}, {"tokens", {2, 2}, {}, ints}, {"empty", {3, 0}, {}, {}}, {"scalar", {}, std::span(floats).first(1), {}}};
+  const std::vector<TensorToWrite> tensors{{"a/weights", {7}, floats, {}},
+                                           {"tokens", {2, 2}, {}, ints},
+                                           {"empty", {3, 0}, {}, {}},
+                                           {"scalar", {}, std::span(floats).first(1), {}}};
   ASSERT_TRUE(write_safetensors(folder / "f", tensors, {{"quote", "\"\\\n é"}, {"", ""}}));
 
   const auto file = SafetensorsFile::open(folder / "f");
@@ -67,7 +71,13 @@ TEST(Safetensors, ConvertsHalfBfloatAndDouble) {
   const std::vector<uint16_t> halves{0x3c00, 0xc000, 0x0001, 0x03ff, 0x7bff, 0x8000, 0x7c00, 0x7e01};
   const auto f16 = open_one(folder / "h", "F16", 8, raw(halves)).read_floats("w");
   ASSERT_TRUE(f16);
-  const std::vector<float> expected{1.0f, -2.0f, std::ldexp(1.0f, -24), std::ldexp(1023.0f, -24), 65504.0f, -0.0f, std::numeric_limits<float>::infinity()};
+  const std::vector<float> expected{1.0f,
+                                    -2.0f,
+                                    std::ldexp(1.0f, -24),
+                                    std::ldexp(1023.0f, -24),
+                                    65504.0f,
+                                    -0.0f,
+                                    std::numeric_limits<float>::infinity()};
   EXPECT_EQ(raw(std::vector<float>(f16->begin(), f16->begin() + 7)), raw(expected));
   EXPECT_TRUE(std::isnan(f16->at(7)));
 
@@ -85,8 +95,10 @@ TEST(Safetensors, ConvertsHalfBfloatAndDouble) {
 
 TEST(Safetensors, IntegersAreCheckedNotCut) {
   const TempFolder folder;
-  EXPECT_EQ(*open_one(folder / "a", "I64", 2, raw(std::vector<int64_t>{-5, 2147483647})).read_ints("w"), (std::vector<int32_t>{-5, 2147483647}));
-  EXPECT_EQ(*open_one(folder / "b", "U16", 1, raw(std::vector<uint16_t>{65535})).read_ints("w"), (std::vector<int32_t>{65535}));
+  EXPECT_EQ(*open_one(folder / "a", "I64", 2, raw(std::vector<int64_t>{-5, 2147483647})).read_ints("w"),
+            (std::vector<int32_t>{-5, 2147483647}));
+  EXPECT_EQ(*open_one(folder / "b", "U16", 1, raw(std::vector<uint16_t>{65535})).read_ints("w"),
+            (std::vector<int32_t>{65535}));
   const auto cut = open_one(folder / "c", "I64", 2, raw(std::vector<int64_t>{0, 2147483648})).read_ints("w");
   ASSERT_FALSE(cut);
   EXPECT_THAT(cut.error().message, testing::HasSubstr("element 1 is 2147483648"));
@@ -155,7 +167,8 @@ TEST(AtomicFile, FileSizeLimitLeavesTheOldFile) {
 TEST(AtomicFile, FullDiskLeavesTheOldFile) {
   const TempFolder folder;
   if (::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=1m") != 0)
-    GTEST_SKIP() << "a small file system cannot be mounted here (" << std::strerror(errno) << "); FileSizeLimitLeavesTheOldFile covers the write error";
+    GTEST_SKIP() << "a small file system cannot be mounted here (" << std::strerror(errno)
+                 << "); FileSizeLimitLeavesTheOldFile covers the write error";
   expect_old_file_survives(folder.path(), 2 << 20);
   EXPECT_TRUE(write_file_atomically(folder / "f", "new"));  // and there is room again
   ::umount(folder.path().c_str());
@@ -184,8 +197,10 @@ TEST(AtomicFile, StaleTemporariesGoOwnAndForeignFilesStay) {
 TEST(Sha256, PublishedVectorsAndAnySplit) {
   EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"), "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  EXPECT_EQ(sha256_hex(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(sha256_hex(std::string(1'000'000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   const std::string text(200, 'q');
   for (std::size_t cut = 0; cut <= text.size(); ++cut) {
     Sha256 hash;

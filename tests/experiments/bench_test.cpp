@@ -1,11 +1,12 @@
 // The benchmark's arithmetic and form; its numbers are the machine's.
+#include "experiments/bench/bench.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "experiments/bench/bench.h"
 #include "experiments/bench/peak_memory.h"
 
 namespace rat {
@@ -59,7 +60,8 @@ TEST(Bench, ModelAndDecodeRows) {
   expect_plausible(decode->at(0), "decode", 2);
 
   const nlohmann::json json = nlohmann::json::parse(to_json(*rows));
-  for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device", "median_ms", "q1_ms", "q3_ms", "tokens_per_s", "peak_bytes"})
+  for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device",
+                          "median_ms", "q1_ms", "q3_ms", "tokens_per_s", "peak_bytes"})
     EXPECT_TRUE(json.at(0).contains(key)) << key;
   EXPECT_TRUE(json.at(0).at("op_ms").contains("optimizer"));
 }

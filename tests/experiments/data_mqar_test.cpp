@@ -26,7 +26,8 @@ ModelConfig with_vocab(int64_t vocab) {
   return model;
 }
 
-std::unique_ptr<DataSource> open_recall(int64_t pairs, int64_t queries, int64_t vocab, int64_t seq_len, uint64_t seed = 1) {
+std::unique_ptr<DataSource> open_recall(int64_t pairs, int64_t queries, int64_t vocab, int64_t seq_len,
+                                        uint64_t seed = 1) {
   auto source = DataSource::open(recall(pairs, queries), with_vocab(vocab), seq_len, seed);
   EXPECT_TRUE(source) << (source ? "" : source.error().message);
   return source ? *std::move(source) : nullptr;
@@ -59,7 +60,8 @@ void expect_answerable(const TokenBatch& batch, int64_t pairs, int64_t queries, 
 }
 
 TEST(Mqar, EveryQueryIsAnsweredByItsPair) {
-  for (const auto& [pairs, queries, vocab, seq_len] : {std::array<int64_t, 4>{1, 1, 5, 3}, {8, 16, 64, 64}, {7, 3, 15, 41}, {4, 56, 256, 64}}) {
+  for (const auto& [pairs, queries, vocab, seq_len] :
+       {std::array<int64_t, 4>{1, 1, 5, 3}, {8, 16, 64, 64}, {7, 3, 15, 41}, {4, 56, 256, 64}}) {
     SCOPED_TRACE(fmt::format("{} pairs, {} queries, vocab {}, T {}", pairs, queries, vocab, seq_len));
     const auto source = open_recall(pairs, queries, vocab, seq_len);
     ASSERT_TRUE(source);
@@ -77,7 +79,8 @@ TEST(Mqar, EveryQueryIsAnsweredByItsPair) {
 }
 
 TEST(Mqar, BatchesDependOnSeedAndStepValidationOnNeither) {
-  const auto one = open_recall(8, 16, 64, 64, 1), same = open_recall(8, 16, 64, 64, 1), other = open_recall(8, 16, 64, 64, 2);
+  const auto one = open_recall(8, 16, 64, 64, 1), same = open_recall(8, 16, 64, 64, 1),
+             other = open_recall(8, 16, 64, 64, 2);
   EXPECT_EQ(one->train_batch(7, 3)->inputs, same->train_batch(7, 3)->inputs);
   EXPECT_NE(one->train_batch(7, 3)->inputs, one->train_batch(8, 3)->inputs);
   EXPECT_NE(one->train_batch(7, 3)->inputs, other->train_batch(7, 3)->inputs);
@@ -113,8 +116,8 @@ TEST(Mqar, KeysSayNothingAboutValuesAndTrainingNeverRepeatsValidation) {
 
 TEST(Mqar, ImpossibleTasksAreRefused) {
   EXPECT_TRUE(validate(recall(8, 16), with_vocab(17), 32));
-  EXPECT_FALSE(validate(recall(8, 16), with_vocab(16), 32));   // 7 keys
-  EXPECT_FALSE(validate(recall(8, 17), with_vocab(64), 32));   // one token too many
+  EXPECT_FALSE(validate(recall(8, 16), with_vocab(16), 32));  // 7 keys
+  EXPECT_FALSE(validate(recall(8, 17), with_vocab(64), 32));  // one token too many
   EXPECT_FALSE(validate(recall(0, 16), with_vocab(64), 64));
   EXPECT_FALSE(validate(recall(8, 0), with_vocab(64), 64));
   EXPECT_FALSE(validate(recall(8, -1), with_vocab(64), 64));

@@ -22,7 +22,8 @@ using test::TempFolder;
 using test::write_plain;
 using testing::HasSubstr;
 
-std::unique_ptr<DataSource> open_path(const std::filesystem::path& path, int64_t seq_len, uint64_t seed = 1, double fraction = 0.1) {
+std::unique_ptr<DataSource> open_path(const std::filesystem::path& path, int64_t seq_len, uint64_t seed = 1,
+                                      double fraction = 0.1) {
   DataConfig config;
   config.path = path.string();
   config.validation_fraction = fraction;
@@ -54,7 +55,8 @@ TEST(TextData, TargetsAreTheNextBytesAndBatchesDependOnlyOnSeedAndStep) {
   const auto other = open_path(folder / "a.txt", 32, 8);
   ASSERT_TRUE(one && two && other);
   EXPECT_TRUE(two->train_batch(3, 4));  // asking for other steps first changes nothing
-  const auto a = one->train_batch(900, 4), b = two->train_batch(900, 4), c = other->train_batch(900, 4), d = one->train_batch(901, 4);
+  const auto a = one->train_batch(900, 4), b = two->train_batch(900, 4), c = other->train_batch(900, 4),
+             d = one->train_batch(901, 4);
   ASSERT_TRUE(a && b && c && d);
   EXPECT_EQ(a->inputs, b->inputs);
   EXPECT_NE(a->inputs, c->inputs);
@@ -76,7 +78,8 @@ TEST(TextData, NoTrainingSequenceTouchesAValidationByte) {
       const auto batch = source->train_batch(step, 8);
       ASSERT_TRUE(batch);
       for (const auto& tokens : {batch->inputs, batch->targets})
-        ASSERT_TRUE(std::ranges::all_of(tokens, [](int32_t t) { return t == 't'; })) << "size " << size << " step " << step;
+        ASSERT_TRUE(std::ranges::all_of(tokens, [](int32_t t) { return t == 't'; }))
+            << "size " << size << " step " << step;
     }
     const auto batches = source->validation(3, 1'000'000);
     ASSERT_TRUE(batches);
@@ -91,7 +94,7 @@ TEST(TextData, TrainingReachesTheFirstAndTheLastTrainingByte) {
   const TempFolder folder;
   std::string bytes(100, 'm');
   bytes[0] = 'F';
-  bytes[82] = 'L';   // 17 validation bytes: 83 .. 99
+  bytes[82] = 'L';  // 17 validation bytes: 83 .. 99
   bytes[83] = 'V';
   write_plain(folder / "f", bytes);
   const auto source = open_path(folder / "f", 16);
@@ -148,7 +151,8 @@ TEST(TextData, FolderIsWalkedInOrderAndSaysWhatItSkipped) {
   const auto source = open_path(folder.path(), 8);
   ASSERT_TRUE(source);
   EXPECT_EQ(source->hash(), sha256_hex("\xff\xfe latin or nothing" + std::string(400, 'B') + "CCCC"));
-  EXPECT_THAT(source->description(), testing::AllOf(HasSubstr("4 files"), HasSubstr("1 binary"), HasSubstr("5 hidden, build or linked")));
+  EXPECT_THAT(source->description(),
+              testing::AllOf(HasSubstr("4 files"), HasSubstr("1 binary"), HasSubstr("5 hidden, build or linked")));
 }
 
 TEST(TextData, WhatCannotBeUsedIsRefusedInOneSentence) {
@@ -186,7 +190,8 @@ TEST(TextData, WhatCannotBeUsedIsRefusedInOneSentence) {
 }
 
 TEST(TextData, NoPermissionIsRefused) {
-  if (::geteuid() == 0) GTEST_SKIP() << "root may read every file, so a file without permissions cannot be tested as root";
+  if (::geteuid() == 0)
+    GTEST_SKIP() << "root may read every file, so a file without permissions cannot be tested as root";
   const TempFolder folder;
   write_plain(folder / "closed", std::string(1000, 'x'));
   ASSERT_EQ(::chmod((folder / "closed").c_str(), 0), 0);
@@ -224,7 +229,8 @@ TEST(ByteStream, AFileThatShrinksOrVanishesIsNamed) {
   ASSERT_EQ(::truncate((folder / "big").c_str(), 9'950), 0);
   const Status shrunk = stream->read(0, out);
   ASSERT_FALSE(shrunk);
-  EXPECT_THAT(shrunk.error().message, testing::AllOf(HasSubstr("big changed while it was in use"), HasSubstr("9950 now")));
+  EXPECT_THAT(shrunk.error().message,
+              testing::AllOf(HasSubstr("big changed while it was in use"), HasSubstr("9950 now")));
   std::filesystem::remove(folder / "big");
   EXPECT_FALSE(stream->read(0, out));
 }

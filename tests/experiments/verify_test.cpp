@@ -1,5 +1,7 @@
 // `rat verify` against the golden files, and against copies of them with one thing changed: every comparator must fail
 // when it should, and the reason must name what was wrong.
+#include "experiments/verify/verify.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -12,7 +14,6 @@
 
 #include "core/io/safetensors.h"
 #include "experiments/verify/golden_case.h"
-#include "experiments/verify/verify.h"
 #include "tests/core/io_temp_folder.h"
 
 namespace rat {
@@ -88,13 +89,16 @@ Golden read_golden(const fs::path& path, const std::string& case_name) {
   for (const auto& [name, tensor] : file->tensors()) {
     if (!name.starts_with(case_name + "/")) continue;
     golden.shapes[name] = tensor.shape;
-    if (tensor.dtype == DType::i32) golden.ints[name] = *file->read_ints(name);
-    else golden.floats[name] = *file->read_floats(name);
+    if (tensor.dtype == DType::i32)
+      golden.ints[name] = *file->read_ints(name);
+    else
+      golden.floats[name] = *file->read_floats(name);
   }
   return golden;
 }
 
-CaseResult verify_changed(const std::string& file, const std::string& case_name, const std::function<void(Golden&)>& change) {
+CaseResult verify_changed(const std::string& file, const std::string& case_name,
+                          const std::function<void(Golden&)>& change) {
   Golden golden = read_golden(golden_folder / file, case_name);
   change(golden);
   std::vector<TensorToWrite> tensors;
@@ -105,7 +109,9 @@ CaseResult verify_changed(const std::string& file, const std::string& case_name,
   return report_of(folder / "g").cases.at(0);
 }
 
-void scale_one(std::vector<float>& values, float factor) { *std::ranges::max_element(values, {}, [](float v) { return std::abs(v); }) *= factor; }
+void scale_one(std::vector<float>& values, float factor) {
+  *std::ranges::max_element(values, {}, [](float v) { return std::abs(v); }) *= factor;
+}
 
 TEST(Verify, AnUnchangedCopyPasses) {
   EXPECT_TRUE(verify_changed("mixers.safetensors", "rat_L4", [](Golden&) {}).pass);
@@ -127,68 +133,88 @@ void expect_each_fails(const std::string& file, const std::string& case_name, co
 
 TEST(Verify, EveryLayerComparatorFailsOnAWrongFile) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  expect_each_fails("mixers.safetensors", "rat_L4", {
-      {"output error", [](Golden& g) { scale_one(g.floats["rat_L4/y"], 1.001f); }},
-      {"output error nan of y", [=](Golden& g) { g.floats["rat_L4/y"][5] = nan; }},
-      {"output error", [](Golden& g) { std::ranges::fill(g.floats["rat_L4/y"], 0.0f); }},
-      {"of grad_x", [](Golden& g) { scale_one(g.floats["rat_L4/grad_x"], 1.01f); }},
-      {"of grad/in_proj", [](Golden& g) { scale_one(g.floats["rat_L4/grad/in_proj"], 1.01f); }},
-      {"of grad/gate_bias", [](Golden& g) { scale_one(g.floats["rat_L4/grad/gate_bias"], 1.01f); }},
-      {"of grad/norm", [](Golden& g) { scale_one(g.floats["rat_L4/grad/norm"], 1.01f); }},
-      {"of grad/out_proj", [](Golden& g) { scale_one(g.floats["rat_L4/grad/out_proj"], 1.01f); }},
-      {"error nan", [=](Golden& g) { g.floats["rat_L4/x"][0] = nan; }},
-      {"error", [](Golden& g) { g.cases["rat_L4"]["chunk"] = 5; }},
-      {"error", [](Golden& g) { g.cases["rat_L4"]["pos"] = "none"; }},
-      {"decode error", [](Golden& g) { scale_one(g.floats["rat_L4/y"], 1.001f); }}});
+  expect_each_fails("mixers.safetensors", "rat_L4",
+                    {{"output error", [](Golden& g) { scale_one(g.floats["rat_L4/y"], 1.001f); }},
+                     {"output error nan of y", [=](Golden& g) { g.floats["rat_L4/y"][5] = nan; }},
+                     {"output error", [](Golden& g) { std::ranges::fill(g.floats["rat_L4/y"], 0.0f); }},
+                     {"of grad_x", [](Golden& g) { scale_one(g.floats["rat_L4/grad_x"], 1.01f); }},
+                     {"of grad/in_proj", [](Golden& g) { scale_one(g.floats["rat_L4/grad/in_proj"], 1.01f); }},
+                     {"of grad/gate_bias", [](Golden& g) { scale_one(g.floats["rat_L4/grad/gate_bias"], 1.01f); }},
+                     {"of grad/norm", [](Golden& g) { scale_one(g.floats["rat_L4/grad/norm"], 1.01f); }},
+                     {"of grad/out_proj", [](Golden& g) { scale_one(g.floats["rat_L4/grad/out_proj"], 1.01f); }},
+                     {"error nan", [=](Golden& g) { g.floats["rat_L4/x"][0] = nan; }},
+                     {"error", [](Golden& g) { g.cases["rat_L4"]["chunk"] = 5; }},
+                     {"error", [](Golden& g) { g.cases["rat_L4"]["pos"] = "none"; }},
+                     {"decode error", [](Golden& g) { scale_one(g.floats["rat_L4/y"], 1.001f); }}});
 }
 
 TEST(Verify, WhatALayerCaseLacksOrAddsIsNamed) {
-  expect_each_fails("mixers.safetensors", "rat_L4", {
-      {"unknown setting 'stride'", [](Golden& g) { g.cases["rat_L4"]["stride"] = 2; }},
-      {"unknown setting 'window'", [](Golden& g) { g.cases["rat_L4"]["window"] = 2; }},
-      {"'retention'", [](Golden& g) { g.cases["rat_L4"]["kind"] = "retention"; }},
-      {"unknown pos 'alibi'", [](Golden& g) { g.cases["rat_L4"]["pos"] = "alibi"; }},
-      {"lack 'chunk'", [](Golden& g) { g.cases["rat_L4"].erase("chunk"); }},
-      {"not a count", [](Golden& g) { g.cases["rat_L4"]["chunk"] = -4; }},
-      {"not a count", [](Golden& g) { g.cases["rat_L4"]["heads"] = 4.5; }},
-      {"must be 1 or more", [](Golden& g) { g.cases["rat_L4"]["seq_len"] = 0; }},
-      {"'x' is [2, 64, 32] instead of [2, 65, 32]", [](Golden& g) { g.cases["rat_L4"]["seq_len"] = 65; }},
-      {"param/in_proj' is [128, 32]", [](Golden& g) { g.cases["rat_L4"]["groups"] = 4; }},
-      {"'param/norm' is missing", [](Golden& g) { g.floats.erase("rat_L4/param/norm"); }},
-      {"'param/bias' [32] is no weight", [](Golden& g) { g.floats["rat_L4/param/bias"] = g.floats["rat_L4/param/norm"]; g.shapes["rat_L4/param/bias"] = {32}; }},
-      {"'grad/norm' is missing", [](Golden& g) { g.floats.erase("rat_L4/grad/norm"); }},
-      {"'grad/other' is not part", [](Golden& g) { g.floats["rat_L4/grad/other"] = {1}; g.shapes["rat_L4/grad/other"] = {1}; }}});
+  expect_each_fails(
+      "mixers.safetensors", "rat_L4",
+      {{"unknown setting 'stride'", [](Golden& g) { g.cases["rat_L4"]["stride"] = 2; }},
+       {"unknown setting 'window'", [](Golden& g) { g.cases["rat_L4"]["window"] = 2; }},
+       {"'retention'", [](Golden& g) { g.cases["rat_L4"]["kind"] = "retention"; }},
+       {"unknown pos 'alibi'", [](Golden& g) { g.cases["rat_L4"]["pos"] = "alibi"; }},
+       {"lack 'chunk'", [](Golden& g) { g.cases["rat_L4"].erase("chunk"); }},
+       {"not a count", [](Golden& g) { g.cases["rat_L4"]["chunk"] = -4; }},
+       {"not a count", [](Golden& g) { g.cases["rat_L4"]["heads"] = 4.5; }},
+       {"must be 1 or more", [](Golden& g) { g.cases["rat_L4"]["seq_len"] = 0; }},
+       {"'x' is [2, 64, 32] instead of [2, 65, 32]", [](Golden& g) { g.cases["rat_L4"]["seq_len"] = 65; }},
+       {"param/in_proj' is [128, 32]", [](Golden& g) { g.cases["rat_L4"]["groups"] = 4; }},
+       {"'param/norm' is missing", [](Golden& g) { g.floats.erase("rat_L4/param/norm"); }},
+       {"'param/bias' [32] is no weight",
+        [](Golden& g) {
+          g.floats["rat_L4/param/bias"] = g.floats["rat_L4/param/norm"];
+          g.shapes["rat_L4/param/bias"] = {32};
+        }},
+       {"'grad/norm' is missing", [](Golden& g) { g.floats.erase("rat_L4/grad/norm"); }},
+       {"'grad/other' is not part", [](Golden& g) {
+          g.floats["rat_L4/grad/other"] = {1};
+          g.shapes["rat_L4/grad/other"] = {1};
+        }}});
 }
 
 TEST(Verify, EveryModelComparatorFailsOnAWrongFile) {
-  expect_each_fails("models.safetensors", "rat", {
-      {"of logits", [](Golden& g) { scale_one(g.floats["rat/logits"], 1.01f); }},
-      {"loss is over", [](Golden& g) { g.floats["rat/loss"][0] *= 1.0001f; }},
-      {"of grad/embedding.wte.weight", [](Golden& g) { scale_one(g.floats["rat/grad/embedding.wte.weight"], 1.01f); }},
-      {"of grad/backbone.layers.1.seq_layer.gate_bias", [](Golden& g) { scale_one(g.floats["rat/grad/backbone.layers.1.seq_layer.gate_bias"], 1.01f); }},
-      {"training error", [](Golden& g) { g.floats["rat/train_loss"].back() += 2e-4f; }},
-      {"training error nan", [](Golden& g) { g.floats["rat/train_loss"][3] = std::numeric_limits<float>::quiet_NaN(); }},
-      {"training error", [](Golden& g) { scale_one(g.floats["rat/trained/head.lm_head.weight"], 1.02f); }},
-      {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["lr"] = 9e-4; }},
-      {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["clip"] = 1e9; }},  // AdamW cannot tell two clips that both bind
-      {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["betas"] = {0.9, 0.9}; }},
-      {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["weight_decay"] = 0.0; }}});
+  expect_each_fails(
+      "models.safetensors", "rat",
+      {{"of logits", [](Golden& g) { scale_one(g.floats["rat/logits"], 1.01f); }},
+       {"loss is over", [](Golden& g) { g.floats["rat/loss"][0] *= 1.0001f; }},
+       {"of grad/embedding.wte.weight", [](Golden& g) { scale_one(g.floats["rat/grad/embedding.wte.weight"], 1.01f); }},
+       {"of grad/backbone.layers.1.seq_layer.gate_bias",
+        [](Golden& g) { scale_one(g.floats["rat/grad/backbone.layers.1.seq_layer.gate_bias"], 1.01f); }},
+       {"training error", [](Golden& g) { g.floats["rat/train_loss"].back() += 2e-4f; }},
+       {"training error nan",
+        [](Golden& g) { g.floats["rat/train_loss"][3] = std::numeric_limits<float>::quiet_NaN(); }},
+       {"training error", [](Golden& g) { scale_one(g.floats["rat/trained/head.lm_head.weight"], 1.02f); }},
+       {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["lr"] = 9e-4; }},
+       {"training error",
+        [](Golden& g) { g.cases["rat"]["optimizer"]["clip"] = 1e9; }},  // AdamW cannot tell two clips that both bind
+       {"training error",
+        [](Golden& g) {
+          g.cases["rat"]["optimizer"]["betas"] = {0.9, 0.9};
+        }},
+       {"training error", [](Golden& g) { g.cases["rat"]["optimizer"]["weight_decay"] = 0.0; }}});
 }
 
 TEST(Verify, WhatAModelCaseLacksOrAddsIsNamed) {
-  expect_each_fails("models.safetensors", "rat", {
-      {"unknown setting 'norm'", [](Golden& g) { g.cases["rat"]["norm"] = "layer"; }},
-      {"settings of layer 1 have the unknown setting 'dilation'", [](Golden& g) { g.cases["rat"]["layers"][1]["dilation"] = 2; }},
-      {"'ratplus'", [](Golden& g) { g.cases["rat"]["layers"][1]["kind"] = "ratplus"; }},
-      {"groups = 1 beside 2", [](Golden& g) { g.cases["rat"]["layers"][1]["groups"] = 1; }},
-      {"unknown kind 'sgd'", [](Golden& g) { g.cases["rat"]["optimizer"]["kind"] = "sgd"; }},
-      {"constant_lr = false", [](Golden& g) { g.cases["rat"]["optimizer"]["constant_lr"] = false; }},
-      {"unknown setting 'amsgrad'", [](Golden& g) { g.cases["rat"]["optimizer"]["amsgrad"] = true; }},
-      {"'train_loss' is not part of the format", [](Golden& g) { g.cases["rat"].erase("optimizer"); }},
-      {"'train_tokens' is missing", [](Golden& g) { g.ints.erase("rat/train_tokens"); }},
-      {"token 61 is outside", [](Golden& g) { g.ints["rat/tokens"][0] = 61; }},
-      {"token -1 is outside", [](Golden& g) { g.ints["rat/tokens"][0] = -1; }},
-      {"instead of [62, 32]", [](Golden& g) { g.cases["rat"]["vocab"] = 62; g.shapes["rat/logits"] = {2, 48, 62}; g.floats["rat/logits"].resize(2 * 48 * 62); }}});
+  expect_each_fails("models.safetensors", "rat",
+                    {{"unknown setting 'norm'", [](Golden& g) { g.cases["rat"]["norm"] = "layer"; }},
+                     {"settings of layer 1 have the unknown setting 'dilation'",
+                      [](Golden& g) { g.cases["rat"]["layers"][1]["dilation"] = 2; }},
+                     {"'ratplus'", [](Golden& g) { g.cases["rat"]["layers"][1]["kind"] = "ratplus"; }},
+                     {"groups = 1 beside 2", [](Golden& g) { g.cases["rat"]["layers"][1]["groups"] = 1; }},
+                     {"unknown kind 'sgd'", [](Golden& g) { g.cases["rat"]["optimizer"]["kind"] = "sgd"; }},
+                     {"constant_lr = false", [](Golden& g) { g.cases["rat"]["optimizer"]["constant_lr"] = false; }},
+                     {"unknown setting 'amsgrad'", [](Golden& g) { g.cases["rat"]["optimizer"]["amsgrad"] = true; }},
+                     {"'train_loss' is not part of the format", [](Golden& g) { g.cases["rat"].erase("optimizer"); }},
+                     {"'train_tokens' is missing", [](Golden& g) { g.ints.erase("rat/train_tokens"); }},
+                     {"token 61 is outside", [](Golden& g) { g.ints["rat/tokens"][0] = 61; }},
+                     {"token -1 is outside", [](Golden& g) { g.ints["rat/tokens"][0] = -1; }},
+                     {"instead of [62, 32]", [](Golden& g) {
+                        g.cases["rat"]["vocab"] = 62;
+                        g.shapes["rat/logits"] = {2, 48, 62};
+                        g.floats["rat/logits"].resize(2 * 48 * 62);
+                      }}});
 }
 
 TEST(Verify, FilesThatAreNoGoldenFilesAreErrors) {
@@ -221,8 +247,22 @@ TEST(Verify, FilesThatAreNoGoldenFilesAreErrors) {
 
 TEST(Verify, JsonHasTheFixedForm) {
   VerifyReport report{.device = "cpu", .dtype = "f32", .passed = 1, .failed = 1, .cases = {}};
-  report.cases.push_back({.name = "a", .kind = "rat", .pass = true, .output_err = 1e-7, .grad_err = 2e-7, .decode_err = 3e-7, .train_err = {}, .reason = ""});
-  report.cases.push_back({.name = "b", .kind = "x\xff", .pass = false, .output_err = std::nan(""), .grad_err = {}, .decode_err = {}, .train_err = {}, .reason = "why"});
+  report.cases.push_back({.name = "a",
+                          .kind = "rat",
+                          .pass = true,
+                          .output_err = 1e-7,
+                          .grad_err = 2e-7,
+                          .decode_err = 3e-7,
+                          .train_err = {},
+                          .reason = ""});
+  report.cases.push_back({.name = "b",
+                          .kind = "x\xff",
+                          .pass = false,
+                          .output_err = std::nan(""),
+                          .grad_err = {},
+                          .decode_err = {},
+                          .train_err = {},
+                          .reason = "why"});
   const nlohmann::json json = nlohmann::json::parse(to_json(report));
   EXPECT_EQ(json.at("device"), "cpu");
   EXPECT_EQ(json.at("passed"), 1);

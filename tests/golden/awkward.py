@@ -40,11 +40,15 @@ CASES = [  # name, kind, seed, B, T, D, H, settings
     layer_case("swa_beyond", "swa", 121, 2, 40, 32, 4, window=4096),
     layer_case("rnn_long", "rnn", 122, 2, 203, 32, 4),
     layer_case("rnn_one_token", "rnn", 123, 2, 1, 32, 4),
-    model_case("hybrid", 131, 2, 45, 61, 24, 6, [("rat", dict(chunk=7, groups=3)), ("swa", dict(window=5)), ("attention", {}), ("rnn", {})],
+    model_case("hybrid", 131, 2, 45, 61, 24, 6,
+               [("rat", dict(chunk=7, groups=3)), ("swa", dict(window=5)), ("attention", {}), ("rnn", {})],
                groups=3, steps=30, opt=OPT),
-    model_case("hybrid_long_window", 132, 2, 50, 130, 16, 2, [("rat", dict(chunk=16)), ("swa", dict(window=44))], steps=30, opt=OPT),
-    model_case("rat_token_and_whole", 133, 1, 32, 17, 16, 2, [("rat", dict(chunk=1)), ("rat", dict(chunk=32))], steps=30, opt=NO_CLIP),
-    model_case("no_positions", 134, 2, 21, 23, 16, 2, [("rat", dict(chunk=4, pos="none")), ("attention", dict(pos="none"))], steps=30, opt=OPT),
+    model_case("hybrid_long_window", 132, 2, 50, 130, 16, 2,
+               [("rat", dict(chunk=16)), ("swa", dict(window=44))], steps=30, opt=OPT),
+    model_case("rat_token_and_whole", 133, 1, 32, 17, 16, 2,
+               [("rat", dict(chunk=1)), ("rat", dict(chunk=32))], steps=30, opt=NO_CLIP),
+    model_case("no_positions", 134, 2, 21, 23, 16, 2,
+               [("rat", dict(chunk=4, pos="none")), ("attention", dict(pos="none"))], steps=30, opt=OPT),
 ]
 
 if __name__ == "__main__":
