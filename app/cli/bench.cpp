@@ -40,12 +40,14 @@ Status prepare(BenchOptions& options) {
     RAT_ASSIGN(config.model.layers, parse_layers(options.layers));
     config.whole_model = true;
     if (options.what == "layer" && config.model.layers.size() != 1)
-      return fail(ErrorCode::invalid_argument, "`bench layer` times one layer, but --layers {} has {}: use `bench model`.",
-                  options.layers, config.model.layers.size());
+      return fail(ErrorCode::invalid_argument,
+                  "`bench layer` times one layer, but --layers {} has {}: use `bench model`.", options.layers,
+                  config.model.layers.size());
   }
   if (options.tokens > 0) {
     if (options.tokens % config.seq_len != 0)
-      return fail(ErrorCode::invalid_argument, "--tokens {} is not a multiple of --seq-len {}.", options.tokens, config.seq_len);
+      return fail(ErrorCode::invalid_argument, "--tokens {} is not a multiple of --seq-len {}.", options.tokens,
+                  config.seq_len);
     config.batch = options.tokens / config.seq_len;
   }
   return validate(config.model);
@@ -61,13 +63,24 @@ std::string format_ms(double ms) { return fmt::format("{:.4g}", ms); }
 
 void print_rows(const std::vector<BenchRow>& rows) {
   using enum Table::Align;
-  Table table({{"what"}, {"kind"}, {"L", right}, {"T", right}, {"B", right}, {"D", right}, {"H", right}, {"median ms", right},
-               {"quartiles", right}, {"tok/s", right}, {"peak memory", right}, {"n", right}});
+  Table table({{"what"},
+               {"kind"},
+               {"L", right},
+               {"T", right},
+               {"B", right},
+               {"D", right},
+               {"H", right},
+               {"median ms", right},
+               {"quartiles", right},
+               {"tok/s", right},
+               {"peak memory", right},
+               {"n", right}});
   for (const BenchRow& row : rows)
-    table.add({row.what, row.kind, row.chunk ? std::to_string(row.chunk) : "-", std::to_string(row.seq_len),
-               std::to_string(row.batch), std::to_string(row.d_model), std::to_string(row.heads), format_ms(row.median_ms),
-               format_ms(row.q1_ms) + " - " + format_ms(row.q3_ms), format_count(row.tokens_per_s),
-               row.peak_bytes ? format_bytes(static_cast<double>(*row.peak_bytes)) : "-", std::to_string(row.repetitions)});
+    table.add(
+        {row.what, row.kind, row.chunk ? std::to_string(row.chunk) : "-", std::to_string(row.seq_len),
+         std::to_string(row.batch), std::to_string(row.d_model), std::to_string(row.heads), format_ms(row.median_ms),
+         format_ms(row.q1_ms) + " - " + format_ms(row.q3_ms), format_count(row.tokens_per_s),
+         row.peak_bytes ? format_bytes(static_cast<double>(*row.peak_bytes)) : "-", std::to_string(row.repetitions)});
   fmt::print("{}", table.text());
 }
 
@@ -81,8 +94,10 @@ Result<int> bench(BenchOptions options, const Context& context) {
   const Result<std::vector<BenchRow>> rows = measure(options.what, options.config);
   if (live) fmt::print(stderr, "\r\033[K");
   if (!rows) return rows.error();
-  if (context.json) print_json(Json::parse(to_json(*rows)));
-  else print_rows(*rows);
+  if (context.json)
+    print_json(Json::parse(to_json(*rows)));
+  else
+    print_rows(*rows);
   return exit_done;
 }
 
@@ -100,10 +115,14 @@ void add_bench(CLI::App& command, Context& context) {
   const auto size = [&](const char* name, int64_t& target, const char* text, const char* letter) {
     return command.add_option(name, target, text)->check(at_least(1))->capture_default_str()->type_name(letter);
   };
-  command.add_option("WHAT", options->what, "layer, model or decode")->required()
-      ->check(CLI::IsMember({"layer", "model", "decode"}))->type_name("");
-  CLI::Option* kind = command.add_option("--kind", options->layer.kind, fmt::format("Mixer: {}", fmt::join(kinds(), ", ")))
-                          ->capture_default_str()->type_name("K");
+  command.add_option("WHAT", options->what, "layer, model or decode")
+      ->required()
+      ->check(CLI::IsMember({"layer", "model", "decode"}))
+      ->type_name("");
+  CLI::Option* kind =
+      command.add_option("--kind", options->layer.kind, fmt::format("Mixer: {}", fmt::join(kinds(), ", ")))
+          ->capture_default_str()
+          ->type_name("K");
   CLI::Option* chunk = size("--chunk", options->layer.chunk, "Chunk length of rat", "L");
   CLI::Option* window = size("--window", options->layer.window, "Window of swa", "W");
   CLI::Option* layers =
@@ -112,14 +131,22 @@ void add_bench(CLI::App& command, Context& context) {
   size("--seq-len", config.seq_len, "Tokens of a sequence", "T");
   CLI::Option* batch = size("--batch", config.batch, "Sequences", "B");
   command.add_option("--tokens", options->tokens, "Tokens of a batch, instead of --batch")
-      ->check(at_least(1))->excludes(batch)->type_name("N");
+      ->check(at_least(1))
+      ->excludes(batch)
+      ->type_name("N");
   size("--d-model", config.model.d_model, "Model size", "D");
   size("--heads", config.model.heads, "Heads", "H");
   size("--groups", config.model.groups, "Shared query/key groups of rat", "G");
   size("--vocab", config.model.vocab, "Vocabulary of a model", "V");
   size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(at_least(20));
-  command.add_option("--device", config.device, "What computes")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str()->type_name("");
-  command.add_option("--dtype", config.dtype, "In which precision")->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str()->type_name("");
+  command.add_option("--device", config.device, "What computes")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str()
+      ->type_name("");
+  command.add_option("--dtype", config.dtype, "In which precision")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str()
+      ->type_name("");
   command.footer(examples);
   finish_command(command, context, [options, &context] { return bench(*options, context); });
 }

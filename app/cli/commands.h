@@ -10,7 +10,7 @@ namespace rat::cli {
 
 struct Command {
   std::string_view name;
-  std::string_view summary;   // one line for the overview
+  std::string_view summary;                          // one line for the overview
   void (*add)(CLI::App& command, Context& context);  // declares options and examples
 };
 

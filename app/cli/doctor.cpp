@@ -12,7 +12,8 @@ Result<int> doctor(const Context& context) {
   int warnings = 0;
   for (const Finding& finding : findings) {
     warnings += finding.ok ? 0 : 1;
-    checks.push_back({{"subject", finding.subject}, {"ok", finding.ok}, {"finding", finding.what}, {"advice", finding.advice}});
+    checks.push_back(
+        {{"subject", finding.subject}, {"ok", finding.ok}, {"finding", finding.what}, {"advice", finding.advice}});
     if (context.json) continue;
     fmt::print("{:<4} {:<15} {}\n", finding.ok ? "ok" : "warn", finding.subject, finding.what);
     if (!finding.advice.empty()) fmt::print("{:<20} {}\n", "", finding.advice);

@@ -45,7 +45,8 @@ Result<DataConfig> data_of(const EvalOptions& options, const LoadedRun& loaded, 
     data.path = options.data;
   } else if (data.kind == "text" && data.path == "-") {
     return fail(ErrorCode::invalid_argument,
-                "Run {} read its text from standard input, which is not kept: give it again with --data FILE.", loaded.run.id);
+                "Run {} read its text from standard input, which is not kept: give it again with --data FILE.",
+                loaded.run.id);
   }
   RAT_TRY(validate(data, loaded.spec.model, loaded.spec.train.seq_len));
   return data;
@@ -66,7 +67,8 @@ Result<TaskResult> evaluate(const EvalOptions& options, const LoadedRun& loaded,
   }
   if (result.sum.targets == 0)
     return fail(ErrorCode::invalid_argument, "Task '{}' gave no targets to measure: use more text or --tokens.", task);
-  if (task == loaded.spec.data.kind && options.data.empty() && !loaded.run.data_hash.empty() && result.hash != loaded.run.data_hash)
+  if (task == loaded.spec.data.kind && options.data.empty() && !loaded.run.data_hash.empty() &&
+      result.hash != loaded.run.data_hash)
     print_note("note: the data has changed since this run was trained; the loss is of the data as it is now");
   return result;
 }
@@ -93,8 +95,8 @@ Result<int> eval(const EvalOptions& options, const Context& context) {
     table.add({task, fmt::format("{:.4f}", result.loss()), fmt::format("{:.3f}", std::exp(result.loss())),
                fmt::format("{:.2f} %", 100 * result.accuracy()), std::to_string(result.sum.targets)});
   }
-  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, f32 on the CPU", loaded.run.id, loaded.run.name, loaded.step,
-                         loaded.run.layers));
+  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, f32 on the CPU", loaded.run.id, loaded.run.name,
+                         loaded.step, loaded.run.layers));
   if (context.json)
     print_json({{"run", loaded.run.id}, {"step", loaded.step}, {"device", "cpu"}, {"dtype", "f32"}, {"tasks", rows}});
   else
@@ -107,11 +109,13 @@ Result<int> eval(const EvalOptions& options, const Context& context) {
 void add_eval(CLI::App& command, Context& context) {
   const auto options = std::make_shared<EvalOptions>();
   command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
-  command.add_option("--task", options->tasks, "What to measure (default: what the run was trained on); may be repeated")
+  command
+      .add_option("--task", options->tasks, "What to measure (default: what the run was trained on); may be repeated")
       ->allow_extra_args(false)
       ->check(CLI::IsMember(std::vector<std::string>(data_kinds().begin(), data_kinds().end())))
       ->type_name("NAME");
-  command.add_option("--data", options->data, "Other text: a file, a folder, or - for standard input")->type_name("PATH");
+  command.add_option("--data", options->data, "Other text: a file, a folder, or - for standard input")
+      ->type_name("PATH");
   command.add_option("--tokens", options->tokens, "How many positions (default: train.eval_tokens of the run)")
       ->check(at_least(1))
       ->type_name("N");

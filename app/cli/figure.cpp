@@ -29,7 +29,8 @@ using Options = std::shared_ptr<FigureOptions>;
 
 Result<int> from_recipe(const FigureOptions& options, const Context& context) {
   if (options.recipe_file.empty())
-    return wrong_usage(context, "rat figure takes a recipe file, or one of curves, tradeoff, throughput. Try `rat figure --help`.");
+    return wrong_usage(
+        context, "rat figure takes a recipe file, or one of curves, tradeoff, throughput. Try `rat figure --help`.");
   const Result<std::vector<std::string>> formats = formats_of(options.request());
   if (!formats) return wrong_usage(context, formats.error().message);
   RAT_ASSIGN(const std::string text, read_text_file(options.recipe_file));
@@ -64,32 +65,52 @@ Result<int> from_options(FigureOptions options, FigureKind kind, const Context& 
 }
 
 void add_output(CLI::App& command, const Options& options, bool out_required) {
-  CLI::Option* out = command.add_option("--out", options->out, "File to write; its ending is the format")->type_name("FILE");
+  CLI::Option* out =
+      command.add_option("--out", options->out, "File to write; its ending is the format")->type_name("FILE");
   if (out_required) out->required();
   command.add_option("--format", options->formats, "Several formats at once: pdf,svg,png,csv,tikz")
-      ->delimiter(',')->allow_extra_args(false)->type_name("LIST");
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("LIST");
 }
 
 void add_paper(CLI::App& command, const Options& options) {
   std::vector<std::string> ids;
   for (const Venue& venue : venues()) ids.emplace_back(venue.id);
   Recipe& recipe = options->recipe;
-  command.add_option("--venue", recipe.venue, "Column width and text size of")->check(CLI::IsMember(ids))->capture_default_str()->type_name("");
+  command.add_option("--venue", recipe.venue, "Column width and text size of")
+      ->check(CLI::IsMember(ids))
+      ->capture_default_str()
+      ->type_name("");
   command.add_flag("--full-width", recipe.full_width, "Across both columns");
-  command.add_option("--width", recipe.width_in, "Inches, instead of the venue's")->check(between(0.5, 40.0))->type_name("IN");
-  command.add_option("--height", recipe.height_in, "Inches (default: 0.618 of the width)")->check(between(0.5, 40.0))->type_name("IN");
-  command.add_option("--legend", recipe.legend, "Where")->check(CLI::IsMember({"inside", "below", "none"}))->capture_default_str()->type_name("");
+  command.add_option("--width", recipe.width_in, "Inches, instead of the venue's")
+      ->check(between(0.5, 40.0))
+      ->type_name("IN");
+  command.add_option("--height", recipe.height_in, "Inches (default: 0.618 of the width)")
+      ->check(between(0.5, 40.0))
+      ->type_name("IN");
+  command.add_option("--legend", recipe.legend, "Where")
+      ->check(CLI::IsMember({"inside", "below", "none"}))
+      ->capture_default_str()
+      ->type_name("");
 }
 
 void add_scales(CLI::App& command, const Options& options) {
-  for (const auto& [name, target] : {std::pair{"--x-scale", &options->scale_x}, std::pair{"--y-scale", &options->scale_y}})
-    command.add_option(name, *target, "Axis scale")->check(CLI::IsMember({"linear", "log", "log2", "symlog"}))->capture_default_str()->type_name("");
+  for (const auto& [name, target] :
+       {std::pair{"--x-scale", &options->scale_x}, std::pair{"--y-scale", &options->scale_y}})
+    command.add_option(name, *target, "Axis scale")
+        ->check(CLI::IsMember({"linear", "log", "log2", "symlog"}))
+        ->capture_default_str()
+        ->type_name("");
 }
 
 CLI::App& add_kind(CLI::App& figure, const Options& options, const char* name, const char* summary) {
   CLI::App& command = *figure.add_subcommand(name, summary);
   command.add_option("--runs", options->runs, "Ids or names, separated by commas")
-      ->delimiter(',')->allow_extra_args(false)->required()->type_name("RUN,RUN");
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->required()
+      ->type_name("RUN,RUN");
   add_output(command, options, true);
   return command;
 }
@@ -103,13 +124,19 @@ void add_curves(CLI::App& figure, Context& context) {
   const auto options = std::make_shared<FigureOptions>();
   CLI::App& command = add_kind(figure, options, "curves", "A metric over steps, tokens or time");
   Recipe& recipe = options->recipe;
-  command.add_option("--metric", recipe.metric, "loss, val_loss, grad_norm, tokens_per_s, ...")->capture_default_str()->type_name("NAME");
+  command.add_option("--metric", recipe.metric, "loss, val_loss, grad_norm, tokens_per_s, ...")
+      ->capture_default_str()
+      ->type_name("NAME");
   command.add_option("--smoothing", recipe.smoothing, "EMA weight, 0 to 0.999; the raw curve stays, faint")
-      ->check(between(0.0, 0.999))->capture_default_str()->type_name("S");
+      ->check(between(0.0, 0.999))
+      ->capture_default_str()
+      ->type_name("S");
   command.add_flag("--hide-raw", options->hide_raw, "Without the faint raw curve");
   command.add_flag("--collapse-seeds", recipe.collapse_seeds, "Runs that differ only in seed: mean and interval");
   command.add_option("--x-axis", recipe.x_axis, "What the curve is drawn over")
-      ->check(CLI::IsMember({"step", "tokens", "wall"}))->capture_default_str()->type_name("");
+      ->check(CLI::IsMember({"step", "tokens", "wall"}))
+      ->capture_default_str()
+      ->type_name("");
   add_scales(command, options);
   command.footer("Example:\n  rat figure curves --runs first,second --metric loss --smoothing 0.9 --out loss.pdf");
   finish_kind(command, options, FigureKind::curves, context);
@@ -121,7 +148,9 @@ void add_tradeoff(CLI::App& figure, Context& context) {
   Recipe& recipe = options->recipe;
   command.add_option("--x", recipe.x_metric, "Metric across")->capture_default_str()->type_name("NAME");
   command.add_option("--y", recipe.y_metric, "Metric up")->capture_default_str()->type_name("NAME");
-  command.add_option("--size", recipe.size_metric, "Metric of the marker area")->capture_default_str()->type_name("NAME");
+  command.add_option("--size", recipe.size_metric, "Metric of the marker area")
+      ->capture_default_str()
+      ->type_name("NAME");
   add_scales(command, options);
   command.footer("Example:\n  rat figure tradeoff --runs rat-4,rat-16,rnn --y val_accuracy --out tradeoff.pdf");
   finish_kind(command, options, FigureKind::tradeoff, context);
@@ -138,23 +167,26 @@ void add_throughput(CLI::App& figure, Context& context) {
 
 void add_figure(CLI::App& command, Context& context) {
   const auto options = std::make_shared<FigureOptions>();
-  command.add_option("RECIPE", options->recipe_file, "Recipe (JSON), as written beside every exported figure")->type_name("");
+  command.add_option("RECIPE", options->recipe_file, "Recipe (JSON), as written beside every exported figure")
+      ->type_name("");
   add_output(command, options, false);
   add_curves(command, context);
   add_tradeoff(command, context);
   add_throughput(command, context);
   command.require_subcommand(0, 1);
   std::string formats;
-  for (const Exporter& exporter : data_exporters()) formats += fmt::format("  {:<5} {}\n", exporter.id, exporter.description);
-  command.footer(fmt::format(
-      "Formats:\n  pdf, svg, png  drawn by rat-workbench, without a display; beside them the next three\n{}"
-      "\n"
-      "Examples:\n"
-      "  rat figure loss.json                      loss.pdf again, from the recipe beside it\n"
-      "  rat figure loss.json --out new --format pdf,svg\n"
-      "  rat figure curves --runs first,second --metric val_loss --out val.pdf\n"
-      "\n"
-      "The names of the files written go to stdout. Exit code 1 when a format could not be made.", formats));
+  for (const Exporter& exporter : data_exporters())
+    formats += fmt::format("  {:<5} {}\n", exporter.id, exporter.description);
+  command.footer(
+      fmt::format("Formats:\n  pdf, svg, png  drawn by rat-workbench, without a display; beside them the next three\n{}"
+                  "\n"
+                  "Examples:\n"
+                  "  rat figure loss.json                      loss.pdf again, from the recipe beside it\n"
+                  "  rat figure loss.json --out new --format pdf,svg\n"
+                  "  rat figure curves --runs first,second --metric val_loss --out val.pdf\n"
+                  "\n"
+                  "The names of the files written go to stdout. Exit code 1 when a format could not be made.",
+                  formats));
   finish_command(command, context, [options, &context] { return from_recipe(*options, context); });
 }
 

@@ -55,7 +55,8 @@ Status write_data(const PlotDescription& plot, const Recipe& recipe, const Figur
   return ok();
 }
 
-Status write_pictures(const fs::path& out, const std::vector<std::string>& formats, const fs::path& database, Written& written) {
+Status write_pictures(const fs::path& out, const std::vector<std::string>& formats, const fs::path& database,
+                      Written& written) {
   const std::optional<fs::path> program = find_window_program();
   for (const std::string& format : formats) {
     if (!is_picture(format)) continue;
@@ -64,15 +65,18 @@ Status write_pictures(const fs::path& out, const std::vector<std::string>& forma
       continue;
     }
     const fs::path path = with_extension(out, format);
-    RAT_TRY(run_window_program(*program, {"--figure", with_extension(out, "json").string(), "--db", database.string(), "--out", path.string()}));
+    RAT_TRY(run_window_program(*program, {"--figure", with_extension(out, "json").string(), "--db", database.string(),
+                                          "--out", path.string()}));
     std::error_code error;
     if (!fs::exists(path, error))
-      return fail(ErrorCode::io_failure, "{} ended without an error but did not write {}.", program->string(), path.string());
+      return fail(ErrorCode::io_failure, "{} ended without an error but did not write {}.", program->string(),
+                  path.string());
     written.files.push_back(path.string());
   }
   if (!written.missing.empty())
-    written.reason = fmt::format("{} not written: that needs the window program rat-workbench, which is neither beside rat nor in PATH.",
-                                 fmt::join(written.missing, ", "));
+    written.reason = fmt::format(
+        "{} not written: that needs the window program rat-workbench, which is neither beside rat nor in PATH.",
+        fmt::join(written.missing, ", "));
   return ok();
 }
 
@@ -100,11 +104,13 @@ Result<std::vector<std::string>> formats_of(const FigureRequest& request) {
   const std::vector<std::string> known = known_formats();
   for (const std::string& format : formats)
     if (std::ranges::find(known, format) == known.end())
-      return fail(ErrorCode::invalid_argument, "'{}' is not a figure format: choose from {}.", format, fmt::join(known, ", "));
+      return fail(ErrorCode::invalid_argument, "'{}' is not a figure format: choose from {}.", format,
+                  fmt::join(known, ", "));
   return formats;
 }
 
-Result<int> write_figure(Recipe recipe, const fs::path& recipe_folder, const FigureRequest& request, const Context& context) {
+Result<int> write_figure(Recipe recipe, const fs::path& recipe_folder, const FigureRequest& request,
+                         const Context& context) {
   RAT_ASSIGN(const std::vector<std::string> asked, formats_of(request));
   const std::vector<std::string> formats = with_companions(asked);
   const fs::path trace_file = recipe_folder / recipe.trace_file;
@@ -123,8 +129,12 @@ Result<int> write_figure(Recipe recipe, const fs::path& recipe_folder, const Fig
   for (const std::string& warning : plot.warnings) print_note("note: " + warning);
   if (!written.reason.empty()) print_error(written.reason);
   if (context.json)
-    print_json({{"files", written.files}, {"missing", written.missing}, {"reason", written.reason},
-                {"note", plot.note}, {"warnings", plot.warnings}, {"runs", plot.run_ids}});
+    print_json({{"files", written.files},
+                {"missing", written.missing},
+                {"reason", written.reason},
+                {"note", plot.note},
+                {"warnings", plot.warnings},
+                {"runs", plot.run_ids}});
   else
     for (const std::string& file : written.files) fmt::print("{}\n", file);
   return written.missing.empty() ? exit_done : exit_failed;

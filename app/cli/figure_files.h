@@ -11,9 +11,9 @@
 namespace rat::cli {
 
 struct FigureRequest {
-  std::filesystem::path out;         // its extension is a format when `formats` is empty
-  std::vector<std::string> formats;  // pdf, svg, png, csv, tikz
-  std::filesystem::path recipe_file; // where the recipe was read, if it was: never written over
+  std::filesystem::path out;          // its extension is a format when `formats` is empty
+  std::vector<std::string> formats;   // pdf, svg, png, csv, tikz
+  std::filesystem::path recipe_file;  // where the recipe was read, if it was: never written over
 };
 
 // The formats to write; an unknown or a missing one is an error that lists the known ones.

@@ -68,10 +68,19 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
   const double prefill_speed = static_cast<double>(options.prompt.size()) / out.prefill_s;
   const double decode_speed = static_cast<double>(out.tokens.size()) / out.decode_s;
   if (context.json) {
-    print_json({{"run", loaded.run.id}, {"step", loaded.step}, {"prompt", options.prompt}, {"text", out.text},
-                {"tokens", out.tokens}, {"temperature", options.sampling.temperature}, {"top_k", options.sampling.top_k},
-                {"seed", options.sampling.seed}, {"prefill_tokens_per_s", prefill_speed},
-                {"decode_tokens_per_s", decode_speed}, {"cache_bytes", out.cache_bytes}, {"device", "cpu"}, {"dtype", "f32"}});
+    print_json({{"run", loaded.run.id},
+                {"step", loaded.step},
+                {"prompt", options.prompt},
+                {"text", out.text},
+                {"tokens", out.tokens},
+                {"temperature", options.sampling.temperature},
+                {"top_k", options.sampling.top_k},
+                {"seed", options.sampling.seed},
+                {"prefill_tokens_per_s", prefill_speed},
+                {"decode_tokens_per_s", decode_speed},
+                {"cache_bytes", out.cache_bytes},
+                {"device", "cpu"},
+                {"dtype", "f32"}});
   } else {
     fmt::print("\n");
     std::fflush(stdout);
@@ -91,11 +100,17 @@ void add_generate(CLI::App& command, Context& context) {
   command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
   command.add_option("--prompt", options->prompt, "Text to continue")->required()->type_name("TEXT");
   command.add_option("--tokens", options->tokens, "How many bytes to draw")
-      ->check(at_least(1))->capture_default_str()->type_name("N");
+      ->check(at_least(1))
+      ->capture_default_str()
+      ->type_name("N");
   command.add_option("--temperature", options->sampling.temperature, "0 is greedy; higher is wilder")
-      ->check(between(0.0, 100.0))->capture_default_str()->type_name("X");
+      ->check(between(0.0, 100.0))
+      ->capture_default_str()
+      ->type_name("X");
   command.add_option("--top-k", options->sampling.top_k, "Draw from the K most likely bytes; 0: from all")
-      ->check(at_least(0))->capture_default_str()->type_name("K");
+      ->check(at_least(0))
+      ->capture_default_str()
+      ->type_name("K");
   command.add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str()->type_name("N");
   command.footer(examples);
   finish_command(command, context, [options, &context] { return run_generate(*options, context); });

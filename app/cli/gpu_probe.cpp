@@ -39,9 +39,9 @@ struct Driver {
       function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(library, name));
       return function != nullptr;
     };
-    return find(init, "cuInit") && find(driver_version, "cuDriverGetVersion") && find(device_count, "cuDeviceGetCount") &&
-           find(device_get, "cuDeviceGet") && find(device_name, "cuDeviceGetName") &&
-           find(device_memory, "cuDeviceTotalMem_v2");
+    return find(init, "cuInit") && find(driver_version, "cuDriverGetVersion") &&
+           find(device_count, "cuDeviceGetCount") && find(device_get, "cuDeviceGet") &&
+           find(device_name, "cuDeviceGetName") && find(device_memory, "cuDeviceTotalMem_v2");
   }
 };
 
@@ -51,7 +51,8 @@ void ask_driver(const Driver& driver, GpuProbe& probe) {
     probe.problem = fmt::format("it does not start (CUDA error {})", error);
     return;
   }
-  if (driver.driver_version(&version) == 0) probe.cuda_version = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+  if (driver.driver_version(&version) == 0)
+    probe.cuda_version = fmt::format("{}.{}", version / 1000, version % 1000 / 10);
   if (driver.device_count(&count) != 0) count = 0;
   for (int i = 0; i < count; ++i) {
     int device = 0;
@@ -77,8 +78,10 @@ GpuProbe probe_gpu() {
     return probe;
   }
   Driver driver;
-  if (driver.load(library)) ask_driver(driver, probe);
-  else probe.problem = "libcuda.so.1 is incomplete";
+  if (driver.load(library))
+    ask_driver(driver, probe);
+  else
+    probe.problem = "libcuda.so.1 is incomplete";
   return probe;
 }
 

@@ -41,7 +41,8 @@ std::string examples() {
 Result<ProbeRequest> request_of(const InspectOptions& options, const ModelConfig& model) {
   const int layers = static_cast<int>(model.layers.size());
   if (options.layer >= layers)
-    return fail(ErrorCode::invalid_argument, "There is no layer {}: the model has layers 0 to {}.", options.layer, layers - 1);
+    return fail(ErrorCode::invalid_argument, "There is no layer {}: the model has layers 0 to {}.", options.layer,
+                layers - 1);
   ProbeRequest request;
   for (const std::string& name : options.probes) {
     RAT_ASSIGN(const Probe probe, parse_probe(name));
@@ -103,8 +104,14 @@ Result<int> inspect(const InspectOptions& options, const Context& context) {
     rows.push_back({{"name", name}, {"shape", tensor.shape}, {"min", range.low}, {"mean", mean}, {"max", range.high}});
   }
   if (context.json)
-    print_json({{"run", loaded.run.id}, {"step", loaded.step}, {"tokens", tokens.size()}, {"file", options.out},
-                {"device", trace.device}, {"dtype", trace.dtype}, {"kernel_path", trace.kernel_path}, {"tensors", rows}});
+    print_json({{"run", loaded.run.id},
+                {"step", loaded.step},
+                {"tokens", tokens.size()},
+                {"file", options.out},
+                {"device", trace.device},
+                {"dtype", trace.dtype},
+                {"kernel_path", trace.kernel_path},
+                {"tensors", rows}});
   else
     fmt::print("{}", table.text());
   print_note(fmt::format("wrote {} ({} tokens, {} on {}, {})", options.out, tokens.size(), trace.dtype, trace.device,
@@ -120,7 +127,8 @@ void add_inspect(CLI::App& command, Context& context) {
   command.add_option("--text", options->text, "What to look at")->required()->type_name("TEXT");
   command.add_option("--probe", options->probes, "Values to save, one or more")->required()->type_name("NAME");
   command.add_option("--layer", options->layer, "Only this layer (default: every layer that has the value)")
-      ->check(at_least(0))->type_name("N");
+      ->check(at_least(0))
+      ->type_name("N");
   command.add_option("--out", options->out, "File to write")->required()->type_name("FILE.safetensors");
   command.footer(examples());
   finish_command(command, context, [options, &context] { return inspect(*options, context); });

@@ -50,21 +50,28 @@ Finding cpu_finding() {
   cpu_set_t usable;
   CPU_ZERO(&usable);
   const unsigned installed = std::thread::hardware_concurrency();
-  const int cores = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : static_cast<int>(installed);
+  const int cores =
+      sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : static_cast<int>(installed);
   return {"CPU", true, fmt::format("{}, {} usable {}", model, cores, cores == 1 ? "core" : "cores"), ""};
 }
 
 Finding simd_finding(const kernels::CpuFeatures& features) {
-  Finding finding{"SIMD", true,
-                  fmt::format("kernels use {} (this CPU supports {})", features.simd_target, fmt::join(features.simd_usable, ", ")), ""};
+  Finding finding{
+      "SIMD", true,
+      fmt::format("kernels use {} (this CPU supports {})", features.simd_target, fmt::join(features.simd_usable, ", ")),
+      ""};
   finding.ok = features.simd_target.starts_with("AVX") || features.simd_target.starts_with("NEON") ||
                features.simd_target.starts_with("SVE");
-  if (!finding.ok) finding.advice = "Everything works, several times slower than with AVX2: use a CPU from 2013 or later.";
+  if (!finding.ok)
+    finding.advice = "Everything works, several times slower than with AVX2: use a CPU from 2013 or later.";
   return finding;
 }
 
 Finding onednn_finding(const kernels::CpuFeatures& features) {
-  return {"oneDNN", true, fmt::format("{} for matrix products, up to {}; computed in f32", features.onednn_version, features.onednn_isa), ""};
+  return {
+      "oneDNN", true,
+      fmt::format("{} for matrix products, up to {}; computed in f32", features.onednn_version, features.onednn_isa),
+      ""};
 }
 
 Finding memory_finding() {
@@ -72,19 +79,23 @@ Finding memory_finding() {
   const double available = std::atof(proc_value("/proc/meminfo", "MemAvailable").c_str()) * 1024;
   Finding finding{"memory", available >= 2 * gib,
                   fmt::format("{} available of {}", format_bytes(available), format_bytes(total)), ""};
-  if (!finding.ok) finding.advice = "Training may run out of memory: close programs or use a smaller model, batch or sequence length.";
+  if (!finding.ok)
+    finding.advice = "Training may run out of memory: close programs or use a smaller model, batch or sequence length.";
   return finding;
 }
 
 Finding gpu_finding() {
   const GpuProbe gpu = probe_gpu();
-  if (!gpu.driver_loaded)
-    return {"GPU", false, "no NVIDIA driver", "Training runs on the CPU only."};
+  if (!gpu.driver_loaded) return {"GPU", false, "no NVIDIA driver", "Training runs on the CPU only."};
   if (gpu.devices.empty())
-    return {"GPU", false, fmt::format("NVIDIA driver {}, but {}", gpu.driver_version, gpu.problem.empty() ? "no device" : gpu.problem),
-            "Training runs on the CPU only; nvidia-smi tells more."};
-  return {"GPU", false, fmt::format("{}; NVIDIA driver {}, CUDA {}", fmt::join(gpu.devices, ", "), gpu.driver_version, gpu.cuda_version),
-          "This build has no CUDA backend yet: training runs on the CPU only."};
+    return {
+        "GPU", false,
+        fmt::format("NVIDIA driver {}, but {}", gpu.driver_version, gpu.problem.empty() ? "no device" : gpu.problem),
+        "Training runs on the CPU only; nvidia-smi tells more."};
+  return {
+      "GPU", false,
+      fmt::format("{}; NVIDIA driver {}, CUDA {}", fmt::join(gpu.devices, ", "), gpu.driver_version, gpu.cuda_version),
+      "This build has no CUDA backend yet: training runs on the CPU only."};
 }
 
 Finding toolkit_finding() {
@@ -97,7 +108,8 @@ Finding toolkit_finding() {
 Finding window_finding() {
   if (const auto program = find_window_program()) return {"window program", true, program->string(), ""};
   return {"window program", false, "rat-workbench is neither beside rat nor in PATH",
-          "`rat figure` writes CSV, pgfplots and recipes but no PDF, SVG or PNG: build with Qt 6, QCustomPlot and Dear ImGui."};
+          "`rat figure` writes CSV, pgfplots and recipes but no PDF, SVG or PNG: build with Qt 6, QCustomPlot and Dear "
+          "ImGui."};
 }
 
 // SQLite keeps user_version in bytes 60..63 of the header, big-endian.
@@ -110,7 +122,8 @@ std::optional<uint32_t> schema_version(const fs::path& path) {
 
 Finding database_finding(const fs::path& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) return {"database", true, fmt::format("{} does not exist yet: rat train makes it", path.string()), ""};
+  if (!fs::exists(path, error))
+    return {"database", true, fmt::format("{} does not exist yet: rat train makes it", path.string()), ""};
   const Result<StoreReader> store = StoreReader::open(path);
   if (!store) return {"database", false, store.error().message, "Choose another file with --db FILE."};
   const Result<std::vector<RunRow>> runs = store->runs();
@@ -125,10 +138,12 @@ Finding disk_finding(const fs::path& database) {
   fs::path folder = fs::absolute(database).parent_path();
   std::error_code error;
   while (!fs::exists(folder, error) && folder.has_relative_path()) folder = folder.parent_path();
-  struct statvfs space{};
-  if (statvfs(folder.c_str(), &space) != 0) return {"disk", false, fmt::format("{} cannot be examined", folder.string()), "Check its permissions."};
+  struct statvfs space {};
+  if (statvfs(folder.c_str(), &space) != 0)
+    return {"disk", false, fmt::format("{} cannot be examined", folder.string()), "Check its permissions."};
   const double free = static_cast<double>(space.f_bavail) * static_cast<double>(space.f_frsize);
-  Finding finding{"disk", free >= gib, fmt::format("{} free for runs and checkpoints in {}", format_bytes(free), folder.string()), ""};
+  Finding finding{"disk", free >= gib,
+                  fmt::format("{} free for runs and checkpoints in {}", format_bytes(free), folder.string()), ""};
   if (!finding.ok) finding.advice = "Checkpoints may not fit: free some space or put the database elsewhere with --db.";
   return finding;
 }
@@ -151,10 +166,17 @@ Finding font_finding() {
 
 std::vector<Finding> examine_machine(const Context& context) {
   const kernels::CpuFeatures features = kernels::cpu_features();
-  return {program_finding(), cpu_finding(),       simd_finding(features),
-          onednn_finding(features), memory_finding(), gpu_finding(),
-          toolkit_finding(), window_finding(),    database_finding(context.database_path()),
-          disk_finding(context.database_path()),  font_finding()};
+  return {program_finding(),
+          cpu_finding(),
+          simd_finding(features),
+          onednn_finding(features),
+          memory_finding(),
+          gpu_finding(),
+          toolkit_finding(),
+          window_finding(),
+          database_finding(context.database_path()),
+          disk_finding(context.database_path()),
+          font_finding()};
 }
 
 }  // namespace rat::cli

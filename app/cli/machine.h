@@ -11,8 +11,8 @@ namespace rat::cli {
 struct Finding {
   std::string subject;  // "CPU"
   bool ok = true;
-  std::string what;     // what is there
-  std::string advice;   // when not ok: what it costs and what to do
+  std::string what;    // what is there
+  std::string advice;  // when not ok: what it costs and what to do
 };
 
 std::vector<Finding> examine_machine(const Context& context);

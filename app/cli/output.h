@@ -35,11 +35,11 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
-std::string format_count(double value);      // 950, 12.3k, 4.56M
-std::string format_bytes(double bytes);      // 512 B, 1.5 KiB, 2.0 GiB
-std::string format_duration(double seconds); // 4.2 s, 3 min 20 s, 2 h 05 min
-std::string format_time(double unix_s);      // 2026-11-22 02:24; "-" for 0
-std::string format_error(double value);      // 1.2e-07; "-" when it was not measured
-std::string format_value(double value);      // 4 significant digits
+std::string format_count(double value);       // 950, 12.3k, 4.56M
+std::string format_bytes(double bytes);       // 512 B, 1.5 KiB, 2.0 GiB
+std::string format_duration(double seconds);  // 4.2 s, 3 min 20 s, 2 h 05 min
+std::string format_time(double unix_s);       // 2026-11-22 02:24; "-" for 0
+std::string format_error(double value);       // 1.2e-07; "-" when it was not measured
+std::string format_value(double value);       // 4 significant digits
 
 }  // namespace rat::cli

@@ -90,7 +90,8 @@ std::string explain(const CLI::App& root, const CLI::ParseError& error) {
   const CLI::App* command = deepest(&root);
   const std::vector<std::string> rest = root.remaining(true);
   // A word that no command takes also leaves the command it was meant to be missing.
-  const bool misunderstood = dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);
+  const bool misunderstood =
+      dynamic_cast<const CLI::ExtrasError*>(&error) || dynamic_cast<const CLI::RequiredError*>(&error);
   if (misunderstood && !rest.empty()) {
     const bool is_option = rest.front().starts_with("-");
     const std::string word = rest.front().substr(0, rest.front().find('='));
@@ -102,7 +103,8 @@ std::string explain(const CLI::App& root, const CLI::ParseError& error) {
                          fmt::join(known, ", "));
     return fmt::format("{} does not take '{}'.", full_name(command), word);
   }
-  if (const std::vector<std::string> known = known_words(*command, false); dynamic_cast<const CLI::RequiredError*>(&error) && !known.empty())
+  if (const std::vector<std::string> known = known_words(*command, false);
+      dynamic_cast<const CLI::RequiredError*>(&error) && !known.empty())
     return fmt::format("{} takes one of {}.", full_name(command), fmt::join(known, ", "));
   return fmt::format("{}: {}", full_name(command), error.what());
 }

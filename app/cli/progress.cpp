@@ -17,8 +17,14 @@ constexpr int bar_cells = 24;
 }  // namespace
 
 Progress::Progress(std::FILE* out, bool terminal, std::string unit, int64_t done, int64_t total, Clock::time_point now)
-    : out_(out), terminal_(terminal), unit_(std::move(unit)), first_(done), total_(std::max<int64_t>(total, 1)),
-      shown_(done), start_(now), last_(now - redraw_every) {
+    : out_(out),
+      terminal_(terminal),
+      unit_(std::move(unit)),
+      first_(done),
+      total_(std::max<int64_t>(total, 1)),
+      shown_(done),
+      start_(now),
+      last_(now - redraw_every) {
   if (!terminal_) last_ = now;
 }
 

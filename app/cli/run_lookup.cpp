@@ -11,12 +11,15 @@ Error unknown_run(const StoreReader& store, const std::string& wanted, const Err
   const Result<std::vector<RunRow>> runs = store.runs();
   if (!runs || original.code != ErrorCode::not_found) return original;
   if (runs->empty())
-    return fail(ErrorCode::not_found, "There is no run '{}': the database holds none yet (rat train makes one).", wanted);
+    return fail(ErrorCode::not_found, "There is no run '{}': the database holds none yet (rat train makes one).",
+                wanted);
   std::vector<std::string> known;
   for (const RunRow& run : *runs) known.push_back(run.id), known.push_back(run.name);
   const std::string near = nearest(wanted, known);
-  if (near.empty()) return fail(ErrorCode::not_found, "There is no run '{}': `rat runs list` shows those there are.", wanted);
-  return fail(ErrorCode::not_found, "There is no run '{}': did you mean '{}'? `rat runs list` shows all.", wanted, near);
+  if (near.empty())
+    return fail(ErrorCode::not_found, "There is no run '{}': `rat runs list` shows those there are.", wanted);
+  return fail(ErrorCode::not_found, "There is no run '{}': did you mean '{}'? `rat runs list` shows all.", wanted,
+              near);
 }
 
 }  // namespace
@@ -48,8 +51,9 @@ Result<LoadedRun> load_run(const std::filesystem::path& database, const std::str
 
 Result<std::vector<int32_t>> text_tokens(const LoadedRun& loaded, const std::string& text) {
   if (loaded.spec.data.kind != "text")
-    return fail(ErrorCode::unsupported, "Run {} was trained on '{}', whose tokens are not text: choose a run trained on text.",
-                loaded.run.id, loaded.spec.data.kind);
+    return fail(ErrorCode::unsupported,
+                "Run {} was trained on '{}', whose tokens are not text: choose a run trained on text.", loaded.run.id,
+                loaded.spec.data.kind);
   if (text.empty()) return fail(ErrorCode::invalid_argument, "The text is empty: give at least one byte.");
   std::vector<int32_t> tokens;
   for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
@@ -89,16 +93,18 @@ std::optional<double> median_speed(const StoreReader& store, const RunRow& run) 
 Json run_summary(const RunRow& run) {
   Json metrics = Json::object();
   for (const auto& [name, summary] : run.metrics)
-    metrics[name] = {{"last", summary.last}, {"best", summary.best}, {"last_step", summary.last_step}, {"count", summary.count}};
-  return {{"id", run.id},         {"name", run.name},         {"state", run_state_name(run.state)},
-          {"layers", run.layers}, {"steps", run.steps_done},  {"steps_total", run.steps_total},
+    metrics[name] = {
+        {"last", summary.last}, {"best", summary.best}, {"last_step", summary.last_step}, {"count", summary.count}};
+  return {{"id", run.id},         {"name", run.name},        {"state", run_state_name(run.state)},
+          {"layers", run.layers}, {"steps", run.steps_done}, {"steps_total", run.steps_total},
           {"tags", run.tags},     {"metrics", metrics}};
 }
 
 std::string headline(const StoreReader& store, const RunRow& run) {
   std::string text;
   if (const auto loss = last_metric(run, "val_loss")) text += fmt::format(", validation loss {:.4f} nats", *loss);
-  if (const auto accuracy = last_metric(run, "val_accuracy")) text += fmt::format(", accuracy {:.1f} %", 100 * *accuracy);
+  if (const auto accuracy = last_metric(run, "val_accuracy"))
+    text += fmt::format(", accuracy {:.1f} %", 100 * *accuracy);
   if (const auto speed = median_speed(store, run)) text += fmt::format(", {} tok/s (median)", format_count(*speed));
   return text;
 }

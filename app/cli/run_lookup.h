@@ -38,7 +38,7 @@ Status apply_assignments(RunSpec& spec, const std::vector<std::string>& assignme
 std::optional<double> last_metric(const RunRow& run, const std::string& metric);
 // Of the training speed in tokens/s: one step says little, the first tenth of them is warm-up.
 std::optional<double> median_speed(const StoreReader& store, const RunRow& run);
-Json run_summary(const RunRow& run);           // id, name, state, layers, steps, tags, metrics
+Json run_summary(const RunRow& run);  // id, name, state, layers, steps, tags, metrics
 // ", validation loss 2.345 nats, 12.3k tok/s"; empty when nothing was measured.
 std::string headline(const StoreReader& store, const RunRow& run);
 

@@ -67,9 +67,11 @@ Result<RunRow> find_deleted(const StoreReader& store, const std::string& wanted)
     if (run.id.starts_with(wanted) || run.name == wanted) found.push_back(run);
   }
   if (found.empty())
-    return fail(ErrorCode::not_found, "There is no deleted run '{}': `rat runs list --deleted` shows those there are.", wanted);
+    return fail(ErrorCode::not_found, "There is no deleted run '{}': `rat runs list --deleted` shows those there are.",
+                wanted);
   if (found.size() > 1)
-    return fail(ErrorCode::invalid_argument, "'{}' fits {} runs: give an id (`rat runs list --deleted`).", wanted, found.size());
+    return fail(ErrorCode::invalid_argument, "'{}' fits {} runs: give an id (`rat runs list --deleted`).", wanted,
+                found.size());
   return found.front();
 }
 

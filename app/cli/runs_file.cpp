@@ -11,8 +11,10 @@ namespace {
 Result<int> merge(const std::string& other, const Context& context) {
   RAT_ASSIGN(const auto store, StoreWriter::open(context.database_path()));
   RAT_ASSIGN(const int64_t copied, store->merge(other));
-  if (context.json) print_json({{"merged", copied}, {"from", other}, {"database", store->path().string()}});
-  else fmt::print("merged {} runs from {} into {}\n", copied, other, store->path().string());
+  if (context.json)
+    print_json({{"merged", copied}, {"from", other}, {"database", store->path().string()}});
+  else
+    fmt::print("merged {} runs from {} into {}\n", copied, other, store->path().string());
   return exit_done;
 }
 
@@ -21,7 +23,9 @@ Result<int> check(const Context& context) {
   RAT_ASSIGN(const StoreReader store, StoreReader::open(path));
   const Status status = store.check();
   if (context.json)
-    print_json({{"database", path.string()}, {"ok", static_cast<bool>(status)}, {"problem", status ? "" : status.error().message}});
+    print_json({{"database", path.string()},
+                {"ok", static_cast<bool>(status)},
+                {"problem", status ? "" : status.error().message}});
   else if (status)
     fmt::print("ok: {} is sound and every checkpoint it names is there\n", path.string());
   if (!status) print_error(status.error().message);
@@ -33,8 +37,10 @@ Result<int> backup(const std::string& to, const Context& context) {
   RAT_TRY(store.backup(to));
   std::error_code error;
   const auto bytes = std::filesystem::file_size(to, error);
-  if (context.json) print_json({{"backup", to}, {"bytes", bytes}});
-  else fmt::print("wrote {} ({})\n", to, format_bytes(static_cast<double>(bytes)));
+  if (context.json)
+    print_json({{"backup", to}, {"bytes", bytes}});
+  else
+    fmt::print("wrote {} ({})\n", to, format_bytes(static_cast<double>(bytes)));
   return exit_done;
 }
 
@@ -58,7 +64,9 @@ void add_runs_backup(CLI::App& runs, Context& context) {
   const auto to = std::make_shared<std::string>();
   CLI::App& command = *runs.add_subcommand("backup", "A consistent copy of the database, also while training");
   command.add_option("FILE", *to, "Where to")->required()->type_name("");
-  command.footer("Checkpoints lie beside the database and are not part of the copy.\n\nExample:\n  rat runs backup ~/runs-copy.db");
+  command.footer(
+      "Checkpoints lie beside the database and are not part of the copy.\n\nExample:\n  rat runs backup "
+      "~/runs-copy.db");
   finish_command(command, context, [to, &context] { return backup(*to, context); });
 }
 

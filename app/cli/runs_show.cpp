@@ -20,8 +20,8 @@ std::string lower(std::string text) {
 
 // Every word of the filter must occur in what the table shows of a run, or in its data description.
 bool matches(const RunRow& run, const std::string& filter) {
-  const std::string text = lower(fmt::format("{} {} {} {} {} {} {}", run.id, run.name, run_state_name(run.state), run.layers,
-                                             fmt::join(run.tags, " "), run.data_description, run.device));
+  const std::string text = lower(fmt::format("{} {} {} {} {} {} {}", run.id, run.name, run_state_name(run.state),
+                                             run.layers, fmt::join(run.tags, " "), run.data_description, run.device));
   std::string words = lower(filter);
   for (std::size_t begin = 0; begin < words.size();) {
     const std::size_t end = std::min(words.find(' ', begin), words.size());
@@ -62,16 +62,26 @@ Result<int> list(const ListOptions& options, const Context& context) {
     return exit_done;
   }
   using enum Table::Align;
-  Table table({{"run"}, {"name"}, {"state"}, {"layers"}, {"steps", right}, {"loss", right}, {"val loss", right},
-               {"last tok/s", right}, {"created"}, {"tags"}});
+  Table table({{"run"},
+               {"name"},
+               {"state"},
+               {"layers"},
+               {"steps", right},
+               {"loss", right},
+               {"val loss", right},
+               {"last tok/s", right},
+               {"created"},
+               {"tags"}});
   for (const RunRow& run : runs)
     table.add({run.id, run.name, std::string(run_state_name(run.state)), run.layers,
                fmt::format("{}/{}", run.steps_done, run.steps_total), metric_cell(run, "loss", format_value),
                metric_cell(run, "val_loss", format_value), metric_cell(run, "tokens_per_s", format_count),
                format_time(run.created_at), fmt::format("{}", fmt::join(run.tags, ", "))});
   if (!runs.empty()) fmt::print("{}", table.text());
-  if (total == 0) print_note(options.deleted ? "no deleted runs" : "no runs yet: rat train makes one");
-  else if (runs.empty()) print_note(fmt::format("none of {} runs matches '{}'", total, options.filter));
+  if (total == 0)
+    print_note(options.deleted ? "no deleted runs" : "no runs yet: rat train makes one");
+  else if (runs.empty())
+    print_note(fmt::format("none of {} runs matches '{}'", total, options.filter));
   return exit_done;
 }
 
@@ -120,7 +130,8 @@ Result<int> show(const std::string& wanted, const Context& context) {
     metrics.add({name, format_value(metric.last), format_value(metric.best), std::to_string(metric.last_step),
                  std::to_string(metric.count)});
   if (!metrics.empty()) fmt::print("\n{}", metrics.text());
-  fmt::print("\nspec {}\n", spec.is_discarded() ? run.spec_json : spec.dump(2, ' ', false, Json::error_handler_t::replace));
+  fmt::print("\nspec {}\n",
+             spec.is_discarded() ? run.spec_json : spec.dump(2, ' ', false, Json::error_handler_t::replace));
   return exit_done;
 }
 
@@ -133,7 +144,8 @@ struct Difference {
 std::vector<Difference> differences(const RunRow& a, const RunRow& b) {
   std::vector<Difference> rows;
   for (const SpecDifference& one : diff_specs({a.spec_json, b.spec_json})) rows.push_back({one.key, one.values});
-  static const std::set<std::string> skipped{"id", "name", "layers", "seed", "device", "spec hash", "created", "started", "ended", "checkpoint"};
+  static const std::set<std::string> skipped{"id",        "name",    "layers",  "seed",  "device",
+                                             "spec hash", "created", "started", "ended", "checkpoint"};
   const auto facts_a = facts(a), facts_b = facts(b);
   for (std::size_t i = 0; i < facts_a.size(); ++i)
     if (!skipped.contains(facts_a[i].first) && facts_a[i].second != facts_b[i].second)
@@ -161,8 +173,10 @@ Result<int> diff(const std::string& first, const std::string& second, const Cont
   }
   Table table({{""}, {a.id + " " + a.name}, {b.id + " " + b.name}});
   for (const Difference& row : rows) table.add({row.what, row.values[0], row.values[1]});
-  if (rows.empty()) print_note(fmt::format("{} and {} do not differ in spec, origin or metrics", a.id, b.id));
-  else fmt::print("{}", table.text());
+  if (rows.empty())
+    print_note(fmt::format("{} and {} do not differ in spec, origin or metrics", a.id, b.id));
+  else
+    fmt::print("{}", table.text());
   return exit_done;
 }
 

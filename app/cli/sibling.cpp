@@ -75,8 +75,8 @@ Status run_window_program(const std::filesystem::path& program, const std::vecto
   if (WIFEXITED(state) && WEXITSTATUS(state) == 0) return ok();
   if (WIFSIGNALED(state))
     return fail(ErrorCode::io_failure, "{} was ended by signal {} while drawing.", program.string(), WTERMSIG(state));
-  return fail(ErrorCode::io_failure, "{} could not draw the figure (exit code {}); its message is above.", program.string(),
-              WEXITSTATUS(state));
+  return fail(ErrorCode::io_failure, "{} could not draw the figure (exit code {}); its message is above.",
+              program.string(), WEXITSTATUS(state));
 }
 
 }  // namespace rat::cli

@@ -1,4 +1,6 @@
 // rat sweep: a grid of runs, one after another. Running it again does only what is missing.
+#include "experiments/sweep.h"
+
 #include <algorithm>
 #include <memory>
 
@@ -7,7 +9,6 @@
 #include "app/cli/run_lookup.h"
 #include "app/cli/training.h"
 #include "experiments/store/store.h"
-#include "experiments/sweep.h"
 #include "experiments/trainer.h"
 
 namespace rat::cli {
@@ -39,7 +40,8 @@ struct Progressed {
   bool stopped = false;
 };
 
-Status run_point(Result<std::unique_ptr<Trainer>> opened, Interrupts& interrupts, const std::string& label, bool& stopped) {
+Status run_point(Result<std::unique_ptr<Trainer>> opened, Interrupts& interrupts, const std::string& label,
+                 bool& stopped) {
   RAT_ASSIGN(const auto trainer, std::move(opened));
   print_note(fmt::format("{}: run {} '{}'", label, trainer->run_id(), trainer->spec().name));
   RAT_ASSIGN(const TrainingOutcome outcome, drive(*trainer, interrupts, label + " step"));
@@ -61,7 +63,8 @@ Progressed run_missing(const SweepPlan& plan, StoreWriter& store) {
     result.failures.push_back(fmt::format("{}: {}", name, done.error().message));
   };
   for (const RunRow& run : plan.to_resume) attempt(run.name, [&] { return Trainer::resume(run, store); });
-  for (const RunSpec& spec : plan.to_run) attempt(spec.name, [&] { return Trainer::start(spec, store, "", plan.sweep_id); });
+  for (const RunSpec& spec : plan.to_run)
+    attempt(spec.name, [&] { return Trainer::start(spec, store, "", plan.sweep_id); });
   return result;
 }
 
@@ -72,14 +75,22 @@ std::string cell(const RunRow& run, const std::string& metric, std::string (*for
 
 void print_table(const StoreReader& store, const std::vector<RunRow>& runs) {
   using enum Table::Align;
-  Table table({{"run"}, {"layers"}, {"seed", right}, {"state"}, {"steps", right}, {"val loss", right}, {"accuracy", right},
-               {"train tok/s", right}, {"decode tok/s", right}, {"cache", right}});
+  Table table({{"run"},
+               {"layers"},
+               {"seed", right},
+               {"state"},
+               {"steps", right},
+               {"val loss", right},
+               {"accuracy", right},
+               {"train tok/s", right},
+               {"decode tok/s", right},
+               {"cache", right}});
   for (const RunRow& run : runs) {
     const std::optional<double> speed = median_speed(store, run);
     table.add({run.id, run.layers, std::to_string(run.seed), std::string(run_state_name(run.state)),
-               std::to_string(run.steps_done), cell(run, "val_loss", format_value), cell(run, "val_accuracy", format_value),
-               speed ? format_count(*speed) : "-", cell(run, "decode_tokens_per_s", format_count),
-               cell(run, "cache_bytes", format_bytes)});
+               std::to_string(run.steps_done), cell(run, "val_loss", format_value),
+               cell(run, "val_accuracy", format_value), speed ? format_count(*speed) : "-",
+               cell(run, "decode_tokens_per_s", format_count), cell(run, "cache_bytes", format_bytes)});
   }
   fmt::print("{}", table.text());
 }
@@ -115,8 +126,10 @@ Result<int> sweep(const SweepOptions& options, const Context& context) {
     Json names = Json::array();
     for (const RunRow& run : planned.to_resume) names.push_back(run.name);
     for (const RunSpec& run : planned.to_run) names.push_back(run.name);
-    if (context.json) print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"to_run", names}});
-    else for (const Json& name : names) fmt::print("{}\n", name.get<std::string>());
+    if (context.json)
+      print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"to_run", names}});
+    else
+      for (const Json& name : names) fmt::print("{}\n", name.get<std::string>());
     return exit_done;
   }
   const Progressed progressed = run_missing(planned, *store);
@@ -128,8 +141,12 @@ Result<int> sweep(const SweepOptions& options, const Context& context) {
       rows.push_back(run_summary(run));
       if (const auto speed = median_speed(reader, run)) rows.back()["tokens_per_s_median"] = *speed;
     }
-    print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"question", spec.question},
-                {"stopped", progressed.stopped}, {"failures", progressed.failures}, {"runs", rows}});
+    print_json({{"sweep", planned.sweep_id},
+                {"name", spec.name},
+                {"question", spec.question},
+                {"stopped", progressed.stopped},
+                {"failures", progressed.failures},
+                {"runs", rows}});
   } else {
     print_table(reader, runs);
   }

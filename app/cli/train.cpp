@@ -61,7 +61,8 @@ Result<std::unique_ptr<Trainer>> open_trainer(const TrainOptions& options, const
   return Trainer::resume(run, store, options.steps);
 }
 
-Json result_document(const StoreReader& store, const RunRow& run, const TrainingOutcome& outcome, const std::filesystem::path& database) {
+Json result_document(const StoreReader& store, const RunRow& run, const TrainingOutcome& outcome,
+                     const std::filesystem::path& database) {
   Json document = run_summary(run);
   if (const auto speed = median_speed(store, run)) document["tokens_per_s_median"] = *speed;
   document["elapsed_s"] = outcome.elapsed_s;
@@ -105,8 +106,8 @@ void add_train(CLI::App& command, Context& context) {
   const auto options = std::make_shared<TrainOptions>();
   CLI::Option* spec = command.add_option("--spec", options->spec_file, "Run spec (JSON)")->type_name("FILE");
   CLI::Option* set = add_assignments(command, options->assignments);
-  CLI::Option* data = command.add_option("--data", options->data, "Text: a file, a folder, or - for standard input")
-                          ->type_name("PATH");
+  CLI::Option* data =
+      command.add_option("--data", options->data, "Text: a file, a folder, or - for standard input")->type_name("PATH");
   command.add_option("--steps", options->steps, "Optimizer steps in all")->check(at_least(1))->type_name("N");
   CLI::Option* name = command.add_option("--name", options->name, "What to call the run")->type_name("NAME");
   CLI::Option* resume =

@@ -17,8 +17,8 @@ namespace {
 // `validation`: the newest validation loss, if there is one yet.
 std::string step_details(const StepReport& report, const std::optional<double>& validation) {
   return fmt::format("loss {:.4f}{}  lr {:.2e}  {} tok/s{}", report.loss,
-                     validation ? fmt::format("  val {:.4f}", *validation) : "", report.lr, format_count(report.tokens_per_s),
-                     report.skipped ? "  (gradient not finite: step skipped)" : "");
+                     validation ? fmt::format("  val {:.4f}", *validation) : "", report.lr,
+                     format_count(report.tokens_per_s), report.skipped ? "  (gradient not finite: step skipped)" : "");
 }
 
 }  // namespace

@@ -25,9 +25,7 @@ constexpr const char* examples =
     "  rat verify tests/golden/mixers.safetensors tests/golden/models.safetensors\n"
     "  rat verify more.safetensors --json";
 
-std::string cell(const std::optional<double>& error) {
-  return error ? format_error(*error) : "-";
-}
+std::string cell(const std::optional<double>& error) { return error ? format_error(*error) : "-"; }
 
 Result<int> run_verify(VerifyArguments arguments, const Context& context) {
   const bool live = is_terminal(STDERR_FILENO);
@@ -44,11 +42,19 @@ Result<int> run_verify(VerifyArguments arguments, const Context& context) {
     print_json(Json::parse(to_json(*report)));
   } else {
     using enum Table::Align;
-    Table table({{"case"}, {"kind"}, {"result"}, {"output", right}, {"gradient", right}, {"decode", right}, {"training", right}, {"why"}});
+    Table table({{"case"},
+                 {"kind"},
+                 {"result"},
+                 {"output", right},
+                 {"gradient", right},
+                 {"decode", right},
+                 {"training", right},
+                 {"why"}});
     for (const CaseResult& one : report->cases)
       table.add({one.name, one.kind, one.pass ? "pass" : "FAIL", cell(one.output_err), cell(one.grad_err),
                  cell(one.decode_err), cell(one.train_err), one.reason});
-    fmt::print("{}{} passed, {} failed ({}, {})\n", table.text(), report->passed, report->failed, report->device, report->dtype);
+    fmt::print("{}{} passed, {} failed ({}, {})\n", table.text(), report->passed, report->failed, report->device,
+               report->dtype);
   }
   if (report->cases.empty()) print_error("the files hold no cases, so nothing was verified");
   return report->failed == 0 && !report->cases.empty() ? exit_done : exit_failed;
@@ -60,9 +66,13 @@ void add_verify(CLI::App& command, Context& context) {
   const auto arguments = std::make_shared<VerifyArguments>();
   command.add_option("FILES", arguments->files, "Golden files (safetensors)")->required()->type_name("");
   command.add_option("--device", arguments->options.device, "What computes")
-      ->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str()->type_name("");
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str()
+      ->type_name("");
   command.add_option("--dtype", arguments->options.dtype, "In which precision")
-      ->check(CLI::IsMember({"f32", "bf16"}))->capture_default_str()->type_name("");
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str()
+      ->type_name("");
   command.footer(examples);
   finish_command(command, context, [arguments, &context] { return run_verify(*arguments, context); });
 }

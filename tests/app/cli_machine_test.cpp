@@ -29,7 +29,8 @@ std::string with_damaged_tensor(std::string bytes, const std::string& name) {
 
 TEST(CliVerify, GoldenFilesPassAndADamagedCopyFails) {
   const Workspace work;
-  const nlohmann::json report = work.json({"verify", golden + "/mixers.safetensors", golden + "/models.safetensors"}, 1);
+  const nlohmann::json report =
+      work.json({"verify", golden + "/mixers.safetensors", golden + "/models.safetensors"}, 1);
   EXPECT_EQ(report["device"], "cpu");
   EXPECT_EQ(report["dtype"], "f32");
   std::string layer_case;
@@ -45,7 +46,8 @@ TEST(CliVerify, GoldenFilesPassAndADamagedCopyFails) {
   }
   ASSERT_NE(layer_case, "");
 
-  write_file(work.path("damaged.safetensors"), with_damaged_tensor(read_file(golden + "/mixers.safetensors"), layer_case + "/y"));
+  write_file(work.path("damaged.safetensors"),
+             with_damaged_tensor(read_file(golden + "/mixers.safetensors"), layer_case + "/y"));
   const nlohmann::json damaged = work.json({"verify", work.path("damaged.safetensors").string()}, 1);
   for (const auto& one : damaged["cases"]) {
     if (one["name"] != layer_case) continue;
@@ -76,8 +78,8 @@ TEST(CliBench, RowsHaveTheDocumentedForm) {
     for (const auto& row : document) {
       seen.insert(row["what"]);
       const std::set<std::string> present = keys(row);
-      for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device", "median_ms", "q1_ms",
-                              "q3_ms", "tokens_per_s", "peak_bytes"})
+      for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device",
+                              "median_ms", "q1_ms", "q3_ms", "tokens_per_s", "peak_bytes"})
         EXPECT_TRUE(present.contains(key)) << key;
       EXPECT_GT(row["median_ms"], 0.0);
       EXPECT_LE(row["q1_ms"], row["median_ms"]);
@@ -107,7 +109,8 @@ TEST(CliDoctor, NamesWhatIsMissingAndWhatItCosts) {
     EXPECT_EQ(check["advice"] != "", !check["ok"].get<bool>()) << "advice with every warning: " << check.dump();
     warnings += check["ok"].get<bool>() ? 0 : 1;
   }
-  for (const char* subject : {"CPU", "SIMD", "oneDNN", "memory", "GPU", "CUDA toolkit", "window program", "database", "disk", "figure fonts"})
+  for (const char* subject :
+       {"CPU", "SIMD", "oneDNN", "memory", "GPU", "CUDA toolkit", "window program", "database", "disk", "figure fonts"})
     EXPECT_TRUE(subjects.contains(subject)) << subject;
   EXPECT_EQ(report["warnings"], warnings);
 }
@@ -117,7 +120,8 @@ TEST(CliDoctor, SaysWhenTheDatabaseIsForeign) {
   write_file(work.database(), "not a database at all, only text that is long enough to look at");
   const nlohmann::json report = work.json({"doctor"});
   bool warned = false;
-  for (const auto& check : report["checks"]) warned = warned || (check["subject"] == "database" && !check["ok"].get<bool>());
+  for (const auto& check : report["checks"])
+    warned = warned || (check["subject"] == "database" && !check["ok"].get<bool>());
   EXPECT_TRUE(warned);
 }
 

@@ -48,7 +48,9 @@ std::string progress_text(bool terminal, int64_t total, const std::vector<double
     Progress progress(file, terminal, "step", 0, total, start);
     int64_t done = 0;
     for (const double second : seconds)
-      progress.update(++done, "loss 1.0", start + std::chrono::duration_cast<Progress::Clock::duration>(std::chrono::duration<double>(second)));
+      progress.update(
+          ++done, "loss 1.0",
+          start + std::chrono::duration_cast<Progress::Clock::duration>(std::chrono::duration<double>(second)));
   }
   std::string text(static_cast<std::size_t>(std::ftell(file)), '\0');
   std::rewind(file);

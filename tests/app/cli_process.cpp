@@ -27,7 +27,8 @@ constexpr std::size_t pipe_buffer = 60'000;
 
 Child::Child(const std::vector<std::string>& arguments, const std::string& input) {
   std::array<int, 2> in{}, out{}, err{};
-  if (input.size() > pipe_buffer || pipe2(in.data(), O_CLOEXEC) || pipe2(out.data(), O_CLOEXEC) || pipe2(err.data(), O_CLOEXEC))
+  if (input.size() > pipe_buffer || pipe2(in.data(), O_CLOEXEC) || pipe2(out.data(), O_CLOEXEC) ||
+      pipe2(err.data(), O_CLOEXEC))
     std::abort();
   if (write(in[1], input.data(), input.size()) != static_cast<ssize_t>(input.size())) std::abort();
   std::vector<std::string> words{rat_program};
@@ -63,7 +64,8 @@ bool Child::read_available(Clock::time_point until) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now()).count();
   std::array<pollfd, 2> streams{pollfd{out_, POLLIN, 0}, pollfd{err_, POLLIN, 0}};
   if (poll(streams.data(), streams.size(), left > 0 ? static_cast<int>(left) : 0) <= 0) return out_ >= 0 || err_ >= 0;
-  const std::array<std::pair<int*, std::string*>, 2> targets{std::pair{&out_, &outcome_.out}, std::pair{&err_, &outcome_.err}};
+  const std::array<std::pair<int*, std::string*>, 2> targets{std::pair{&out_, &outcome_.out},
+                                                             std::pair{&err_, &outcome_.err}};
   for (std::size_t i = 0; i < streams.size(); ++i) {
     if (streams[i].revents == 0) continue;
     std::array<char, 4096> buffer{};
@@ -139,9 +141,27 @@ nlohmann::json Workspace::json(std::vector<std::string> arguments, int expected_
 }
 
 std::vector<std::string> Workspace::tiny_training(const std::string& name, int steps) const {
-  return {"train", "--name", name, "--data", path("texts").string(), "--steps", std::to_string(steps),
-          "--set", "model.d_model=32", "--set", "model.heads=2", "--set", "model.layers=rat:8,attention",
-          "--set", "train.seq_len=32", "--set", "train.batch=2", "--set", "train.eval_tokens=256", "--set", "train.warmup=2"};
+  return {"train",
+          "--name",
+          name,
+          "--data",
+          path("texts").string(),
+          "--steps",
+          std::to_string(steps),
+          "--set",
+          "model.d_model=32",
+          "--set",
+          "model.heads=2",
+          "--set",
+          "model.layers=rat:8,attention",
+          "--set",
+          "train.seq_len=32",
+          "--set",
+          "train.batch=2",
+          "--set",
+          "train.eval_tokens=256",
+          "--set",
+          "train.warmup=2"};
 }
 
 std::string Workspace::train(const std::string& name, int steps) const {

@@ -21,15 +21,35 @@ TEST(CliResults, EvalMeasuresWhatTrainingReported) {
   EXPECT_NEAR(row["loss"].get<double>(), stored["val_loss"]["last"].get<double>(), 1e-6);
   EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()), 1e-9);
   EXPECT_GT(row["targets"], 0);
-  EXPECT_NE(work.json({"eval", "first", "--data", work.path("texts/two.txt").string()})["tasks"][0]["data_hash"], row["data_hash"]);
+  EXPECT_NE(work.json({"eval", "first", "--data", work.path("texts/two.txt").string()})["tasks"][0]["data_hash"],
+            row["data_hash"]);
   EXPECT_EQ(work.rat({"eval", "first", "--task", "mqra"}).exit_code, 2);
 }
 
 TEST(CliResults, EvalGivesAccuracyOfRecall) {
   const Workspace work;
-  const Outcome trained = work.rat({"train", "--name", "recall", "--steps", "5", "--set", "data.kind=mqar", "--set", "data.pairs=2",
-                                    "--set", "data.queries=2", "--set", "model.d_model=32", "--set", "model.heads=2", "--set",
-                                    "model.layers=rat:8", "--set", "train.seq_len=32", "--set", "train.batch=2", "--set",
+  const Outcome trained = work.rat({"train",
+                                    "--name",
+                                    "recall",
+                                    "--steps",
+                                    "5",
+                                    "--set",
+                                    "data.kind=mqar",
+                                    "--set",
+                                    "data.pairs=2",
+                                    "--set",
+                                    "data.queries=2",
+                                    "--set",
+                                    "model.d_model=32",
+                                    "--set",
+                                    "model.heads=2",
+                                    "--set",
+                                    "model.layers=rat:8",
+                                    "--set",
+                                    "train.seq_len=32",
+                                    "--set",
+                                    "train.batch=2",
+                                    "--set",
                                     "train.eval_tokens=256"});
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
   const nlohmann::json row = work.json({"eval", "recall"})["tasks"][0];
@@ -81,7 +101,8 @@ TEST(CliResults, InspectRefusesWhatIsNotThere) {
   const Workspace work;
   work.train("first");
   const auto attempt = [&](const std::string& probe, const std::string& layer) {
-    return work.rat({"inspect", "first", "--text", "x", "--probe", probe, "--layer", layer, "--out", work.path("t.safetensors").string()});
+    return work.rat({"inspect", "first", "--text", "x", "--probe", probe, "--layer", layer, "--out",
+                     work.path("t.safetensors").string()});
   };
   for (const auto& [probe, layer] : {std::pair{"gate", "7"}, {"gaet", "0"}, {"gate", "1"}}) {
     const Outcome outcome = attempt(probe, layer);
@@ -125,7 +146,8 @@ std::string sweep_file(const Workspace& work) {
   const std::string file = work.path("sweep.json").string();
   const std::string texts = work.path("texts").string();
   write_file(file, R"({"name": "lengths", "question": "?", "base": {"data": {"path": ")" + texts + R"("},
-    "model": {"d_model": 32, "heads": 2}, "train": {"seq_len": 32, "batch": 2, "steps": 5, "eval_tokens": 128, "warmup": 1}},
+    "model": {"d_model": 32, "heads": 2}, "train": {"seq_len": 32, "batch": 2, "steps": 5,
+      "eval_tokens": 128, "warmup": 1}},
     "grid": {"model.layers": ["rat:4", "rat:16"], "train.seed": [1, 2]}})");
   return file;
 }

@@ -13,7 +13,9 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-std::string state_of(const Workspace& work, const std::string& run) { return work.json({"runs", "show", run})["state"]; }
+std::string state_of(const Workspace& work, const std::string& run) {
+  return work.json({"runs", "show", run})["state"];
+}
 
 TEST(CliTrain, TrainsAndReports) {
   const Workspace work;
@@ -41,8 +43,10 @@ TEST(CliTrain, StdoutIsTheIdAndStderrHasPlainLines) {
 
 TEST(CliTrain, ReadsStandardInputAndASpecFile) {
   const Workspace work;
-  write_file(work.path("spec.json"),
-             R"({"model": {"d_model": 32, "heads": 2, "layers": "rnn"}, "train": {"seq_len": 16, "batch": 2, "steps": 5, "eval_tokens": 64}})");
+  write_file(
+      work.path("spec.json"),
+      R"({"model": {"d_model": 32, "heads": 2, "layers": "rnn"},
+                 "train": {"seq_len": 16, "batch": 2, "steps": 5, "eval_tokens": 64}})");
   const Outcome outcome = work.rat({"train", "--spec", work.path("spec.json").string(), "--data", "-"},
                                    read_file(work.path("texts/one.txt")));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.err;
@@ -80,7 +84,8 @@ TEST(CliTrain, CtrlCFinishesTheStepAndTheRunGoesOnFromThere) {
   EXPECT_EQ(result["state"], "stopped");
   const int step = result["steps"];
   EXPECT_GT(step, 0);
-  EXPECT_NE(outcome.err.find("rat train --resume " + result["id"].get<std::string>()), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("rat train --resume " + result["id"].get<std::string>()), std::string::npos)
+      << outcome.err;
   EXPECT_TRUE(std::filesystem::exists(result["checkpoint"].get<std::string>()));
 
   const std::string id = result["id"];
@@ -94,8 +99,19 @@ TEST(CliTrain, CtrlCFinishesTheStepAndTheRunGoesOnFromThere) {
 TEST(CliTrain, ASecondCtrlCEndsWithinASecond) {
   const Workspace work;
   // Steps of seconds: the first signal alone would have to wait for one.
-  const std::vector<std::string> arguments{"train", "--data", work.path("texts").string(), "--steps", "1000", "--db", work.database(),
-                                           "--set", "model.layers=rat:16*12", "--set", "model.d_model=512", "--set", "train.batch=16"};
+  const std::vector<std::string> arguments{"train",
+                                           "--data",
+                                           work.path("texts").string(),
+                                           "--steps",
+                                           "1000",
+                                           "--db",
+                                           work.database(),
+                                           "--set",
+                                           "model.layers=rat:16*12",
+                                           "--set",
+                                           "model.d_model=512",
+                                           "--set",
+                                           "train.batch=16"};
   Child child(arguments, "");
   ASSERT_TRUE(child.wait_for_error_text("parameters", seconds(60)));
   std::this_thread::sleep_for(milliseconds(200));
@@ -137,7 +153,13 @@ TEST(CliTrain, AResumedRunEndsWithTheSameLossAsOneThatWasNotInterrupted) {
   const nlohmann::json whole = work.json(work.tiny_training("whole", 30));
   std::vector<std::string> arguments = work.tiny_training("parts", 30);
   arguments.insert(arguments.end(), {"--set", "train.checkpoint_every=10"});
-  Child child([&] { auto words = arguments; words.insert(words.end(), {"--db", work.database()}); return words; }(), "");
+  Child child(
+      [&] {
+        auto words = arguments;
+        words.insert(words.end(), {"--db", work.database()});
+        return words;
+      }(),
+      "");
   ASSERT_TRUE(child.wait_for_error_text("parameters", seconds(60)));
   child.send(SIGINT);  // somewhere among the 30 steps
   child.wait(seconds(20));
