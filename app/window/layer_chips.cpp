@@ -4,7 +4,7 @@
 
 #include "app/window/fonts.h"
 #include "app/window/theme_qt.h"
-#include "core/mixer_list.h"  // before Qt, whose `slots` macro would rewrite it
+#include "core/mixer_list.h"
 
 namespace rat::app {
 namespace {

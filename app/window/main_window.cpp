@@ -53,7 +53,18 @@ MainWindow::MainWindow(std::unique_ptr<Workbench> bench) : bench_(std::move(benc
   if (const QString problem = opengl_problem(); !problem.isEmpty()) say(problem, true);
 }
 
-MainWindow::~MainWindow() = default;
+// The panels refer to the workbench and signal to this window while they go: they go first, and unheard.
+MainWindow::~MainWindow() {
+  hide();
+  qApp->disconnect(this);
+  bench_->disconnect(this);
+  runs_->undo_stack().disconnect(this);
+  for (QObject* sender :
+       {static_cast<QObject*>(runs_), static_cast<QObject*>(canvases_), static_cast<QObject*>(experiment_)})
+    sender->disconnect(this);
+  qDeleteAll(docks_);
+  delete takeCentralWidget();
+}
 
 void MainWindow::build() {
   show_subject();

@@ -1,4 +1,6 @@
 // The Runs table's edits, the layout, and databases that are refused.
+#include <fmt/format.h>
+
 #include <QAction>
 #include <QApplication>
 #include <QDockWidget>
@@ -18,7 +20,7 @@ namespace {
 void add_runs(Workbench& bench, const RunSpec& base, int count) {
   for (int i = 0; i < count; ++i) {
     RunSpec spec = base;
-    spec.name = "run" + std::to_string(i);
+    spec.name = fmt::format("run{}", i);
     spec.train.seed = static_cast<uint64_t>(i);
     NewRun row;
     row.name = spec.name;
@@ -105,8 +107,8 @@ TEST_F(WindowTest, FiveThousandRuns) {
   const std::string json = to_json(tiny_spec());
   for (int i = 0; i < 5000; ++i) {
     RunRow row;
-    row.id = "r" + std::to_string(i);
-    row.name = "run" + std::to_string(i);
+    row.id = fmt::format("r{}", i);
+    row.name = fmt::format("run{}", i);
     row.spec_json = json;
     row.spec_hash = "h";
     row.created_at = i;
