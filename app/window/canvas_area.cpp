@@ -1,6 +1,7 @@
 #include "app/window/canvas_area.h"
 
 #include <QAction>
+#include <QComboBox>
 #include <QDockWidget>
 #include <QTabBar>
 #include <QTimer>
@@ -27,11 +28,17 @@ CanvasArea::CanvasArea(Workbench& bench, QWidget* parent)
     const std::string_view id = type.id;
     auto* canvas = new ImGuiCanvas(
         type, [this, id](views::Frame& frame) { bench_.fill_frame(id, frame); }, this);
-    connect(canvas, &ImGuiCanvas::failed, this, &CanvasArea::failed);
     add(text_of(type.id), text_of(type.title), canvas);
     entries_.back().canvas = canvas;
   }
   tradeoff_ = new TradeoffCanvas(bench.database(), this);
+  // Its boxes may be narrower than their longest entry: the window fits on 1280 px.
+  for (QComboBox* box : tradeoff_->findChildren<QComboBox*>()) {
+    box->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+    box->setMinimumContentsLength(11);
+  }
+  for (QToolButton* button : tradeoff_->findChildren<QToolButton*>())
+    button->setVisible(!button->text().startsWith("Figure"));  // the row of tabs has this button
   add("tradeoff", "Trade-off", tradeoff_);
   figure_->setToolButtonStyle(Qt::ToolButtonTextBesideIcon);
   reset_layout();

@@ -33,7 +33,6 @@ class CanvasArea : public QMainWindow {
 
  signals:
   void current_changed(QString id);
-  void failed(QString sentence);
 
  protected:
   void resizeEvent(QResizeEvent* event) override;

@@ -101,7 +101,7 @@ void ExperimentPanel::build() {
   outer->setSpacing(0);
   outer->addWidget(scroll, 1);
   outer->addWidget(message_);
-  setMinimumWidth(270);
+  setMinimumWidth(258);
 }
 
 void ExperimentPanel::build_data(QVBoxLayout& column) {

@@ -4,15 +4,17 @@
 #include <imgui.h>
 
 #include <QElapsedTimer>
-#include <QGuiApplication>
 #include <QKeyEvent>
 #include <QOpenGLContext>
 #include <QOpenGLFunctions>
+#include <QPainter>
+#include <cmath>
 
 namespace rat::app {
 namespace {
 
 constexpr int blink_ms = 400;  // the text cursor of a field
+constexpr int frame_ms = 12;   // between the frames that an input asks for
 
 // Keys that a canvas may use even while the window has them as shortcuts: a view's own navigation.
 bool is_navigation(const QKeyEvent& key) {
@@ -35,76 +37,36 @@ bool is_navigation(const QKeyEvent& key) {
 
 }  // namespace
 
-QString opengl_problem() {
-  QOpenGLContext context;
-  if (context.create()) return {};
-  return QString(
-             "This display (%1) gives no OpenGL, so the canvases stay empty; without a screen, run under Xvfb: "
-             "xvfb-run -a rat-workbench.")
-      .arg(QGuiApplication::platformName());
-}
-
 ImGuiCanvas::ImGuiCanvas(const views::ViewType& type, std::function<void(views::Frame&)> fill, QWidget* parent)
-    : QOpenGLWidget(parent), type_(type), fill_(std::move(fill)), view_(type.make()), theme_(&theme(ThemeKind::dark)) {
+    : QWidget(parent), type_(type), fill_(std::move(fill)), view_(type.make()), theme_(&theme(ThemeKind::dark)) {
   IMGUI_CHECKVERSION();
   context_ = ImGui::CreateContext();
   ImGui::SetCurrentContext(context_);
   input_.attach();
   setFocusPolicy(Qt::StrongFocus);
   setMouseTracking(true);
+  setAttribute(Qt::WA_OpaquePaintEvent);
   setMinimumSize(320, 240);
   setAccessibleName(QString::fromUtf8(type.title.data(), static_cast<int>(type.title.size())));
   blink_.setInterval(blink_ms);
   connect(&blink_, &QTimer::timeout, this, [this] { refresh(1); });
-  connect(this, &QOpenGLWidget::frameSwapped, this, [this] {
-    if (frames_wanted_ > 0 || input_.pending()) update();
+  next_.setSingleShot(true);
+  next_.setInterval(frame_ms);
+  connect(&next_, &QTimer::timeout, this, [this] {
+    frame_due_ = true;
+    update();
   });
 }
 
 ImGuiCanvas::~ImGuiCanvas() {
-  if (context() != nullptr) {
-    disconnect(context(), nullptr, this, nullptr);
-    makeCurrent();
-    release_gl();
-    doneCurrent();
+  ImGui::SetCurrentContext(context_);
+  if (gl_ready_) {
+    device_->make_current();
+    textures_.clear();
+    target_.release();
+    ImGui_ImplOpenGL3_Shutdown();
   }
   ImGui::DestroyContext(context_);
-}
-
-void ImGuiCanvas::release_gl() {
-  if (!gl_ready_) return;
-  ImGui::SetCurrentContext(context_);
-  textures_.clear();
-  ImGui_ImplOpenGL3_Shutdown();
-  gl_ready_ = false;
-}
-
-void ImGuiCanvas::initializeGL() {
-  ImGui::SetCurrentContext(context_);
-  // Docking and floating give the widget a new context: what lived in the old one has to go with it.
-  connect(
-      context(), &QOpenGLContext::aboutToBeDestroyed, this,
-      [this] {
-        makeCurrent();
-        release_gl();
-        doneCurrent();
-      },
-      Qt::DirectConnection);
-  const QSurfaceFormat format = context()->format();
-  const auto* renderer = reinterpret_cast<const char*>(context()->functions()->glGetString(GL_RENDERER));
-  gl_description_ = QString("OpenGL %1.%2, %3")
-                        .arg(format.majorVersion())
-                        .arg(format.minorVersion())
-                        .arg(renderer ? renderer : "unknown renderer");
-  const char* glsl = format.majorVersion() >= 3 ? "#version 130" : "#version 120";
-  if (context()->isOpenGLES())
-    glsl = format.majorVersion() >= 3 ? "#version 300 es" : "#version 100";
-  else if (format.profile() == QSurfaceFormat::CoreProfile)
-    glsl = "#version 150";
-  gl_ready_ = ImGui_ImplOpenGL3_Init(glsl);
-  if (!gl_ready_)
-    emit failed(QString("The canvas needs OpenGL 2.1 or newer; this display gives %1.").arg(gl_description_));
-  scale_ = 0;  // the font texture belongs to the context
 }
 
 void ImGuiCanvas::load_fonts(float scale) {
@@ -115,12 +77,27 @@ void ImGuiCanvas::load_fonts(float scale) {
   style_dirty_ = true;
 }
 
-void ImGuiCanvas::paintGL() {
-  if (!gl_ready_) return;
+void ImGuiCanvas::paintEvent(QPaintEvent*) {
+  const auto scale = static_cast<float>(devicePixelRatioF());
+  const QSize pixels(static_cast<int>(std::ceil(width() * scale)), static_cast<int>(std::ceil(height() * scale)));
+  if (!device_) device_ = GlDevice::get();
+  if (device_ && (frame_due_ || picture_.size() != pixels)) render(scale);
+  QPainter painter(this);
+  if (picture_.isNull()) {
+    painter.fillRect(rect(), QColor(theme_->pane.r, theme_->pane.g, theme_->pane.b));
+  } else {
+    painter.drawImage(QPoint(0, 0), picture_);
+  }
+  if (device_ && (frames_wanted_ > 0 || input_.pending())) next_.start();
+}
+
+void ImGuiCanvas::render(float scale) {
   QElapsedTimer timer;
   timer.start();
+  frame_due_ = false;
   ImGui::SetCurrentContext(context_);
-  const auto scale = static_cast<float>(devicePixelRatioF());
+  device_->make_current();
+  if (!gl_ready_) gl_ready_ = ImGui_ImplOpenGL3_Init(device_->glsl_version());
   if (scale != scale_) load_fonts(scale);
   if (std::exchange(style_dirty_, false)) views::apply_theme(*theme_, scale);
 
@@ -132,12 +109,17 @@ void ImGuiCanvas::paintGL() {
   draw_view();
   ImGui::Render();
 
-  QOpenGLFunctions& gl = *context()->functions();
+  const QSize size(static_cast<int>(std::ceil(ImGui::GetIO().DisplaySize.x)),
+                   static_cast<int>(std::ceil(ImGui::GetIO().DisplaySize.y)));
+  target_.bind(size);
+  QOpenGLFunctions& gl = *QOpenGLContext::currentContext()->functions();
   const Color& back = theme_->pane;
-  gl.glViewport(0, 0, static_cast<int>(ImGui::GetIO().DisplaySize.x), static_cast<int>(ImGui::GetIO().DisplaySize.y));
+  gl.glViewport(0, 0, size.width(), size.height());
   gl.glClearColor(back.r / 255.0f, back.g / 255.0f, back.b / 255.0f, 1.0f);
   gl.glClear(GL_COLOR_BUFFER_BIT);
   ImGui_ImplOpenGL3_RenderDrawData(ImGui::GetDrawData());
+  target_.read(picture_);
+  picture_.setDevicePixelRatio(scale);
   textures_.drop_unused();
   input_.update_cursor(*this);
 
@@ -179,6 +161,7 @@ void ImGuiCanvas::set_theme(const Theme& theme) {
 
 void ImGuiCanvas::refresh(int frames) {
   frames_wanted_ = std::max(frames_wanted_, frames);
+  frame_due_ = true;
   if (isVisible()) update();
 }
 
@@ -218,7 +201,7 @@ bool ImGuiCanvas::event(QEvent* event) {
       if (event->type() != QEvent::Leave && event->type() != QEvent::FocusOut) return true;
     }
   }
-  return QOpenGLWidget::event(event);
+  return QWidget::event(event);
 }
 
 }  // namespace rat::app

@@ -1,14 +1,16 @@
-// One canvas of the window: a QOpenGLWidget that owns an ImGui context and draws one views::View into it.
+// One canvas of the window: a widget that owns an ImGui context and draws one views::View with it.
 // It repaints on news and on input, not for ever: `refresh` asks for a few frames, which is what ImGui needs to settle.
 #pragma once
 
-#include <QOpenGLWidget>
+#include <QImage>
 #include <QTimer>
+#include <QWidget>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "app/window/fonts.h"
+#include "app/window/gl_device.h"
 #include "app/window/gl_texture_store.h"
 #include "app/window/imgui_input.h"
 #include "views/canvases/view.h"
@@ -17,10 +19,7 @@ struct ImGuiContext;
 
 namespace rat::app {
 
-// One sentence when this display gives no OpenGL context; empty when canvases can draw.
-QString opengl_problem();
-
-class ImGuiCanvas final : public QOpenGLWidget {
+class ImGuiCanvas final : public QWidget {
   Q_OBJECT
 
  public:
@@ -36,19 +35,17 @@ class ImGuiCanvas final : public QOpenGLWidget {
   views::Frame frame();     // as the next repaint would see it
   int64_t frames_drawn() const { return frames_drawn_; }
   double last_frame_ms() const { return last_frame_ms_; }
-  const QString& gl_description() const { return gl_description_; }
+  QString gl_description() const { return device_ ? device_->description() : QString("no OpenGL"); }
 
  signals:
   void drawn();
-  void failed(QString message);  // GL is missing or too old: the canvas stays empty, the window works
 
  protected:
-  void initializeGL() override;
-  void paintGL() override;
+  void paintEvent(QPaintEvent* event) override;
   bool event(QEvent* event) override;
 
  private:
-  void release_gl();
+  void render(float scale);
   void load_fonts(float scale);
   void draw_view();
 
@@ -57,16 +54,18 @@ class ImGuiCanvas final : public QOpenGLWidget {
   std::unique_ptr<views::View> view_;
   ImGuiContext* context_ = nullptr;
   ImGuiInput input_;
+  std::shared_ptr<GlDevice> device_;
+  GlTarget target_;
   GlTextureStore textures_;
+  QImage picture_;  // the newest frame
   CanvasFonts fonts_;
   const Theme* theme_;
   float scale_ = 0;
-  bool gl_ready_ = false, style_dirty_ = true;
+  bool gl_ready_ = false, style_dirty_ = true, frame_due_ = true;
   int frames_wanted_ = 0;
   int64_t frames_drawn_ = 0;
   double last_frame_ms_ = 0;
-  QString gl_description_;
-  QTimer blink_;
+  QTimer blink_, next_;
 };
 
 }  // namespace rat::app

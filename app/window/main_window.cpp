@@ -34,6 +34,7 @@ constexpr int layout_version = 1;
 constexpr int first_runs_height = 210;
 constexpr int numbers_ms = 500;
 constexpr int fastest_repaint_ms = 33;
+constexpr double answer_first_ms = 150;
 constexpr double repaint_share = 4;  // a canvas that takes long is drawn less often: at most 1/4 of the UI thread
 
 }  // namespace
@@ -185,7 +186,6 @@ void MainWindow::connect_panels() {
   });
   connect(bench_.get(), &Workbench::message, this, &MainWindow::say);
   connect(runs_, &RunsPanel::message, this, &MainWindow::say);
-  connect(canvases_, &CanvasArea::failed, this, [this](const QString& sentence) { say(sentence, true); });
   connect(canvases_, &CanvasArea::current_changed, this, [this] { update_actions(); });
   connect(experiment_, &ExperimentPanel::spec_changed, this, [this] {
     canvases_->tradeoff().set_base_spec(experiment_->spec());
@@ -259,7 +259,9 @@ void MainWindow::repaint_canvases() {
       slowest = std::max(slowest, canvas->last_frame_ms());
   const double pause = std::max<double>(fastest_repaint_ms, repaint_share * slowest);
   const double since = painted_.isValid() ? static_cast<double>(painted_.elapsed()) : pause;
-  repaint_timer_.start(static_cast<int>(std::max(0.0, pause - since)));
+  const double wait = std::max(0.0, pause - since);
+  // A drawing in software takes as long as the answer the user waits for: it comes after it.
+  repaint_timer_.start(static_cast<int>(bench_->awaits_answer() ? std::max(wait, answer_first_ms) : wait));
 }
 
 void MainWindow::show_status() {

@@ -152,6 +152,7 @@ void MainWindow::start() {
 }
 
 void MainWindow::pause() {
+  bench_->expect_answer();
   if (bench_->status().activity == SessionActivity::paused) {
     bench_->training().unpause();
     bar_->show_pending("Continuing...");
@@ -161,14 +162,19 @@ void MainWindow::pause() {
   }
 }
 
-void MainWindow::step() { bench_->training().step(); }
+void MainWindow::step() {
+  bench_->expect_answer();
+  bench_->training().step();
+}
 
 void MainWindow::stop() {
+  bench_->expect_answer();
   bench_->training().stop();
   bar_->show_pending("Stopping...");
 }
 
 void MainWindow::stop_all() {
+  bench_->expect_answer();
   bench_->training().stop_all();
   bar_->show_pending("Stopping...");
 }

@@ -5,6 +5,7 @@
 namespace rat::app {
 namespace {
 
+constexpr int eager_poll_ms = 4, eager_for_ms = 500;
 constexpr int poll_ms = 33;            // how soon news is on screen
 constexpr int read_ms = 700;           // how often the runs are looked at
 constexpr int copy_weights_ms = 2000;  // typed text follows a training run this often
@@ -212,6 +213,11 @@ void Workbench::report(const std::string& sentence, bool is_error, std::string& 
   if (!sentence.empty()) emit message(QString::fromStdString(sentence), is_error);
 }
 
+void Workbench::expect_answer() {
+  awaiting_.start();
+  poll_.setInterval(eager_poll_ms);
+}
+
 // A session without a run has no numbers; the window goes on showing those of the run that ended last.
 std::shared_ptr<const TrainingStatus> Workbench::keep_last_run(std::shared_ptr<const TrainingStatus> next) const {
   if (next->activity != SessionActivity::idle || !next->run_id.empty() || status_->run_id.empty()) return next;
@@ -224,6 +230,12 @@ std::shared_ptr<const TrainingStatus> Workbench::keep_last_run(std::shared_ptr<c
 }
 
 void Workbench::poll() {
+  const SessionActivity before = status_->activity;
+  const auto calm_down = [&] {
+    if (!awaiting_.isValid() || (status_->activity == before && awaiting_.elapsed() < eager_for_ms)) return;
+    awaiting_.invalidate();
+    poll_.setInterval(poll_ms);
+  };
   if (auto published = training_->status(); published != published_status_) {
     published_status_ = published;
     std::shared_ptr<const TrainingStatus> status = keep_last_run(std::move(published));
@@ -235,6 +247,7 @@ void Workbench::poll() {
     emit status_changed();
     if (new_run && subject_ == views::Subject::live) emit subject_changed();
   }
+  calm_down();
   bool news = false;
   const auto update = [&news](auto& held, auto next) {
     if (held == next) return;

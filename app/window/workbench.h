@@ -41,6 +41,9 @@ class Workbench : public QObject {
   const InspectStatus& inspect_status() const { return *inspect_status_; }
   const RunList& runs() const { return runs_; }
   const RunRow* find_run(const std::string& id) const;
+  // After a command that the user waits for: looks for the answer every few ms, until it is there or half a second on.
+  void expect_answer();
+  bool awaits_answer() const { return awaiting_.isValid(); }
   bool busy() const { return status_->activity != SessionActivity::idle; }
 
   views::Selection& selection() { return selection_; }
@@ -95,7 +98,7 @@ class Workbench : public QObject {
   ProbeRequest extra_probes_, sent_live_, sent_inspect_;
   int64_t extra_tokens_ = 0, sent_live_tokens_ = -1, sent_inspect_tokens_ = -1;
   std::string sent_text_;
-  QElapsedTimer since_weights_;
+  QElapsedTimer since_weights_, awaiting_;
   QTimer poll_, read_;
 };
 

@@ -1,9 +1,12 @@
 // The canvases: they draw, differ from their empty state, live through docking, and follow the theme.
+#include <fmt/format.h>
+
 #include <QAction>
 #include <QDockWidget>
 #include <QTest>
 
 #include "app/window/canvas_area.h"
+#include "app/window/run_bar.h"
 #include "app/window/runs_panel.h"
 #include "tests/app/window_fixture.h"
 
@@ -118,7 +121,10 @@ TEST_F(CanvasTest, InputReachesTheView) {
 
 TEST_F(CanvasTest, FitsASmallWindow) {
   MainWindow& window = open({1280, 800});
-  EXPECT_LE(window.minimumSizeHint().width(), 1280);
+  std::string parts;  // who takes the room
+  for (const QDockWidget* dock : window.findChildren<QDockWidget*>())
+    parts += fmt::format("{} {}, ", dock->objectName().toStdString(), dock->minimumSizeHint().width());
+  EXPECT_LE(window.minimumSizeHint().width(), 1280) << parts << "bar " << window.bar().minimumSizeHint().width();
   EXPECT_LE(window.minimumSizeHint().height(), 800);
   keep(picture(window), "window-1280x800");
   window.resize(2560, 1440);

@@ -40,7 +40,9 @@ TEST_F(WindowTest, TrainsFromTheFormAndShowsTheRun) {
 TEST_F(WindowTest, PauseStepAndStopReactAtOnce) {
   MainWindow& window = open();
   Workbench& bench = window.bench();
-  window.experiment().set_spec(tiny_spec(long_run));
+  RunSpec spec = tiny_spec(long_run);
+  spec.train.checkpoint_every = spec.train.eval_every = long_run;  // a step of a real run is not mostly fsync
+  window.experiment().set_spec(spec);
   window.bar().button("start")->click();
   ASSERT_TRUE(
       wait_for([&] { return bench.status().activity == SessionActivity::training && bench.status().step > 3; }));

@@ -110,7 +110,7 @@ TEST_F(WindowTest, FiveThousandRuns) {
     row.id = fmt::format("r{}", i);
     row.name = fmt::format("run{}", i);
     row.spec_json = json;
-    row.spec_hash = "h";
+    row.spec_hash = spec_hash(tiny_spec());
     row.created_at = i;
     row.metrics["val_loss"].last = i * 1e-3;
     rows->push_back(row);
