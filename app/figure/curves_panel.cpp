@@ -269,11 +269,10 @@ void CurvesPanel::Impl::show_legend(const PlotDescription& plot) {
     const QString color = QString::fromStdString(theme->series[static_cast<std::size_t>(series.color) % 8].hex());
     const QString name = QString::fromStdString(series.name).toHtmlEscaped();
     const QString text = QString::fromStdString(theme->text.hex());
-    entries.push_back(
-        series.run_id.empty()
-            ? QString("<span style='color:%1'>●</span>&nbsp;%2").arg(color, name)
-            : QString("<span style='color:%1'>●</span>&nbsp;<a href='%2' style='color:%3;text-decoration:none'>%4</a>")
-                  .arg(color, QString::fromStdString(series.run_id), text, name));
+    entries.push_back(series.run_id.empty() ? QString("<span style='color:%1'>●</span>&nbsp;%2").arg(color, name)
+                                            : QString("<nobr><span style='color:%1'>●</span>&nbsp;<a href='%2' "
+                                                      "style='color:%3;text-decoration:none'>%4</a></nobr>")
+                                                  .arg(color, QString::fromStdString(series.run_id), text, name));
   }
   if (more > 0) entries.push_back(QString("and %1 more").arg(more));
   legend->setText(entries.join("&nbsp;&nbsp; "));

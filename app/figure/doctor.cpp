@@ -37,57 +37,59 @@ std::string confusable(const PlotDescription& plot) {
   return "";
 }
 
+void add(std::vector<Finding>& findings, bool good, std::string text) {
+  findings.push_back(Finding{good, std::move(text)});
+}
+
 void examine_size(const Recipe& recipe, std::vector<Finding>& findings) {
   const auto venue = find_venue(recipe.venue);
   const auto size = figure_size(recipe);
   if (!venue || !size) {
-    findings.push_back({false, !venue ? venue.error().message : size.error().message});
+    add(findings, false, !venue ? venue.error().message : size.error().message);
     return;
   }
   const double wanted = recipe.full_width ? venue->full_in : venue->column_in;
   const double width = size->width_pt / 72.0;
   // Less than a point narrower is the rounding to whole points.
   const bool fits = width <= wanted + 1e-9 && wanted - width < 1.0 / 72 + 1e-9;
-  findings.push_back(
-      {fits, fits ? fmt::format("{:.2f} in wide, as {} has it: include it without scaling.", width, venue->name)
-                  : fmt::format("{:.2f} in wide, but {} has {:.2f} in: LaTeX would scale the text.", width, venue->name,
-                                wanted)});
+  add(findings, fits,
+      fits ? fmt::format("{:.2f} in wide, as {} has it: include it without scaling.", width, venue->name)
+           : fmt::format("{:.2f} in wide, but {} has {:.2f} in: LaTeX would scale the text.", width, venue->name,
+                         wanted));
   const double smallest = std::min(venue->label_pt, venue->tick_pt);
   const bool readable = smallest >= smallest_text_pt;
-  findings.push_back({readable, fmt::format("Smallest text {:g} pt (at least {:g} pt{}).", smallest, smallest_text_pt,
-                                            readable ? "" : " is wanted")});
+  add(findings, readable,
+      fmt::format("Smallest text {:g} pt (at least {:g} pt{}).", smallest, smallest_text_pt,
+                  readable ? "" : " is wanted"));
 }
 
 void examine_fonts(std::vector<Finding>& findings) {
   const FigureFont font = figure_font();
   const std::string family = font.family.toStdString();
   if (font.preferred)
-    findings.push_back({true, fmt::format("{}, embedded as TrueType: no Type 3 font.", family)});
+    add(findings, true, fmt::format("{}, embedded as TrueType: no Type 3 font.", family));
   else
-    findings.push_back(
-        {false,
-         fmt::format("Liberation Serif is not installed (package fonts-liberation); {} is used instead.", family)});
+    add(findings, false,
+        fmt::format("Liberation Serif is not installed (package fonts-liberation); {} is used instead.", family));
 }
 
 void examine_colors(const PlotDescription& plot, std::vector<Finding>& findings) {
   if (plot.heat_map) {
     const bool monotone = plot.heat_map->map != ColorMap::diverging;
-    findings.push_back(
-        {monotone, monotone
-                       ? fmt::format("{} is readable in grey and by colour-blind readers; the colour bar is drawn.",
-                                     color_map_name(plot.heat_map->map))
-                       : "The diverging map prints both signs as the same grey: say so, or use viridis."});
+    add(findings, monotone,
+        monotone ? fmt::format("{} is readable in grey and by colour-blind readers; the colour bar is drawn.",
+                               color_map_name(plot.heat_map->map))
+                 : "The diverging map prints both signs as the same grey: say so, or use viridis.");
     return;
   }
   if (plot.series.size() < 2) return;
   const std::string pair = confusable(plot);
-  findings.push_back(
-      {pair.empty(), pair.empty()
-                         ? "Series differ by dash or marker, not by colour alone."
-                         : fmt::format("{} look the same in grey: give the runs other colours, or show fewer.", pair)});
+  add(findings, pair.empty(),
+      pair.empty() ? "Series differ by dash or marker, not by colour alone."
+                   : fmt::format("{} look the same in grey: give the runs other colours, or show fewer.", pair));
   const auto lines =
       std::count_if(plot.series.begin(), plot.series.end(), [](const Series& s) { return s.line && !s.name.empty(); });
-  if (lines > 8) findings.push_back({false, fmt::format("{} lines: more than eight cannot be told apart.", lines)});
+  if (lines > 8) add(findings, false, fmt::format("{} lines: more than eight cannot be told apart.", lines));
 }
 
 }  // namespace
@@ -98,12 +100,12 @@ std::vector<Finding> examine_figure(const PlotDescription& plot, const Recipe& r
   examine_fonts(findings);
   examine_colors(plot, findings);
   if (recipe.kind == FigureKind::curves && recipe.smoothing > 0)
-    findings.push_back({true, "Smoothed: the caption below says how, the CSV has both values."});
+    add(findings, true, "Smoothed: the caption below says how, the CSV has both values.");
   if (recipe.kind == FigureKind::curves && !recipe.collapse_seeds && recipe.runs.size() == 1)
-    findings.push_back({false, "One run (n = 1): a reader cannot see the spread over seeds."});
+    add(findings, false, "One run (n = 1): a reader cannot see the spread over seeds.");
   if (plot.note.find("n = 1 seed") != std::string::npos)
-    findings.push_back({false, "One seed a point (n = 1): no intervals can be drawn."});
-  for (const std::string& warning : plot.warnings) findings.push_back({false, warning + "."});
+    add(findings, false, "One seed a point (n = 1): no intervals can be drawn.");
+  for (const std::string& warning : plot.warnings) add(findings, false, warning + ".");
   return findings;
 }
 

@@ -113,7 +113,7 @@ void PointsItem::draw_labels(QCPPainter* painter, std::vector<QLineF> avoid) con
     const QPointF near(std::clamp(points[i].at.x(), boxes[i].left(), boxes[i].right()),
                        std::clamp(points[i].at.y(), boxes[i].top(), boxes[i].bottom()));
     const QLineF leader(points[i].at, near);
-    if (leader.length() > points[i].radius + 5 * px_)
+    if (leader.length() > points[i].radius + 9 * px_)
       painter->drawLine(QLineF(leader.pointAt(points[i].radius / leader.length()), near));
     painter->drawText(boxes[i], Qt::AlignCenter | Qt::TextDontClip, texts[i]);
   }
@@ -149,7 +149,7 @@ void draw_marker(QPainter* painter, Marker marker, const QPointF& at, double dia
     case Marker::plus:
       break;
   }
-  painter->setPen(QPen(color, 2 * line_width, Qt::SolidLine, Qt::FlatCap));
+  painter->setPen(QPen(color, std::min(2 * line_width, 0.5 * r), Qt::SolidLine, Qt::FlatCap));
   const double d = marker == Marker::cross ? 0.8 * r : 0, s = marker == Marker::plus ? 1.1 * r : 0;
   painter->drawLine(QPointF(at.x() - d - s, at.y() - d), QPointF(at.x() + d + s, at.y() + d));
   painter->drawLine(QPointF(at.x() - d, at.y() + d + s), QPointF(at.x() + d, at.y() - d - s));

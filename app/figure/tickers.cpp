@@ -52,7 +52,11 @@ QString LinearTicker::getTickLabel(double tick, const QLocale&, QChar, int) {
       unit = size, suffix = name;
       break;
     }
-  const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step_ / unit) - 1e-6)), 0, 6);
+  // As many decimals as the step needs: 2.5 one, 0.25 two. Fewer would round the labels.
+  int decimals = 0;
+  for (double scaled = step_ / unit; decimals < 6 && std::abs(scaled - std::round(scaled)) > 1e-6 * scaled;
+       scaled *= 10)
+    ++decimals;
   return QString::number(tick / unit, 'f', decimals) + suffix;
 }
 

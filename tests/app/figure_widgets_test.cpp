@@ -292,6 +292,24 @@ TEST_F(FigureWidgets, LabelsDoNotCollideWhereThereIsRoom) {
   }
 }
 
+TEST_F(FigureWidgets, TickLabelsSayWhereTheTicksAre) {
+  PlotWidget plot;
+  plot.resize(640, 300);
+  for (const double top : {0.7, 1.0, 17.0, 130.0, 999.0, 2600.0, 61300.0, 4.1e6})
+    for (const double bottom : {0.0, 0.31 * top, 0.93 * top}) {
+      plot.xAxis->setRange(bottom, top);
+      plot.replot();
+      const QVector<double> ticks = plot.xAxis->tickVector();
+      const QVector<QString> labels = plot.xAxis->tickVectorLabels();
+      ASSERT_GE(labels.size(), 2) << top;
+      for (qsizetype i = 0; i < labels.size(); ++i) {
+        const QStringList parts = labels[i].split(' ');
+        const double unit = parts.size() < 2 ? 1 : parts[1] == "k" ? 1e3 : parts[1] == "M" ? 1e6 : std::nan("");
+        EXPECT_NEAR(parts[0].toDouble() * unit, ticks.at(i), 1e-6 * top) << labels[i].toStdString();
+      }
+    }
+}
+
 TEST_F(FigureWidgets, SymlogIsItsOwnInverse) {
   for (const double v : {-1e6, -3.0, -1e-9, 0.0, 2e-5, 7.0, 1e8})
     EXPECT_NEAR(from_symlog(to_symlog(v, 0.01), 0.01), v, 1e-9 * std::abs(v) + 1e-15);

@@ -225,7 +225,7 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
   for (const Configuration& one : all)
     if (!one.size.values.empty()) largest = std::max(largest, one.size.mean);
   const bool same_depth = depths_agree(all);
-  const std::vector<std::string> families{"rat", "attention", "rnn", "swa", "hybrid", "other"};
+  const std::vector<std::string> families{"rat", "attention", "rnn", "hybrid", "swa", "other"};
   for (const Configuration& one : all) {
     const std::string family = family_of(one.runs.front());
     auto at = std::find_if(plot.series.begin(), plot.series.end(), [&](const Series& s) { return s.name == family; });
