@@ -20,7 +20,8 @@ std::vector<float> probabilities(std::span<const float> logits, double temperatu
   }
   double sum = 0;
   for (const float logit : logits) sum += std::exp((logit - *largest) / temperature);
-  for (std::size_t i = 0; i < logits.size(); ++i) result[i] = static_cast<float>(std::exp((logits[i] - *largest) / temperature) / sum);
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    result[i] = static_cast<float>(std::exp((logits[i] - *largest) / temperature) / sum);
   return result;
 }
 
@@ -29,7 +30,8 @@ std::vector<float> probabilities(std::span<const float> logits, double temperatu
 Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte_tokens, int64_t vocab) {
   std::vector<int32_t> tokens;
   const auto add = [&](int64_t id) -> Status {
-    if (id < 0 || id >= vocab) return fail(ErrorCode::invalid_argument, "Token {} is outside the model's vocabulary of {}.", id, vocab);
+    if (id < 0 || id >= vocab)
+      return fail(ErrorCode::invalid_argument, "Token {} is outside the model's vocabulary of {}.", id, vocab);
     tokens.push_back(static_cast<int32_t>(id));
     return ok();
   };
@@ -54,9 +56,10 @@ Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte
   return tokens;
 }
 
-Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<int32_t> prompt, const SamplingConfig& sampling,
-                                                      const StopFlag* stop) {
-  if (prompt.empty()) return fail(ErrorCode::invalid_argument, "The prompt is empty; type at least one character to start from.");
+Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<int32_t> prompt,
+                                                      const SamplingConfig& sampling, const StopFlag* stop) {
+  if (prompt.empty())
+    return fail(ErrorCode::invalid_argument, "The prompt is empty; type at least one character to start from.");
   std::unique_ptr<Generation> generation(new Generation(sampling));
   generation->state_ = model.start_decoding();
   const Stopwatch watch;
@@ -70,7 +73,8 @@ Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<
 // A token is decoded to its end: half a token in the cache would spoil every later one.
 Status Generation::next(Model& model) {
   if (!std::ranges::all_of(logits_, [](float x) { return std::isfinite(x); }))
-    return fail(ErrorCode::invalid_argument, "The model's logits are not finite; its weights are damaged, choose an earlier checkpoint.");
+    return fail(ErrorCode::invalid_argument,
+                "The model's logits are not finite; its weights are damaged, choose an earlier checkpoint.");
   const int32_t token = sampler_.sample(logits_);
   const Stopwatch watch;
   RAT_ASSIGN(logits_, model.decode(*state_, token));

@@ -17,8 +17,8 @@ Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte
 class Generation {
  public:
   // Reads the prompt. `stop` cancels that.
-  static Result<std::unique_ptr<Generation>> start(Model& model, std::vector<int32_t> prompt, const SamplingConfig& sampling,
-                                                   const StopFlag* stop);
+  static Result<std::unique_ptr<Generation>> start(Model& model, std::vector<int32_t> prompt,
+                                                   const SamplingConfig& sampling, const StopFlag* stop);
   // Samples one token and feeds it back.
   Status next(Model& model);
   const std::vector<int32_t>& tokens() const { return tokens_; }

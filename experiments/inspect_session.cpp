@@ -1,120 +1,16 @@
-// What the thread should do is a small set of wishes under one lock: which weights, which trace, which generation. The
-// newest wish of a kind is the only one; the thread works on them one piece at a time (load, then trace, then one
-// token), and a new wish cancels the piece it makes pointless.
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
-#include <optional>
-#include <thread>
 
-#include "experiments/generation.h"
-#include "experiments/step_history.h"
-#include "experiments/trainer_impl.h"
+#include "experiments/inspect_impl.h"
 
 namespace rat {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr auto publish_interval = std::chrono::milliseconds(16);
-constexpr auto follow_interval = std::chrono::milliseconds(100);
-
-struct Source {
-  std::optional<RunRow> run;
-  std::shared_ptr<const TrainingSession::LiveWeights> weights;
-};
-
-struct Prompt {
-  std::string text;
-  int64_t count = 0;
-  SamplingConfig sampling;
-};
-
-struct Wishes {
-  bool quit = false;
-  std::optional<Source> source;
-  bool trace = false;
-  ProbeRequest request;
-  int64_t tokens = 256;
-  std::string text;
-  bool follow = false;
-  std::optional<Prompt> prompt;
-  int64_t more = 0;  // tokens to add to the generation there is
-  bool stop_generation = false;
-};
-
-}  // namespace
-
-struct InspectSession::Impl {
-  Impl() : thread([this] { loop(); }) {}
-  ~Impl() {
-    wish([](Wishes& wishes) { wishes.quit = true; }, {&load_stop, &trace_stop, &generation_stop});
-    thread.join();
-  }
-
-  template <class Change>
-  void wish(Change&& change, std::initializer_list<StopFlag*> cancels = {}) {
-    {
-      const std::lock_guard lock(mutex);
-      change(wishes);
-      for (StopFlag* flag : cancels) flag->request();
-    }
-    wake.notify_one();
-  }
-
-  void loop();
-  void turn();
-  bool take_stop();
-  std::optional<Source> take_source();
-  void load(const Source& source);
-  Status load_weights_of(const Source& source, const RunSpec& spec);
-  void open_data(const RunSpec& spec);
-  void update_trace();
-  Result<TraceSnapshot> compute_trace();
-  Result<std::vector<int32_t>> trace_tokens(std::string& source);
-  bool take_prompt();
-  void start_generation(const Prompt& prompt);
-  void generate_one();
-  void follow_with_trace(bool last);
-  void publish_generation(const std::string& message = "", bool is_error = false);
-  void publish_status(const std::string& message = "", bool is_error = false, bool busy = false);
-
-  // Session thread only.
-  std::unique_ptr<Model> model;
-  ModelConfig model_config;
-  std::unique_ptr<DataSource> data;
-  std::string data_key;       // what `data` was opened for
-  std::string data_problem;   // why there is none
-  std::string run_id, run_name, checkpoint;
-  int64_t step = 0;
-  bool byte_tokens = true;
-  ProbeRequest request;
-  int64_t probe_tokens = 256;
-  std::string text;
-  bool follow = false;
-  std::unique_ptr<Generation> generation;
-  int64_t remaining = 0;
-  Clock::time_point generation_published{}, followed_at{};
-  double follow_cost_ms = 0;
-
-  // Shared.
-  std::mutex mutex;
-  std::condition_variable wake;
-  Wishes wishes;
-  StopFlag load_stop, trace_stop, generation_stop;
-  Slot<InspectStatus> status;
-  Slot<TraceSnapshot> trace;
-  Slot<GenerationStatus> generation_status;
-  std::thread thread;  // last: starts when everything else is ready
-};
 
 void InspectSession::Impl::loop() {
   for (;;) {
     {
       std::unique_lock lock(mutex);
       wake.wait(lock, [&] {
-        return wishes.quit || wishes.source || (wishes.trace && model) || wishes.prompt || wishes.more > 0 || wishes.stop_generation ||
-               remaining > 0;
+        return wishes.quit || wishes.source || (wishes.trace && model) || wishes.prompt || wishes.more > 0 ||
+               wishes.stop_generation || remaining > 0;
       });
       if (wishes.quit) return;
     }
@@ -155,7 +51,7 @@ bool InspectSession::Impl::take_stop() {
   return std::exchange(remaining, 0) > 0;
 }
 
-std::optional<Source> InspectSession::Impl::take_source() {
+std::optional<InspectSource> InspectSession::Impl::take_source() {
   const std::lock_guard lock(mutex);
   if (!wishes.source) return std::nullopt;
   load_stop.reset();
@@ -163,7 +59,7 @@ std::optional<Source> InspectSession::Impl::take_source() {
   return std::exchange(wishes.source, std::nullopt);
 }
 
-void InspectSession::Impl::load(const Source& source) {
+void InspectSession::Impl::load(const InspectSource& source) {
   const bool same_run = source.weights && source.weights->run_id == run_id;
   run_id = source.run ? source.run->id : source.weights->run_id;
   run_name = source.run ? source.run->name : source.weights->spec.name;
@@ -176,7 +72,8 @@ void InspectSession::Impl::load(const Source& source) {
   }
   const auto loaded = [&]() -> Status {
     if (source.run && checkpoint.empty())
-      return fail(ErrorCode::not_found, "Run '{}' has no complete checkpoint yet, so there are no weights to look at.", run_name);
+      return fail(ErrorCode::not_found, "Run '{}' has no complete checkpoint yet, so there are no weights to look at.",
+                  run_name);
     RunSpec spec;
     if (source.run) {
       RAT_ASSIGN(spec, parse_spec(source.run->spec_json));
@@ -194,7 +91,7 @@ void InspectSession::Impl::load(const Source& source) {
   publish_status(loaded.error().message, true);
 }
 
-Status InspectSession::Impl::load_weights_of(const Source& source, const RunSpec& spec) {
+Status InspectSession::Impl::load_weights_of(const InspectSource& source, const RunSpec& spec) {
   if (!model || !(model_config == spec.model)) {
     model.reset();  // before the new one: memory for one is enough
     RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed));
@@ -209,10 +106,12 @@ Status InspectSession::Impl::load_weights_of(const Source& source, const RunSpec
   }
   const auto parameters = model->parameters();
   if (parameters.size() != source.weights->values.size())
-    return fail(ErrorCode::shape_mismatch, "The live weights have {} tensors, the model has {}.", source.weights->values.size(), parameters.size());
+    return fail(ErrorCode::shape_mismatch, "The live weights have {} tensors, the model has {}.",
+                source.weights->values.size(), parameters.size());
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (parameters[i].value.size() != source.weights->values[i].size())
-      return fail(ErrorCode::shape_mismatch, "The live weights of '{}' have another size than the model's.", parameters[i].name);
+      return fail(ErrorCode::shape_mismatch, "The live weights of '{}' have another size than the model's.",
+                  parameters[i].name);
     std::ranges::copy(source.weights->values[i], parameters[i].value.begin());
   }
   step = source.weights->step;
@@ -254,7 +153,9 @@ Result<std::vector<int32_t>> InspectSession::Impl::trace_tokens(std::string& sou
     }
     return tokens;
   }
-  if (!data) return fail(ErrorCode::not_found, "The run's validation text is not available ({}); type a text instead.", data_problem);
+  if (!data)
+    return fail(ErrorCode::not_found, "The run's validation text is not available ({}); type a text instead.",
+                data_problem);
   source = byte_tokens ? "validation text" : "validation tokens";
   return data->probe_tokens(std::max<int64_t>(1, probe_tokens));
 }
@@ -287,115 +188,44 @@ void InspectSession::Impl::update_trace() {
   }
 }
 
-// A new prompt, or more tokens for the one there is. Returns whether there was a prompt.
-bool InspectSession::Impl::take_prompt() {
-  std::optional<Prompt> prompt;
-  int64_t more = 0;
-  {
-    const std::lock_guard lock(mutex);
-    if (!wishes.stop_generation) generation_stop.reset();
-    prompt = std::exchange(wishes.prompt, std::nullopt);
-    more = std::exchange(wishes.more, 0);
-  }
-  if (prompt) {
-    prompt->count += more;
-    start_generation(*prompt);
-  } else if (more > 0 && generation) {
-    remaining += more;
-  } else if (more > 0) {
-    publish_generation("There is nothing to continue; start from a prompt.", true);
-  }
-  return prompt.has_value();
-}
-
-void InspectSession::Impl::start_generation(const Prompt& prompt) {
-  remaining = 0;
-  generation.reset();
-  if (!model) return publish_generation("No run is open; choose one first.", true);
-  auto started = [&]() -> Result<std::unique_ptr<Generation>> {
-    RAT_ASSIGN(std::vector<int32_t> tokens, tokens_from_text(prompt.text, byte_tokens, model_config.vocab));
-    return Generation::start(*model, std::move(tokens), prompt.sampling, &generation_stop);
-  }();
-  if (!started) {
-    const bool cancelled = started.error().code == ErrorCode::cancelled;
-    return publish_generation(cancelled ? "Stopped while reading the prompt." : started.error().message, !cancelled);
-  }
-  generation = *std::move(started);
-  remaining = prompt.count;
-  publish_generation();
-  follow_with_trace(remaining == 0);
-}
-
-void InspectSession::Impl::generate_one() {
-  const Status next = generation->next(*model);
-  if (!next) {
-    remaining = 0;
-    return publish_generation(next.error().message, true);
-  }
-  --remaining;
-  if (remaining == 0 || Clock::now() - generation_published >= publish_interval) publish_generation();
-  follow_with_trace(remaining == 0);
-}
-
-// Traces grow with the text, so while tokens stream they get at most about a third of the time; the last is always traced.
-void InspectSession::Impl::follow_with_trace(bool last) {
-  if (!follow || request.items.empty()) return;
-  const auto rest = std::max<Clock::duration>(follow_interval, std::chrono::microseconds(static_cast<int64_t>(2000 * follow_cost_ms)));
-  if (!last && Clock::now() - followed_at < rest) return;
-  {
-    const std::lock_guard lock(mutex);
-    if (wishes.quit || wishes.source || wishes.stop_generation || wishes.prompt) return;  // another trace follows
-    trace_stop.reset();
-  }
-  const Stopwatch watch;
-  update_trace();
-  follow_cost_ms = watch.ms();
-  followed_at = Clock::now();
-}
-
-void InspectSession::Impl::publish_generation(const std::string& message, bool is_error) {
-  auto next = std::make_shared<GenerationStatus>();
-  next->run_id = run_id;
-  next->step = step;
-  if (generation) generation->fill(*next);
-  next->running = remaining > 0;
-  next->message = message;
-  next->message_is_error = is_error;
-  generation_status.publish(std::move(next));
-  generation_published = Clock::now();
-}
-
 void InspectSession::Impl::publish_status(const std::string& message, bool is_error, bool busy) {
-  status.publish(std::make_shared<const InspectStatus>(InspectStatus{run_id, run_name, step, checkpoint, busy, message, is_error}));
+  status.publish(std::make_shared<const InspectStatus>(
+      InspectStatus{run_id, run_name, step, checkpoint, busy, message, is_error}));
 }
 
 InspectSession::InspectSession() : impl_(std::make_unique<Impl>()) {}
 InspectSession::~InspectSession() = default;
 
 void InspectSession::open_run(const RunRow& run) {
-  impl_->wish([&](Wishes& wishes) { wishes.source = Source{run, nullptr}; }, {&impl_->load_stop, &impl_->trace_stop, &impl_->generation_stop});
+  impl_->wish(
+      [&](InspectWishes& wishes) {
+        wishes.source = InspectSource{run, nullptr};
+      },
+      {&impl_->load_stop, &impl_->trace_stop, &impl_->generation_stop});
 }
 
 void InspectSession::use_weights(std::shared_ptr<const TrainingSession::LiveWeights> weights) {
   if (!weights) return;  // the live run had just ended
-  impl_->wish([&](Wishes& wishes) { wishes.source = Source{std::nullopt, std::move(weights)}; },
-              {&impl_->load_stop, &impl_->trace_stop, &impl_->generation_stop});
+  impl_->wish(
+      [&](InspectWishes& wishes) {
+        wishes.source = InspectSource{std::nullopt, std::move(weights)};
+      },
+      {&impl_->load_stop, &impl_->trace_stop, &impl_->generation_stop});
 }
 
 void InspectSession::set_probes(const ProbeRequest& request, int64_t tokens, const std::string& text) {
-  impl_->wish(
-      [&](Wishes& wishes) {
-        if (wishes.request == request && wishes.tokens == tokens && wishes.text == text) return;
-        wishes.request = request, wishes.tokens = tokens, wishes.text = text;
-        wishes.trace = true;
-        impl_->trace_stop.request();
-      });
+  impl_->wish([&](InspectWishes& wishes) {
+    if (wishes.request == request && wishes.tokens == tokens && wishes.text == text) return;
+    wishes.request = request, wishes.tokens = tokens, wishes.text = text;
+    wishes.trace = true;
+    impl_->trace_stop.request();
+  });
 }
 
 void InspectSession::generate(const std::string& prompt, int64_t count, const SamplingConfig& sampling) {
   impl_->wish(
-      [&](Wishes& wishes) {
-        wishes.prompt = Prompt{prompt, std::max<int64_t>(0, count), sampling};
+      [&](InspectWishes& wishes) {
+        wishes.prompt = InspectPrompt{prompt, std::max<int64_t>(0, count), sampling};
         wishes.more = 0;
         wishes.stop_generation = false;
       },
@@ -403,12 +233,12 @@ void InspectSession::generate(const std::string& prompt, int64_t count, const Sa
 }
 
 void InspectSession::generate_more(int64_t count) {
-  impl_->wish([&](Wishes& wishes) { wishes.more += std::max<int64_t>(0, count); });
+  impl_->wish([&](InspectWishes& wishes) { wishes.more += std::max<int64_t>(0, count); });
 }
 
 void InspectSession::stop_generation() {
   impl_->wish(
-      [&](Wishes& wishes) {
+      [&](InspectWishes& wishes) {
         wishes.stop_generation = true;
         wishes.more = 0;
         if (wishes.prompt) wishes.prompt->count = 0;
@@ -418,7 +248,7 @@ void InspectSession::stop_generation() {
 }
 
 void InspectSession::follow_generation(bool follow) {
-  impl_->wish([&](Wishes& wishes) {
+  impl_->wish([&](InspectWishes& wishes) {
     if (wishes.follow == follow) return;
     wishes.follow = follow;
     wishes.trace = true;

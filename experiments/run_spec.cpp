@@ -17,10 +17,12 @@ class StrictJson {
  public:
   static Result<Json> parse(std::string_view text) {
     if (text.size() > max_spec_bytes)
-      return fail(ErrorCode::invalid_argument, "The run spec is {} bytes long; the limit is {}.", text.size(), max_spec_bytes);
+      return fail(ErrorCode::invalid_argument, "The run spec is {} bytes long; the limit is {}.", text.size(),
+                  max_spec_bytes);
     StrictJson strict;
     try {
-      Json json = Json::parse(text, [&](int, Json::parse_event_t event, Json& value) { return strict.on_event(event, value); });
+      Json json =
+          Json::parse(text, [&](int, Json::parse_event_t event, Json& value) { return strict.on_event(event, value); });
       if (!strict.duplicate_.empty())
         return fail(ErrorCode::invalid_argument, "{} is given twice; keep one of them.", strict.duplicate_);
       return json;
@@ -74,7 +76,8 @@ Status read_object(RunSpec& spec, const std::string& prefix, const Json& json) {
     if (const SpecField* field = find_spec_field(key)) {
       RAT_TRY(field->set(spec, value));
     } else if (is_section(key)) {
-      if (!value.is_object()) return fail(ErrorCode::invalid_argument, "{} must be an object with keys in braces.", key);
+      if (!value.is_object())
+        return fail(ErrorCode::invalid_argument, "{} must be an object with keys in braces.", key);
       RAT_TRY(read_object(spec, key, value));
     } else {
       return unknown_key(key);
@@ -115,7 +118,8 @@ void flatten(const std::string& prefix, const Json& json, std::vector<std::pair<
       return;
     }
   }
-  out.emplace_back(prefix, json.is_string() ? json.get<std::string>() : json.dump(-1, ' ', false, Json::error_handler_t::replace));
+  out.emplace_back(
+      prefix, json.is_string() ? json.get<std::string>() : json.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 }  // namespace
@@ -136,7 +140,8 @@ std::string to_json(const RunSpec& spec, int indent) {
 Status set_value(RunSpec& spec, std::string_view key, std::string_view value) {
   const SpecField* field = find_spec_field(key);
   if (!field)
-    return fail(ErrorCode::invalid_argument, "{} Valid keys: {}.", unknown_key(key).message, fmt::join(spec_keys(), ", "));
+    return fail(ErrorCode::invalid_argument, "{} Valid keys: {}.", unknown_key(key).message,
+                fmt::join(spec_keys(), ", "));
   RAT_ASSIGN(const Json json, json_from_typed(*field, value));
   return field->set(spec, json);
 }

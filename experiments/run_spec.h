@@ -15,11 +15,11 @@ namespace rat {
 
 struct TrainConfig {
   int64_t steps = 1000;
-  int64_t batch = 16;        // sequences per optimizer step
-  int64_t accumulate = 1;    // micro-batches a step is split into; must divide batch
-  int64_t seq_len = 256;     // T
-  OptimizerConfig optimizer; // JSON keys lr, betas, eps, weight_decay, clip
-  int64_t warmup = 50;       // steps
+  int64_t batch = 16;         // sequences per optimizer step
+  int64_t accumulate = 1;     // micro-batches a step is split into; must divide batch
+  int64_t seq_len = 256;      // T
+  OptimizerConfig optimizer;  // JSON keys lr, betas, eps, weight_decay, clip
+  int64_t warmup = 50;        // steps
   Schedule schedule = Schedule::cosine;
   std::string dtype = "f32";
   uint64_t seed = 1;

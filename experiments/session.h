@@ -27,17 +27,18 @@ struct TrainingStatus {
   std::string run_id, run_name;
   RunSpec spec;
   int64_t step = 0, steps_total = 0;
-  StepReport last;                       // newest step
-  double elapsed_s = 0, remaining_s = 0; // remaining: estimate, from the median of recent steps
-  double tokens_per_s_median = 0, tokens_per_s_q1 = 0, tokens_per_s_q3 = 0;  // train, over the last 200 steps, warm-up excluded
+  StepReport last;                        // newest step
+  double elapsed_s = 0, remaining_s = 0;  // remaining: estimate, from the median of recent steps
+  double tokens_per_s_median = 0, tokens_per_s_q1 = 0,
+         tokens_per_s_q3 = 0;  // train, over the last 200 steps, warm-up excluded
   double step_ms_median = 0, step_ms_q1 = 0, step_ms_q3 = 0;
-  std::vector<float> recent_step_ms;     // the last 200 steps, oldest first
-  OpTimes op_ms_per_step;                // mean over the same steps
-  double probe_share = 0;                // probe time / training time since start
+  std::vector<float> recent_step_ms;  // the last 200 steps, oldest first
+  OpTimes op_ms_per_step;             // mean over the same steps
+  double probe_share = 0;             // probe time / training time since start
   double probe_budget = 0.02;
-  int64_t peak_bytes = 0;                // of the process
+  int64_t peak_bytes = 0;  // of the process
   std::vector<QueueItem> queue;
-  std::string message;                   // one sentence for the status bar; empty: nothing to say
+  std::string message;  // one sentence for the status bar; empty: nothing to say
   bool message_is_error = false;
 };
 
@@ -51,9 +52,9 @@ class TrainingSession {
   void resume_run(const RunRow& run, int64_t steps = 0);
   void pause();
   void unpause();
-  void step();                         // one step, then paused
-  void stop();                         // the current run: checkpoint, state `stopped`; the queue goes on
-  void stop_all();                     // also empties the queue
+  void step();      // one step, then paused
+  void stop();      // the current run: checkpoint, state `stopped`; the queue goes on
+  void stop_all();  // also empties the queue
   void remove_queued(const std::string& run_id);
   // What views want to see live; recorded between steps within the budget (share of training time).
   void set_probes(const ProbeRequest& request, int64_t tokens, double budget = 0.02);
@@ -77,10 +78,10 @@ class TrainingSession {
 struct GenerationStatus {
   std::string run_id;
   int64_t step = 0;
-  std::vector<int32_t> tokens;      // prompt and generated
+  std::vector<int32_t> tokens;  // prompt and generated
   int64_t prompt_tokens = 0;
   bool running = false;
-  std::vector<float> next_probabilities;   // (V) of the token to come, after temperature
+  std::vector<float> next_probabilities;  // (V) of the token to come, after temperature
   int64_t cache_bytes = 0, position = 0;
   double prefill_ms = 0;
   double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;  // batch 1, f32
@@ -89,9 +90,9 @@ struct GenerationStatus {
 };
 
 struct InspectStatus {
-  std::string run_id, run_name;     // what is loaded; empty: nothing
+  std::string run_id, run_name;  // what is loaded; empty: nothing
   int64_t step = 0;
-  std::string checkpoint;           // file; empty: live weights
+  std::string checkpoint;  // file; empty: live weights
   bool busy = false;
   std::string message;
   bool message_is_error = false;
@@ -102,7 +103,7 @@ class InspectSession {
   InspectSession();
   ~InspectSession();
 
-  void open_run(const RunRow& run);                                     // its newest checkpoint
+  void open_run(const RunRow& run);  // its newest checkpoint
   void use_weights(std::shared_ptr<const TrainingSession::LiveWeights> weights);
   // Tokens to look at: text typed by the user, or empty for the run's own validation text. Traces again on a change.
   void set_probes(const ProbeRequest& request, int64_t tokens, const std::string& text = "");

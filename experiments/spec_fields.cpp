@@ -176,11 +176,13 @@ Result<LayerConfig> layer_from_json(const std::string& key, const Json& json) {
   if (parsed->size() != 1 || parsed->front().kind != json["kind"].get<std::string>())
     return wrong_type(key + ".kind", "the name of one kind of layer", json["kind"]);
   LayerConfig layer = parsed->front();
-  for (const auto& [name, member] : {std::pair{"chunk", &LayerConfig::chunk}, std::pair{"window", &LayerConfig::window}}) {
+  for (const auto& [name, member] :
+       {std::pair{"chunk", &LayerConfig::chunk}, std::pair{"window", &LayerConfig::window}}) {
     if (!json.contains(name)) continue;
     const std::string member_key = fmt::format("{}.{}", key, name);
     if (!matters(layer, member))
-      return fail(ErrorCode::invalid_argument, "{} means nothing to a layer of kind '{}'; remove it.", member_key, layer.kind);
+      return fail(ErrorCode::invalid_argument, "{} means nothing to a layer of kind '{}'; remove it.", member_key,
+                  layer.kind);
     RAT_ASSIGN(layer.*member, whole_number(member_key, json[name]));
     RAT_TRY(check_range(member_key, static_cast<double>(layer.*member), positive_count));
   }
@@ -194,7 +196,8 @@ std::vector<std::string> data_kind_names() {
 }
 
 // auto&: each accessor names one member; const access goes through the same lambda.
-#define RAT_MEMBER(path) [](RunSpec& spec) -> auto& { return spec.path; }
+#define RAT_MEMBER(path) \
+  [](RunSpec & spec) -> auto& { return spec.path; }
 
 std::vector<SpecField> make_fields() {
   std::vector<SpecField> fields;

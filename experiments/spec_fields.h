@@ -15,14 +15,14 @@ namespace rat {
 using Json = nlohmann::ordered_json;
 
 struct SpecField {
-  std::string key;                                         // dotted, e.g. "train.lr"
-  bool takes_text = false;                                 // `--set key=VALUE` takes VALUE as it stands, not as JSON
+  std::string key;          // dotted, e.g. "train.lr"
+  bool takes_text = false;  // `--set key=VALUE` takes VALUE as it stands, not as JSON
   std::function<Json(const RunSpec&)> get = {};
-  std::function<Status(RunSpec&, const Json&)> set = {};   // type, then range; leaves the spec alone on an error
-  std::function<Status(const RunSpec&)> check = {};        // range of the value it has
+  std::function<Status(RunSpec&, const Json&)> set = {};  // type, then range; leaves the spec alone on an error
+  std::function<Status(const RunSpec&)> check = {};       // range of the value it has
 };
 
-const std::vector<SpecField>& spec_fields();               // in canonical order
+const std::vector<SpecField>& spec_fields();  // in canonical order
 const SpecField* find_spec_field(std::string_view key);
 // ", did you mean 'train.lr'?" or "" when nothing is near.
 std::string suggestion(std::string_view unknown, const std::vector<std::string>& known);

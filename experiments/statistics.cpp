@@ -28,11 +28,13 @@ Quartiles quartiles_of(std::span<const T> values) {
   return {quantile(sorted, 0.25), quantile(sorted, 0.5), quantile(sorted, 0.75)};
 }
 
-// 97.5 % points of Student's t for 1 to 30 degrees of freedom; above, Cornish-Fisher's first terms are exact to 4 digits.
+// 97.5 % points of Student's t for 1 to 30 degrees of freedom; above, Cornish-Fisher's first terms are exact to 4
+// digits.
 double t_975(int64_t degrees) {
-  constexpr std::array<double, 30> table{12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-                                         2.2010,  2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-                                         2.0796,  2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
+  constexpr std::array<double, 30> table{12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060,
+                                         2.2622,  2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199,
+                                         2.1098,  2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639,
+                                         2.0595,  2.0555, 2.0518, 2.0484, 2.0452, 2.0423};
   if (degrees <= 30) return table[static_cast<std::size_t>(degrees - 1)];
   const double z = 1.959964, d = static_cast<double>(degrees);
   return z + (z * z * z + z) / (4 * d) + (5 * std::pow(z, 5) + 16 * z * z * z + 3 * z) / (96 * d * d);
@@ -65,7 +67,9 @@ double smoothing_half_life(double weight) {
   return weight >= 1 ? std::numeric_limits<double>::infinity() : std::log(0.5) / std::log(weight);
 }
 
-double smoothing_weight(double half_life_points) { return half_life_points <= 0 ? 0 : std::exp2(-1 / half_life_points); }
+double smoothing_weight(double half_life_points) {
+  return half_life_points <= 0 ? 0 : std::exp2(-1 / half_life_points);
+}
 
 Spread spread(std::span<const double> values) {
   Spread result{static_cast<int64_t>(values.size()), nan, nan, nan, nan};
@@ -101,14 +105,16 @@ std::vector<std::size_t> pareto_front(std::span<const double> x, std::span<const
   return front;
 }
 
-std::vector<FrontPoint> pareto_staircase(std::span<const double> x, std::span<const double> y, Goal x_goal, Goal y_goal) {
+std::vector<FrontPoint> pareto_staircase(std::span<const double> x, std::span<const double> y, Goal x_goal,
+                                         Goal y_goal) {
   std::vector<FrontPoint> line;
   for (const std::size_t i : pareto_front(x, y, x_goal, y_goal)) {
     const FrontPoint point{x[i], y[i]};
     if (!line.empty() && line.back() == point) continue;
     // Between neighbours the line bends where a point would be beaten by one of them: at the worse x and the worse y.
     if (!line.empty())
-      line.push_back(x_goal == Goal::minimise ? FrontPoint{point.x, line.back().y} : FrontPoint{line.back().x, point.y});
+      line.push_back(x_goal == Goal::minimise ? FrontPoint{point.x, line.back().y}
+                                              : FrontPoint{line.back().x, point.y});
     line.push_back(point);
   }
   return line;

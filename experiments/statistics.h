@@ -1,4 +1,5 @@
-// Numbers about numbers, as plots and tables show them. Nothing here samples: curves are smoothed before they are thinned.
+// Numbers about numbers, as plots and tables show them. Nothing here samples: curves are smoothed before they are
+// thinned.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 
 namespace rat {
 
-// By linear interpolation between order statistics; NaN when empty. The values need not be sorted; NaN among them gives NaN.
+// By linear interpolation between order statistics; NaN when empty. The values need not be sorted; NaN among them gives
+// NaN.
 double median(std::span<const double> values);
 double median(std::span<const float> values);
 struct Quartiles {
@@ -20,7 +22,7 @@ Quartiles quartiles(std::span<const float> values);
 // Debiased exponential moving average with weight s in [0, 1), as TensorBoard computes it: last = s*last + (1-s)*y,
 // out = last / (1 - s^n). Non-finite values pass through and are not accumulated; a constant series stays as it is.
 std::vector<double> smooth(std::span<const double> values, double weight);
-double smoothing_half_life(double weight);         // points after which a value counts half: ln(1/2) / ln(s); 0 for s = 0
+double smoothing_half_life(double weight);  // points after which a value counts half: ln(1/2) / ln(s); 0 for s = 0
 double smoothing_weight(double half_life_points);  // the inverse
 
 // Over seeds. Sample standard deviation (n - 1); a Student-t interval at 95 %. n < 2: deviation and interval are NaN.
@@ -39,6 +41,7 @@ struct FrontPoint {
   double x = 0, y = 0;
   bool operator==(const FrontPoint&) const = default;
 };
-std::vector<FrontPoint> pareto_staircase(std::span<const double> x, std::span<const double> y, Goal x_goal, Goal y_goal);
+std::vector<FrontPoint> pareto_staircase(std::span<const double> x, std::span<const double> y, Goal x_goal,
+                                         Goal y_goal);
 
 }  // namespace rat

@@ -29,7 +29,8 @@ void StepHistory::fill(TrainingStatus& status) const {
   if (items_.empty()) return;  // the medians of nothing stay 0
   const Quartiles step_ms = quartiles(status.recent_step_ms), tokens_per_s = quartiles(rates);
   status.step_ms_q1 = step_ms.q1, status.step_ms_median = step_ms.median, status.step_ms_q3 = step_ms.q3;
-  status.tokens_per_s_q1 = tokens_per_s.q1, status.tokens_per_s_median = tokens_per_s.median, status.tokens_per_s_q3 = tokens_per_s.q3;
+  status.tokens_per_s_q1 = tokens_per_s.q1, status.tokens_per_s_median = tokens_per_s.median,
+  status.tokens_per_s_q3 = tokens_per_s.q3;
 }
 
 double StepHistory::median_step_ms() const {

@@ -27,7 +27,8 @@ Result<Json> parse_object(std::string_view text) {
 }
 
 Status read_grid(const Json& grid, SweepSpec& sweep) {
-  if (!grid.is_object()) return fail(ErrorCode::invalid_argument, "grid must be an object of lists, such as {{\"train.seed\": [1, 2]}}.");
+  if (!grid.is_object())
+    return fail(ErrorCode::invalid_argument, "grid must be an object of lists, such as {{\"train.seed\": [1, 2]}}.");
   for (const auto& [key, values] : grid.items()) {
     if (!find_spec_field(key))
       return fail(ErrorCode::invalid_argument, "grid: '{}' is not a key of the run spec{}", key,
@@ -77,7 +78,8 @@ Result<std::vector<RunSpec>> expand(const SweepSpec& sweep) {
   std::size_t points = 1;
   for (const auto& [key, values] : sweep.grid) {
     points *= values.size();
-    if (points > most_points) return fail(ErrorCode::invalid_argument, "The grid has more than {} points; make it smaller.", most_points);
+    if (points > most_points)
+      return fail(ErrorCode::invalid_argument, "The grid has more than {} points; make it smaller.", most_points);
   }
   std::vector<RunSpec> specs;
   for (std::size_t point = 0; point < points; ++point) {
@@ -110,7 +112,8 @@ Result<SweepPlan> plan(const SweepSpec& sweep, const StoreReader& store) {
   std::map<std::pair<std::string, uint64_t>, const RunRow*> best;
   for (const RunRow& run : runs) {
     const bool finished = run.state == RunState::finished;
-    const bool resumable = (run.state == RunState::stopped || run.state == RunState::crashed) && !run.checkpoint.empty();
+    const bool resumable =
+        (run.state == RunState::stopped || run.state == RunState::crashed) && !run.checkpoint.empty();
     if (!finished && !resumable) continue;
     const RunRow*& chosen = best[{run.spec_hash, run.seed}];
     const auto rank = [](const RunRow& row) { return std::pair(row.state == RunState::finished, row.steps_done); };
@@ -118,9 +121,12 @@ Result<SweepPlan> plan(const SweepSpec& sweep, const StoreReader& store) {
   }
   for (const RunSpec& spec : specs) {
     const auto found = best.find(identity(spec));
-    if (found == best.end()) plan.to_run.push_back(spec);
-    else if (found->second->state == RunState::finished) plan.already_finished.push_back(*found->second);
-    else plan.to_resume.push_back(*found->second);
+    if (found == best.end())
+      plan.to_run.push_back(spec);
+    else if (found->second->state == RunState::finished)
+      plan.already_finished.push_back(*found->second);
+    else
+      plan.to_resume.push_back(*found->second);
   }
   return plan;
 }

@@ -1,6 +1,7 @@
 // A grid of runs: a base spec and lists of values for some of its keys. Resumable: a point whose spec (and seed) is
 // already in the store as finished is not run again.
-// JSON: {"name": "...", "question": "...", "base": {run spec}, "grid": {"model.layers": ["rat:1*2", "rnn*2"], "train.seed": [1, 2]}}
+// JSON: {"name": "...", "question": "...", "base": {run spec}, "grid": {"model.layers": ["rat:1*2", "rnn*2"],
+// "train.seed": [1, 2]}}
 #pragma once
 
 #include <string>
@@ -25,8 +26,8 @@ Result<std::vector<RunSpec>> expand(const SweepSpec& sweep);
 struct SweepPlan {
   std::vector<RunSpec> to_run;
   std::vector<RunRow> already_finished;
-  std::vector<RunRow> to_resume;      // stopped or crashed with a checkpoint
-  std::string sweep_id;               // hash of the sweep's base and grid
+  std::vector<RunRow> to_resume;  // stopped or crashed with a checkpoint
+  std::string sweep_id;           // hash of the sweep's base and grid
 };
 Result<SweepPlan> plan(const SweepSpec& sweep, const StoreReader& store);
 

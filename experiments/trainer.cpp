@@ -14,7 +14,8 @@ Status check_device(const RunSpec& spec) {
   if (spec.device != "cpu")
     return fail(ErrorCode::unsupported, "device '{}' is not available in this build; use cpu.", spec.device);
   if (spec.train.dtype != "f32")
-    return fail(ErrorCode::unsupported, "train.dtype '{}' is not available on the CPU in this build; use f32.", spec.train.dtype);
+    return fail(ErrorCode::unsupported, "train.dtype '{}' is not available on the CPU in this build; use f32.",
+                spec.train.dtype);
   return ok();
 }
 
@@ -42,7 +43,9 @@ int64_t count_targets(const TokenBatch& batch) {
 // Sequences [first, first + count) of a batch.
 TokenBatch slice(const TokenBatch& batch, int64_t first, int64_t count) {
   const auto begin = first * batch.tokens, end = (first + count) * batch.tokens;
-  return {count, batch.tokens, {batch.inputs.begin() + begin, batch.inputs.begin() + end},
+  return {count,
+          batch.tokens,
+          {batch.inputs.begin() + begin, batch.inputs.begin() + end},
           {batch.targets.begin() + begin, batch.targets.begin() + end}};
 }
 
@@ -78,7 +81,9 @@ Result<std::unique_ptr<Trainer>> Trainer::start(const RunSpec& spec, StoreWriter
   Impl& self = *trainer->impl_;
   if (const Status built = self.build(stop); !built) {
     const bool stopped = built.error().code == ErrorCode::cancelled;
-    if (!existing_id.empty()) (void)store.end_run(existing_id, stopped ? RunState::stopped : RunState::failed, stopped ? "" : built.error().message);
+    if (!existing_id.empty())
+      (void)store.end_run(existing_id, stopped ? RunState::stopped : RunState::failed,
+                          stopped ? "" : built.error().message);
     return built.error();
   }
   if (existing_id.empty()) {
@@ -92,11 +97,14 @@ Result<std::unique_ptr<Trainer>> Trainer::start(const RunSpec& spec, StoreWriter
   return trainer;
 }
 
-Result<std::unique_ptr<Trainer>> Trainer::resume(const RunRow& run, StoreWriter& store, int64_t steps, const StopFlag* stop) {
+Result<std::unique_ptr<Trainer>> Trainer::resume(const RunRow& run, StoreWriter& store, int64_t steps,
+                                                 const StopFlag* stop) {
   if (run.state == RunState::running || run.state == RunState::queued)
-    return fail(ErrorCode::invalid_argument, "Run {} is {}; only a run that is not active can be resumed.", run.id, run_state_name(run.state));
+    return fail(ErrorCode::invalid_argument, "Run {} is {}; only a run that is not active can be resumed.", run.id,
+                run_state_name(run.state));
   if (run.checkpoint.empty())
-    return fail(ErrorCode::not_found, "Run {} ('{}') has no checkpoint to continue from; start it again.", run.id, run.name);
+    return fail(ErrorCode::not_found, "Run {} ('{}') has no checkpoint to continue from; start it again.", run.id,
+                run.name);
   RAT_ASSIGN(RunSpec spec, parse_spec(run.spec_json));
   if (steps > 0) spec.train.steps = steps;
   std::unique_ptr<Trainer> trainer(new Trainer);
@@ -105,12 +113,13 @@ Result<std::unique_ptr<Trainer>> Trainer::resume(const RunRow& run, StoreWriter&
   RAT_TRY(self.build(stop));
   if (self.data->hash() != run.data_hash)
     return fail(ErrorCode::invalid_argument,
-                "The data of run {} has changed since ({}): it cannot be continued as if it had not; start a new run.", run.id,
-                self.data->description());
+                "The data of run {} has changed since ({}): it cannot be continued as if it had not; start a new run.",
+                run.id, self.data->description());
   RAT_TRY(self.load_newest(run));
   if (self.step >= spec.train.steps)
-    return fail(ErrorCode::invalid_argument, "Run {} has done {} of {} steps; give a larger number of steps to extend it.", run.id,
-                self.step, spec.train.steps);
+    return fail(ErrorCode::invalid_argument,
+                "Run {} has done {} of {} steps; give a larger number of steps to extend it.", run.id, self.step,
+                spec.train.steps);
   if (spec.train.steps != run.steps_total)
     RAT_TRY(store.set_spec(run.id, to_json(spec), spec_hash(spec), spec.train.steps));
   RAT_TRY(store.truncate_metrics(run.id, self.step));
@@ -179,7 +188,8 @@ void Trainer::Impl::log_step(const StepReport& report) {
   log("tokens_per_s", report.tokens_per_s);
   log("step_ms", report.step_ms);
   if (step % op_times_every == 0)
-    for (std::size_t op = 0; op < op_names.size(); ++op) log(fmt::format("op_ms/{}", op_names[op]), report.times.ms[op]);
+    for (std::size_t op = 0; op < op_names.size(); ++op)
+      log(fmt::format("op_ms/{}", op_names[op]), report.times.ms[op]);
   store.set_progress(run_id, step);
 }
 
@@ -200,14 +210,17 @@ Result<StepReport> Trainer::train_step(const StopFlag* stop) {
 
   self.skipped_in_a_row = report->skipped ? self.skipped_in_a_row + 1 : 0;
   if (self.skipped_in_a_row >= most_skipped_in_a_row)
-    return failed(fail(ErrorCode::invalid_argument,
-                       "The gradient was not finite in {} steps in a row up to step {} (loss {}); lower train.lr or train.clip.",
-                       most_skipped_in_a_row, self.step, report->loss));
+    return failed(
+        fail(ErrorCode::invalid_argument,
+             "The gradient was not finite in {} steps in a row up to step {} (loss {}); lower train.lr or train.clip.",
+             most_skipped_in_a_row, self.step, report->loss));
   self.evaluation_due = self.spec.train.eval_every > 0 && self.step % self.spec.train.eval_every == 0;
   if (self.evaluation_due)
-    if (const Status evaluated = self.evaluate(stop, &*report); !evaluated && evaluated.error().code != ErrorCode::cancelled)
+    if (const Status evaluated = self.evaluate(stop, &*report);
+        !evaluated && evaluated.error().code != ErrorCode::cancelled)
       return failed(evaluated.error());
-  if (const Status scalars = self.log_probe_scalars(stop, *report); !scalars && scalars.error().code != ErrorCode::cancelled)
+  if (const Status scalars = self.log_probe_scalars(stop, *report);
+      !scalars && scalars.error().code != ErrorCode::cancelled)
     return failed(scalars.error());
   self.save_if_due(*report);
   return report;

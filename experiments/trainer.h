@@ -13,26 +13,27 @@
 namespace rat {
 
 struct StepReport {
-  int64_t step = 0;          // steps done, 1-based after the first
-  double loss = 0;           // train, nats
+  int64_t step = 0;  // steps done, 1-based after the first
+  double loss = 0;   // train, nats
   double grad_norm = 0;
   double lr = 0;
-  double step_ms = 0;        // without evaluation, probes and checkpoints
-  double tokens_per_s = 0;   // train
-  OpTimes times;             // of this step
-  bool skipped = false;      // non-finite gradient: the optimizer left the weights alone
-  bool evaluated = false;    // the validation numbers are of this step
-  double val_loss = 0;       // nats
-  double val_accuracy = 0;   // share of targets that were the argmax
-  std::string warning;       // e.g. a checkpoint that could not be written; training goes on. Empty: none
+  double step_ms = 0;       // without evaluation, probes and checkpoints
+  double tokens_per_s = 0;  // train
+  OpTimes times;            // of this step
+  bool skipped = false;     // non-finite gradient: the optimizer left the weights alone
+  bool evaluated = false;   // the validation numbers are of this step
+  double val_loss = 0;      // nats
+  double val_accuracy = 0;  // share of targets that were the argmax
+  std::string warning;      // e.g. a checkpoint that could not be written; training goes on. Empty: none
 };
 
 class Trainer {
  public:
   // Builds data and model and records the run (or adopts `existing_id`, a queued run). The run is `running` on return;
   // when data or model are refused, a queued run becomes `failed` with the reason. `stop` cancels reading the data.
-  static Result<std::unique_ptr<Trainer>> start(const RunSpec& spec, StoreWriter& store, const std::string& existing_id = "",
-                                                const std::string& sweep_id = "", const StopFlag* stop = nullptr);
+  static Result<std::unique_ptr<Trainer>> start(const RunSpec& spec, StoreWriter& store,
+                                                const std::string& existing_id = "", const std::string& sweep_id = "",
+                                                const StopFlag* stop = nullptr);
   // Continues a run that is not active from its newest checkpoint that can be read, bit for bit. `steps` > 0 is the new
   // total number of steps (the schedule is then that of the new total). Data that changed since is refused.
   static Result<std::unique_ptr<Trainer>> resume(const RunRow& run, StoreWriter& store, int64_t steps = 0,
@@ -43,7 +44,7 @@ class Trainer {
   const RunSpec& spec() const;
   Model& model();
   const DataSource& data() const;
-  int64_t step() const;       // steps done
+  int64_t step() const;  // steps done
   bool done() const;
 
   // One optimizer step, with evaluation and checkpoint when due. ErrorCode::cancelled when `stop` was requested inside

@@ -25,9 +25,9 @@ Status check_free_space(const fs::path& folder, int64_t parameters) {
   fs::create_directories(folder, error);
   const fs::space_info space = fs::space(folder, error);
   const int64_t need = 2 * 3 * parameters * int64_t{sizeof(float)} + (1 << 20);  // weights and two moments
-  if (error || space.available >= static_cast<uintmax_t>(need)) return ok();   // unknown space: let writing decide
-  return fail(ErrorCode::io_failure, "The disk of {} has {} MiB left, a checkpoint needs {} MiB; free some space.", folder.string(),
-              space.available >> 20, need >> 20);
+  if (error || space.available >= static_cast<uintmax_t>(need)) return ok();     // unknown space: let writing decide
+  return fail(ErrorCode::io_failure, "The disk of {} has {} MiB left, a checkpoint needs {} MiB; free some space.",
+              folder.string(), space.available >> 20, need >> 20);
 }
 
 double number_or(const std::map<std::string, std::string>& extra, const std::string& key, double otherwise) {
@@ -55,7 +55,8 @@ Status Trainer::Impl::save(bool final) {
 }
 
 void Trainer::Impl::save_if_due(StepReport& report) {
-  const bool regular = spec.train.checkpoint_every > 0 && step % spec.train.checkpoint_every == 0 && step < spec.train.steps;
+  const bool regular =
+      spec.train.checkpoint_every > 0 && step % spec.train.checkpoint_every == 0 && step < spec.train.steps;
   const bool again = checkpoint_retry_at_s >= 0 && since_start.ms() / 1000 >= checkpoint_retry_at_s;
   if (regular || again) {
     const Status saved = save(false);
@@ -83,7 +84,8 @@ void Trainer::Impl::remove_old_checkpoints() {
 Status Trainer::Impl::load_newest(const RunRow& run) {
   std::vector<fs::path> candidates = list_checkpoints(store.run_folder(run.id));
   std::ranges::reverse(candidates);
-  if (std::ranges::find(candidates, fs::path(run.checkpoint)) == candidates.end()) candidates.insert(candidates.begin(), run.checkpoint);
+  if (std::ranges::find(candidates, fs::path(run.checkpoint)) == candidates.end())
+    candidates.insert(candidates.begin(), run.checkpoint);
   std::string first_problem;
   for (const fs::path& weights : candidates) {
     auto meta = load_checkpoint(weights, *model, *optimizer);
@@ -96,7 +98,8 @@ Status Trainer::Impl::load_newest(const RunRow& run) {
     step = saved_step = meta->step;
     wall_before_s = number_or(meta->extra, "wall_s", 0);
     skipped_in_a_row = static_cast<int64_t>(number_or(meta->extra, "skipped_in_a_row", 0));
-    if (!first_problem.empty()) notice = fmt::format("Continued from step {} because a newer checkpoint is damaged: {}", step, first_problem);
+    if (!first_problem.empty())
+      notice = fmt::format("Continued from step {} because a newer checkpoint is damaged: {}", step, first_problem);
     return ok();
   }
   return fail(ErrorCode::corrupt_data, "No checkpoint of run {} can be read; the newest: {}", run.id, first_problem);

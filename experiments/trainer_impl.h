@@ -27,13 +27,13 @@ struct Trainer::Impl {
   std::unique_ptr<DataSource> data;
   std::unique_ptr<Model> model;
   std::unique_ptr<AdamW> optimizer;
-  int64_t step = 0;             // steps done
+  int64_t step = 0;  // steps done
   int64_t skipped_in_a_row = 0;
   bool evaluation_due = false;  // of the weights as they are; survives a stop inside the evaluation
   int64_t evaluated_step = -1;
-  int64_t saved_step = -1;      // newest checkpoint on disk
-  bool ended = false;           // the row has its final state
-  double wall_before_s = 0;     // of earlier sessions of this run
+  int64_t saved_step = -1;   // newest checkpoint on disk
+  bool ended = false;        // the row has its final state
+  double wall_before_s = 0;  // of earlier sessions of this run
   Stopwatch since_start;
   double checkpoint_retry_at_s = -1;  // on since_start's clock; < 0: no failed checkpoint is waiting
   std::string checkpoint_problem, notice;

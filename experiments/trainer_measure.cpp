@@ -13,7 +13,8 @@ constexpr int64_t scalar_probe_tokens = 256;
 constexpr int prefill_repetitions = 3, decode_warm_up = 4, decode_repetitions = 24;
 
 // Prefills the state with `tokens` and returns how long that took.
-Result<double> timed_prefill(Model& model, DecodeState& state, std::span<const int32_t> tokens, const PassOptions& options) {
+Result<double> timed_prefill(Model& model, DecodeState& state, std::span<const int32_t> tokens,
+                             const PassOptions& options) {
   const Stopwatch watch;
   RAT_TRY(model.prefill(state, tokens, options));
   return watch.ms();
@@ -39,7 +40,8 @@ Status Trainer::Impl::evaluate(const StopFlag* stop, StepReport* report) {
     total.targets += part.targets;
     total.correct += part.correct;
   }
-  if (total.targets == 0) return fail(ErrorCode::invalid_argument, "The validation data has no targets; use more data or shorter sequences.");
+  if (total.targets == 0)
+    return fail(ErrorCode::invalid_argument, "The validation data has no targets; use more data or shorter sequences.");
   const auto targets = static_cast<double>(total.targets);
   evaluation_due = false;
   evaluated_step = step;
@@ -83,15 +85,18 @@ Status Trainer::Impl::measure_speeds(const StopFlag* stop) {
   return ok();
 }
 
-// Per layer: the median half-life of its gates in tokens and the mean entropy of its attention, of the fixed probe text.
+// Per layer: the median half-life of its gates in tokens and the mean entropy of its attention, of the fixed probe
+// text.
 Status Trainer::Impl::log_probe_scalars(const StopFlag* stop, StepReport& report) {
   if (spec.train.probe_every == 0 || step % spec.train.probe_every != 0) return ok();
   const Stopwatch watch;
   RAT_ASSIGN(const TraceSnapshot snapshot,
              trace({{{Probe::gate, -1}, {Probe::attention_entropy, -1}}}, scalar_probe_tokens, stop));
   for (const ProbeTensor& tensor : snapshot.tensors) {
-    if (tensor.probe == Probe::gate) log(fmt::format("gate_half_life/{}", tensor.layer), median(channel_half_lives(tensor)));
-    if (tensor.probe == Probe::attention_entropy) log(fmt::format("attention_entropy/{}", tensor.layer), mean(tensor.values));
+    if (tensor.probe == Probe::gate)
+      log(fmt::format("gate_half_life/{}", tensor.layer), median(channel_half_lives(tensor)));
+    if (tensor.probe == Probe::attention_entropy)
+      log(fmt::format("attention_entropy/{}", tensor.layer), mean(tensor.values));
   }
   report.times[Op::probes] += watch.ms();
   log("probe_ms", watch.ms());
@@ -100,7 +105,8 @@ Status Trainer::Impl::log_probe_scalars(const StopFlag* stop, StepReport& report
 
 Result<TraceSnapshot> Trainer::Impl::trace(const ProbeRequest& request, int64_t tokens, const StopFlag* stop) {
   RAT_ASSIGN(const std::vector<int32_t> ids, data->probe_tokens(std::max<int64_t>(1, tokens)));
-  if (ids.empty()) return fail(ErrorCode::invalid_argument, "The validation data has no tokens to look at; use more data.");
+  if (ids.empty())
+    return fail(ErrorCode::invalid_argument, "The validation data has no tokens to look at; use more data.");
   RAT_ASSIGN(TraceSnapshot snapshot, model->trace(ids, request, {stop, nullptr}));
   snapshot.run_id = run_id;
   snapshot.step = step;

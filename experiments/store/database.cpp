@@ -26,8 +26,8 @@ struct Header {
 
   bool is_sqlite() const { return size >= 100 && std::memcmp(bytes.data(), "SQLite format 3", 16) == 0; }
   int32_t number(std::size_t at) const {
-    return static_cast<int32_t>(uint32_t{bytes[at]} << 24 | uint32_t{bytes[at + 1]} << 16 | uint32_t{bytes[at + 2]} << 8 |
-                                uint32_t{bytes[at + 3]});
+    return static_cast<int32_t>(uint32_t{bytes[at]} << 24 | uint32_t{bytes[at + 1]} << 16 |
+                                uint32_t{bytes[at + 2]} << 8 | uint32_t{bytes[at + 3]});
   }
   int32_t user_version() const { return number(60); }
   int32_t application() const { return number(68); }
@@ -36,14 +36,16 @@ struct Header {
 };
 
 Error foreign(const fs::path& path, std::string_view what) {
-  return fail(ErrorCode::corrupt_data, "{} is {}, not a run database of RAT Workbench; it was left as it is, choose another file.",
+  return fail(ErrorCode::corrupt_data,
+              "{} is {}, not a run database of RAT Workbench; it was left as it is, choose another file.",
               path.string(), what);
 }
 
 Error newer(const fs::path& path, int version) {
-  return fail(ErrorCode::unsupported,
-              "{} was written by a newer RAT Workbench (database version {}, this program knows {}); update this program.",
-              path.string(), version, current_version());
+  return fail(
+      ErrorCode::unsupported,
+      "{} was written by a newer RAT Workbench (database version {}, this program knows {}); update this program.",
+      path.string(), version, current_version());
 }
 
 Result<Header> read_header(const fs::path& path) {
@@ -68,8 +70,10 @@ bool has_log(const fs::path& path) {
 // Refuses what is not ours, before SQLite could touch it.
 Status check_existing(const fs::path& path, Access access) {
   struct stat info {};
-  if (stat(path.c_str(), &info) != 0) return fail(ErrorCode::io_failure, "Cannot open {}: {}.", path.string(), std::strerror(errno));
-  if (S_ISDIR(info.st_mode)) return fail(ErrorCode::invalid_argument, "{} is a folder; give the database file in it.", path.string());
+  if (stat(path.c_str(), &info) != 0)
+    return fail(ErrorCode::io_failure, "Cannot open {}: {}.", path.string(), std::strerror(errno));
+  if (S_ISDIR(info.st_mode))
+    return fail(ErrorCode::invalid_argument, "{} is a folder; give the database file in it.", path.string());
   if (!S_ISREG(info.st_mode)) return foreign(path, "a device or a pipe");
   RAT_ASSIGN(const Header header, read_header(path));
   if (header.size == 0) {
@@ -77,7 +81,8 @@ Status check_existing(const fs::path& path, Access access) {
     return foreign(path, "an empty file");
   }
   if (!header.is_sqlite()) return foreign(path, "something else");
-  if (header.application() == application_id) return header.user_version() > current_version() ? newer(path, header.user_version()) : ok();
+  if (header.application() == application_id)
+    return header.user_version() > current_version() ? newer(path, header.user_version()) : ok();
   if (header.application() != 0) return foreign(path, "an SQLite database of another program");
   if (has_log(path)) return ok();  // the header may still be in the log: decided after opening read-only
   if (header.has_no_tables() && header.user_version() == 0 && access == Access::write) return ok();
@@ -91,7 +96,8 @@ Status check_folder(const fs::path& folder) {
   const std::string network = network_file_system(static_cast<uint64_t>(static_cast<uint32_t>(info.f_type)));
   if (network.empty()) return ok();
   return fail(ErrorCode::unsupported,
-              "{} is on {}, a network file system, where SQLite's write-ahead log loses data; put the database on a local disk.",
+              "{} is on {}, a network file system, where SQLite's write-ahead log loses data; put the database on a "
+              "local disk.",
               folder.string(), network);
 }
 
@@ -107,13 +113,15 @@ std::string immutable_uri(const fs::path& path) {
 
 void configure(SQLite::Database& db, Access access) {
   sqlite3* handle = db.getHandle();
-  for (const auto& [option, value] : {std::pair{SQLITE_DBCONFIG_DEFENSIVE, 1}, std::pair{SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
-                                      std::pair{SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}})
+  for (const auto& [option, value] :
+       {std::pair{SQLITE_DBCONFIG_DEFENSIVE, 1}, std::pair{SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
+        std::pair{SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}})
     sqlite3_db_config(handle, option, value, nullptr);
   sqlite3_limit(handle, SQLITE_LIMIT_LENGTH, 64 << 20);
   sqlite3_extended_result_codes(handle, 1);
-  db.exec("PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON;"
-          "PRAGMA temp_store = MEMORY; PRAGMA synchronous = FULL");
+  db.exec(
+      "PRAGMA cell_size_check = ON; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = 0; PRAGMA foreign_keys = ON;"
+      "PRAGMA temp_store = MEMORY; PRAGMA synchronous = FULL");
   if (access == Access::read) db.exec("PRAGMA query_only = ON");
 }
 
@@ -134,15 +142,18 @@ void switch_to_wal(SQLite::Database& db) {
 
 // A crafted file may call our tables views or hang triggers on them; ours has neither.
 Status check_schema(SQLite::Database& db, const fs::path& path) {
-  if (db.execAndGet("SELECT count(*) FROM sqlite_master WHERE type = 'trigger' OR sql LIKE 'create virtual%'").getInt() != 0)
-    return fail(ErrorCode::corrupt_data, "{} holds triggers or virtual tables, which a run database never has; it is not opened.",
+  if (db.execAndGet("SELECT count(*) FROM sqlite_master WHERE type = 'trigger' OR sql LIKE 'create virtual%'")
+          .getInt() != 0)
+    return fail(ErrorCode::corrupt_data,
+                "{} holds triggers or virtual tables, which a run database never has; it is not opened.",
                 path.string());
   for (const char* name : {"runs", "tags", "metric_names", "metrics", "metric_summary", "checkpoints"}) {
     SQLite::Statement query(db, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?");
     query.bind(1, name);
     query.executeStep();
     if (query.getColumn(0).getInt() != 1)
-      return fail(ErrorCode::corrupt_data, "{} has no table '{}'; the database is damaged, restore a backup.", path.string(), name);
+      return fail(ErrorCode::corrupt_data, "{} has no table '{}'; the database is damaged, restore a backup.",
+                  path.string(), name);
   }
   return ok();
 }
@@ -156,7 +167,8 @@ Status check_identity(SQLite::Database& db, const fs::path& path, Access access)
   if (application != application_id) return foreign(path, "an SQLite database of another program");
   if (version > current_version()) return newer(path, version);
   if (version < current_version() && access == Access::read)
-    return fail(ErrorCode::unsupported, "{} has the older database version {}; open it once for writing to bring it to version {}.",
+    return fail(ErrorCode::unsupported,
+                "{} has the older database version {}; open it once for writing to bring it to version {}.",
                 path.string(), version, current_version());
   return ok();
 }
@@ -164,7 +176,8 @@ Status check_identity(SQLite::Database& db, const fs::path& path, Access access)
 Result<std::unique_ptr<SQLite::Database>> open_reader(const fs::path& path) {
   const bool read_only_folder = access(path.parent_path().empty() ? "." : path.parent_path().c_str(), W_OK) != 0;
   auto db = read_only_folder && !has_log(path)
-                ? std::make_unique<SQLite::Database>(immutable_uri(path), SQLite::OPEN_READONLY | SQLite::OPEN_URI, busy_timeout_ms)
+                ? std::make_unique<SQLite::Database>(immutable_uri(path), SQLite::OPEN_READONLY | SQLite::OPEN_URI,
+                                                     busy_timeout_ms)
                 : std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READONLY, busy_timeout_ms);
   configure(*db, Access::read);
   RAT_TRY(check_identity(*db, path, Access::read));
@@ -177,7 +190,8 @@ Result<std::unique_ptr<SQLite::Database>> open_writer(const fs::path& path) {
     SQLite::Database look(path.string(), SQLite::OPEN_READONLY, busy_timeout_ms);
     RAT_TRY(check_identity(look, path, Access::write));
   }
-  auto db = std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, busy_timeout_ms);
+  auto db =
+      std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, busy_timeout_ms);
   configure(*db, Access::write);
   RAT_TRY(check_identity(*db, path, Access::write));
   switch_to_wal(*db);
@@ -191,18 +205,30 @@ Result<std::unique_ptr<SQLite::Database>> open_writer(const fs::path& path) {
 std::string network_file_system(uint64_t magic) {
   // FUSE and 9p are not here: both also carry local disks (ntfs-3g, container roots), where the log works.
   switch (magic) {
-    case 0x6969: return "NFS";
-    case 0x517b: return "SMB";
-    case 0xff534d42: return "CIFS";
-    case 0xfe534d42: return "SMB2";
-    case 0x564c: return "NCP";
-    case 0x5346414f: return "AFS";
-    case 0x73757245: return "Coda";
-    case 0x00c36400: return "Ceph";
-    case 0x0bd00bd0: return "Lustre";
-    case 0x47504653: return "GPFS";
-    case 0x19830326: return "BeeGFS";
-    default: return "";
+    case 0x6969:
+      return "NFS";
+    case 0x517b:
+      return "SMB";
+    case 0xff534d42:
+      return "CIFS";
+    case 0xfe534d42:
+      return "SMB2";
+    case 0x564c:
+      return "NCP";
+    case 0x5346414f:
+      return "AFS";
+    case 0x73757245:
+      return "Coda";
+    case 0x00c36400:
+      return "Ceph";
+    case 0x0bd00bd0:
+      return "Lustre";
+    case 0x47504653:
+      return "GPFS";
+    case 0x19830326:
+      return "BeeGFS";
+    default:
+      return "";
   }
 }
 
@@ -210,17 +236,22 @@ Error sqlite_error(const SQLite::Exception& error, const fs::path& path) {
   switch (error.getErrorCode() & 0xff) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      return fail(ErrorCode::io_failure, "{} is being written by another program; close it or try again.", path.string());
+      return fail(ErrorCode::io_failure, "{} is being written by another program; close it or try again.",
+                  path.string());
     case SQLITE_FULL:
-      return fail(ErrorCode::io_failure, "The disk that holds {} is full; free some space, writing is tried again.", path.string());
+      return fail(ErrorCode::io_failure, "The disk that holds {} is full; free some space, writing is tried again.",
+                  path.string());
     case SQLITE_READONLY:
-      return fail(ErrorCode::io_failure, "{} is read-only; change its permissions or choose another file.", path.string());
+      return fail(ErrorCode::io_failure, "{} is read-only; change its permissions or choose another file.",
+                  path.string());
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return fail(ErrorCode::corrupt_data, "{} is damaged ({}); restore a backup.", path.string(), error.what());
     case SQLITE_CANTOPEN:
-      return fail(ErrorCode::io_failure, "Cannot open {} or its log file; check the permissions of its folder.", path.string());
-    default: return fail(ErrorCode::io_failure, "{}: {}.", path.string(), error.what());
+      return fail(ErrorCode::io_failure, "Cannot open {} or its log file; check the permissions of its folder.",
+                  path.string());
+    default:
+      return fail(ErrorCode::io_failure, "{}: {}.", path.string(), error.what());
   }
 }
 
@@ -231,7 +262,8 @@ Result<std::unique_ptr<SQLite::Database>> open_database(const fs::path& path, Ac
   if (!exists && fs::is_symlink(fs::symlink_status(path, error)))
     return fail(ErrorCode::not_found, "{} is a link to a file that does not exist.", path.string());
   if (!exists && access == Access::read)
-    return fail(ErrorCode::not_found, "{} does not exist; start a run to create it, or give another file with --db.", path.string());
+    return fail(ErrorCode::not_found, "{} does not exist; start a run to create it, or give another file with --db.",
+                path.string());
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
   if (!exists) {
     fs::create_directories(folder, error);
@@ -240,8 +272,8 @@ Result<std::unique_ptr<SQLite::Database>> open_database(const fs::path& path, Ac
   RAT_TRY(check_folder(folder));
   if (exists) RAT_TRY(check_existing(path, access));
   if (exists && access == Access::write && ::access(path.c_str(), W_OK) != 0)
-    return fail(ErrorCode::io_failure, "{} cannot be written: {}; change its permissions or choose another file.", path.string(),
-                std::strerror(errno));
+    return fail(ErrorCode::io_failure, "{} cannot be written: {}; change its permissions or choose another file.",
+                path.string(), std::strerror(errno));
   return guarded(path, [&]() -> Opened { return access == Access::read ? open_reader(path) : open_writer(path); });
 }
 

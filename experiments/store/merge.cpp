@@ -11,21 +11,27 @@ namespace fs = std::filesystem;
 
 // Binds column `from` of a row to parameter `to`, whatever its type.
 void copy_column(const SQLite::Column& from, SQLite::Statement& statement, int to) {
-  if (from.isNull()) statement.bind(to);
-  else if (from.isInteger()) statement.bind(to, from.getInt64());
-  else if (from.isFloat()) statement.bind(to, from.getDouble());
-  else statement.bind(to, from.getString());
+  if (from.isNull())
+    statement.bind(to);
+  else if (from.isInteger())
+    statement.bind(to, from.getInt64());
+  else if (from.isFloat())
+    statement.bind(to, from.getDouble());
+  else
+    statement.bind(to, from.getString());
 }
 
 constexpr const char* run_columns =
-    "id, name, state, error, spec, spec_hash, sweep_id, layers, seed, device, dtype, data_description, data_hash, commit_id, dirty, "
-    "build, host, cpu, gpu, pid, pid_start, boot_id, steps_done, steps_total, created_at, started_at, ended_at, heartbeat_at, "
+    "id, name, state, error, spec, spec_hash, sweep_id, layers, seed, device, dtype, data_description, data_hash, "
+    "commit_id, dirty, "
+    "build, host, cpu, gpu, pid, pid_start, boot_id, steps_done, steps_total, created_at, started_at, ended_at, "
+    "heartbeat_at, "
     "deleted_at, color";
 constexpr int run_column_count = 30;
 
 // Copies `select`ed rows of the other database into `insert`, whose first parameter is our run number.
-void copy_rows(SQLite::Database& from, const std::string& select, int64_t from_run, SQLite::Database& to, const std::string& insert,
-               int64_t to_run) {
+void copy_rows(SQLite::Database& from, const std::string& select, int64_t from_run, SQLite::Database& to,
+               const std::string& insert, int64_t to_run) {
   SQLite::Statement source(from, select);
   source.bind(1, from_run);
   SQLite::Statement target(to, insert);
@@ -39,8 +45,10 @@ void copy_rows(SQLite::Database& from, const std::string& select, int64_t from_r
 
 void copy_metrics(SQLite::Database& from, int64_t from_run, SQLite::Database& to, int64_t to_run) {
   std::unordered_map<int64_t, int64_t> names;
-  SQLite::Statement source(from, "SELECT m.name_id, m.step, m.value, m.kind, m.wall, n.name FROM metrics m JOIN metric_names n "
-                                 "USING (name_id) WHERE m.run = ?");
+  SQLite::Statement source(
+      from,
+      "SELECT m.name_id, m.step, m.value, m.kind, m.wall, n.name FROM metrics m JOIN metric_names n "
+      "USING (name_id) WHERE m.run = ?");
   source.bind(1, from_run);
   SQLite::Statement target(to, "INSERT INTO metrics (run, name_id, step, value, kind, wall) VALUES (?, ?, ?, ?, ?, ?)");
   while (source.executeStep()) {
@@ -67,15 +75,17 @@ void copy_run(SQLite::Database& from, const RunRow& run, SQLite::Database& to) {
   target.bind(4, run.error);
   target.exec();
   const int64_t to_run = *run_number(to, run.id);
-  copy_rows(from, "SELECT tag FROM tags WHERE run = ?", from_run, to, "INSERT INTO tags (run, tag) VALUES (?, ?)", to_run);
+  copy_rows(from, "SELECT tag FROM tags WHERE run = ?", from_run, to, "INSERT INTO tags (run, tag) VALUES (?, ?)",
+            to_run);
   copy_metrics(from, from_run, to, to_run);
 }
 
 // Copies complete checkpoints into our run folder: optimizer file first, so that a weights file means both are there.
-Result<std::vector<std::pair<int64_t, fs::path>>> copy_checkpoints(SQLite::Database& from, const fs::path& other, const RunRow& run,
-                                                                   const fs::path& folder) {
+Result<std::vector<std::pair<int64_t, fs::path>>> copy_checkpoints(SQLite::Database& from, const fs::path& other,
+                                                                   const RunRow& run, const fs::path& folder) {
   std::vector<std::pair<int64_t, fs::path>> copied;
-  SQLite::Statement query(from, "SELECT c.step, c.path FROM checkpoints c JOIN runs r USING (run) WHERE r.id = ? ORDER BY c.step");
+  SQLite::Statement query(
+      from, "SELECT c.step, c.path FROM checkpoints c JOIN runs r USING (run) WHERE r.id = ? ORDER BY c.step");
   query.bind(1, run.id);
   while (query.executeStep()) {
     const fs::path weights = stored_path(other, query.getColumn(1).getString());
@@ -91,7 +101,8 @@ Result<std::vector<std::pair<int64_t, fs::path>>> copy_checkpoints(SQLite::Datab
       if (!error) continue;
       std::error_code ignored;
       fs::remove(temporary, ignored);
-      return fail(ErrorCode::io_failure, "Cannot copy the checkpoint {} to {}: {}.", file.string(), folder.string(), error.message());
+      return fail(ErrorCode::io_failure, "Cannot copy the checkpoint {} to {}: {}.", file.string(), folder.string(),
+                  error.message());
     }
     copied.emplace_back(query.getColumn(0).getInt64(), folder / weights.filename());
   }
@@ -103,7 +114,8 @@ Result<std::vector<std::pair<int64_t, fs::path>>> copy_checkpoints(SQLite::Datab
 Result<int64_t> merge_database(const StoreWriter& target, WriterThread& thread, const fs::path& other) {
   std::error_code error;
   if (fs::equivalent(target.path(), other, error))
-    return fail(ErrorCode::invalid_argument, "{} is the database that is open; give another one to merge.", other.string());
+    return fail(ErrorCode::invalid_argument, "{} is the database that is open; give another one to merge.",
+                other.string());
   RAT_ASSIGN(const auto from, open_database(other, Access::read));
   return guarded(other, [&]() -> Result<int64_t> {
     const SQLite::Transaction snapshot(*from, SQLite::TransactionBehavior::DEFERRED);
@@ -111,7 +123,9 @@ Result<int64_t> merge_database(const StoreWriter& target, WriterThread& thread, 
     std::vector<RunRow> runs = read_runs(*from, other, "1");
     for (auto run = runs.rbegin(); run != runs.rend(); ++run) {  // oldest first, as they were made
       if (run->state == RunState::queued || run->state == RunState::running) continue;
-      if (!valid_run_id(run->id)) return fail(ErrorCode::corrupt_data, "{} holds a run with the id '{}', which no run has.", other.string(), run->id);
+      if (!valid_run_id(run->id))
+        return fail(ErrorCode::corrupt_data, "{} holds a run with the id '{}', which no run has.", other.string(),
+                    run->id);
       bool present = false;
       RAT_TRY(thread.run([&](SQLite::Database& db) -> Status {
         present = bool(run_number(db, run->id));

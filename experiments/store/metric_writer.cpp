@@ -26,12 +26,14 @@ struct Addition {
 };
 
 void add_to_summary(SQLite::Database& db, int64_t run, int64_t name_id, bool larger, const Addition& addition) {
-  SQLite::Statement upsert(db, fmt::format(
-      "INSERT INTO metric_summary (run, name_id, count, last_step, last, last_kind, best) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) "
-      "ON CONFLICT (run, name_id) DO UPDATE SET count = count + ?3, "
-      "last = CASE WHEN ?4 >= last_step THEN ?5 ELSE last END, last_kind = CASE WHEN ?4 >= last_step THEN ?6 ELSE last_kind END, "
-      "best = CASE WHEN ?7 IS NULL THEN best WHEN best IS NULL THEN ?7 ELSE {}(best, ?7) END, last_step = max(last_step, ?4)",
-      larger ? "max" : "min"));
+  SQLite::Statement upsert(db, fmt::format("INSERT INTO metric_summary (run, name_id, count, last_step, last, "
+                                           "last_kind, best) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) "
+                                           "ON CONFLICT (run, name_id) DO UPDATE SET count = count + ?3, "
+                                           "last = CASE WHEN ?4 >= last_step THEN ?5 ELSE last END, last_kind = CASE "
+                                           "WHEN ?4 >= last_step THEN ?6 ELSE last_kind END, "
+                                           "best = CASE WHEN ?7 IS NULL THEN best WHEN best IS NULL THEN ?7 ELSE "
+                                           "{}(best, ?7) END, last_step = max(last_step, ?4)",
+                                           larger ? "max" : "min"));
   upsert.bind(1, run);
   upsert.bind(2, name_id);
   upsert.bind(3, addition.count);
@@ -69,10 +71,12 @@ class Keys {
 
 }  // namespace
 
-int64_t write_points(SQLite::Database& db, std::span<const LoggedPoint> points, const std::vector<std::string>& run_names,
-                     const std::vector<std::string>& metric_names) {
-  SQLite::Statement insert(db, "INSERT OR IGNORE INTO metrics (run, name_id, step, value, kind, wall) VALUES (?, ?, ?, ?, ?, ?)");
-  SQLite::Statement replace(db, "UPDATE metrics SET value = ?4, kind = ?5, wall = ?6 WHERE run = ?1 AND name_id = ?2 AND step = ?3");
+int64_t write_points(SQLite::Database& db, std::span<const LoggedPoint> points,
+                     const std::vector<std::string>& run_names, const std::vector<std::string>& metric_names) {
+  SQLite::Statement insert(
+      db, "INSERT OR IGNORE INTO metrics (run, name_id, step, value, kind, wall) VALUES (?, ?, ?, ?, ?, ?)");
+  SQLite::Statement replace(
+      db, "UPDATE metrics SET value = ?4, kind = ?5, wall = ?6 WHERE run = ?1 AND name_id = ?2 AND step = ?3");
   Keys keys(db, run_names, metric_names);
   std::map<std::pair<int32_t, int32_t>, Addition> additions;
   std::set<std::pair<int64_t, int64_t>> replaced;  // their summaries are rebuilt
@@ -102,8 +106,8 @@ int64_t write_points(SQLite::Database& db, std::span<const LoggedPoint> points, 
     }
   }
   for (const auto& [key, addition] : additions)
-    add_to_summary(db, keys.run(key.first), keys.metric(key.second), larger_is_better(metric_names[static_cast<std::size_t>(key.second)]),
-                   addition);
+    add_to_summary(db, keys.run(key.first), keys.metric(key.second),
+                   larger_is_better(metric_names[static_cast<std::size_t>(key.second)]), addition);
   for (const auto& [run, metric] : replaced) rebuild_summary(db, run, metric);
   return unknown;
 }

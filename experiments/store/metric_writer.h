@@ -41,8 +41,8 @@ class NameTable {
 
 // Within the caller's transaction. A point logged twice for one step replaces the first. Points of runs that are not
 // in the database (purged meanwhile) are left out; returns how many.
-int64_t write_points(SQLite::Database& db, std::span<const LoggedPoint> points, const std::vector<std::string>& run_names,
-                     const std::vector<std::string>& metric_names);
+int64_t write_points(SQLite::Database& db, std::span<const LoggedPoint> points,
+                     const std::vector<std::string>& run_names, const std::vector<std::string>& metric_names);
 void write_progress(SQLite::Database& db, const std::string& run_id, const Progress& progress);
 
 }  // namespace rat::store

@@ -18,7 +18,8 @@ void migrate(SQLite::Database& db) {
   const auto version = [&] { return db.execAndGet("PRAGMA user_version").getInt(); };
   if (version() == current_version()) return;
   WriteTransaction transaction(db);
-  for (int next = version(); next < current_version(); ++next) db.exec(std::string(migrations()[static_cast<std::size_t>(next)]));
+  for (int next = version(); next < current_version(); ++next)
+    db.exec(std::string(migrations()[static_cast<std::size_t>(next)]));
   db.exec(fmt::format("PRAGMA application_id = {}; PRAGMA user_version = {}", application_id, current_version()));
   transaction.commit();
 }

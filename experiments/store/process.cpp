@@ -44,8 +44,8 @@ std::string host_name() {
 }  // namespace
 
 const ProcessIdentity& this_process() {
-  static const ProcessIdentity identity{getpid(), process_start(getpid()), first_line("/proc/sys/kernel/random/boot_id"),
-                                        host_name()};
+  static const ProcessIdentity identity{getpid(), process_start(getpid()),
+                                        first_line("/proc/sys/kernel/random/boot_id"), host_name()};
   return identity;
 }
 
@@ -62,7 +62,8 @@ TrueState derive_state(RunState stored, const ProcessIdentity& owner, double hea
                                                        : now - heartbeat_at <= foreign_heartbeat_limit_s;
   if (alive) return {stored, ""};
   if (stored == RunState::queued) return {RunState::stopped, "The program ended before it started."};
-  return {RunState::crashed, fmt::format("The program (process {} on {}) ended without finishing the run.", owner.pid, owner.host)};
+  return {RunState::crashed,
+          fmt::format("The program (process {} on {}) ended without finishing the run.", owner.pid, owner.host)};
 }
 
 std::string cpu_model() {

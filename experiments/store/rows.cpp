@@ -18,8 +18,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* run_columns =
-    "r.run, r.id, r.name, r.state, r.error, r.spec, r.spec_hash, r.sweep_id, r.layers, r.commit_id, r.dirty, r.host, r.cpu, r.gpu, "
-    "r.build, r.seed, r.data_description, r.data_hash, r.device, r.dtype, r.steps_done, r.steps_total, r.created_at, r.started_at, "
+    "r.run, r.id, r.name, r.state, r.error, r.spec, r.spec_hash, r.sweep_id, r.layers, r.commit_id, r.dirty, r.host, "
+    "r.cpu, r.gpu, "
+    "r.build, r.seed, r.data_description, r.data_hash, r.device, r.dtype, r.steps_done, r.steps_total, r.created_at, "
+    "r.started_at, "
     "r.ended_at, r.heartbeat_at, r.color, r.pid, r.pid_start, r.boot_id";
 
 RunRow read_run(SQLite::Statement& row, double now) {
@@ -69,8 +71,9 @@ void read_summaries(SQLite::Database& db, const std::string& where, const std::o
   std::unordered_map<int64_t, std::string> names;
   for_each(db, "SELECT name_id, name FROM metric_names", {},
            [&](SQLite::Statement& row) { names[row.getColumn(0).getInt64()] = row.getColumn(1).getString(); });
-  const std::string sql = fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM metric_summary s {}",
-                                      parameter ? "JOIN runs r USING (run) WHERE " + where : "ORDER BY s.run");
+  const std::string sql =
+      fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM metric_summary s {}",
+                  parameter ? "JOIN runs r USING (run) WHERE " + where : "ORDER BY s.run");
   sqlite3_stmt* raw = nullptr;
   int code = sqlite3_prepare_v2(db.getHandle(), sql.c_str(), -1, &raw, nullptr);
   const std::unique_ptr<sqlite3_stmt, decltype(&sqlite3_finalize)> query(raw, sqlite3_finalize);
@@ -85,10 +88,11 @@ void read_summaries(SQLite::Database& db, const std::string& where, const std::o
       row = at == row_of.end() ? nullptr : &runs[at->second];  // a hidden run
     }
     if (!row) continue;
-    const double last = stored_value(static_cast<ValueKind>(sqlite3_column_int(raw, 5)), sqlite3_column_type(raw, 4) == SQLITE_NULL,
-                                     sqlite3_column_double(raw, 4));
+    const double last = stored_value(static_cast<ValueKind>(sqlite3_column_int(raw, 5)),
+                                     sqlite3_column_type(raw, 4) == SQLITE_NULL, sqlite3_column_double(raw, 4));
     const double best = sqlite3_column_type(raw, 6) == SQLITE_NULL ? std::nan("") : sqlite3_column_double(raw, 6);
-    row->metrics[names[sqlite3_column_int64(raw, 1)]] = {last, best, sqlite3_column_int64(raw, 3), sqlite3_column_int64(raw, 2)};
+    row->metrics[names[sqlite3_column_int64(raw, 1)]] = {last, best, sqlite3_column_int64(raw, 3),
+                                                         sqlite3_column_int64(raw, 2)};
   }
   if (code != SQLITE_DONE) throw SQLite::Exception(db.getHandle(), code);
 }
@@ -102,8 +106,10 @@ ValueKind kind_of(double value) {
 
 void bind_value(SQLite::Statement& statement, int value_index, int kind_index, double value) {
   const ValueKind kind = kind_of(value);
-  if (kind == ValueKind::nan) statement.bind(value_index);
-  else statement.bind(value_index, value);
+  if (kind == ValueKind::nan)
+    statement.bind(value_index);
+  else
+    statement.bind(value_index, value);
   statement.bind(kind_index, static_cast<int>(kind));
 }
 
@@ -126,16 +132,21 @@ std::vector<RunRow> read_runs(SQLite::Database& db, const fs::path& database, co
   std::vector<RunRow> runs;
   std::unordered_map<int64_t, std::size_t> row_of;
   const double now = unix_now();
-  for_each(db, fmt::format("SELECT {} FROM runs r WHERE {} ORDER BY r.created_at DESC, r.run DESC", run_columns, where), parameter,
-           [&](SQLite::Statement& row) {
+  for_each(db, fmt::format("SELECT {} FROM runs r WHERE {} ORDER BY r.created_at DESC, r.run DESC", run_columns, where),
+           parameter, [&](SQLite::Statement& row) {
              row_of[row.getColumn(0).getInt64()] = runs.size();
              runs.push_back(read_run(row, now));
            });
   read_summaries(db, where, parameter, row_of, runs);
-  for_each(db, fmt::format("SELECT t.run, t.tag FROM tags t JOIN runs r USING (run) WHERE {} ORDER BY t.run, t.tag", where), parameter,
-           [&](SQLite::Statement& row) { runs[row_of.at(row.getColumn(0).getInt64())].tags.push_back(row.getColumn(1).getString()); });
   for_each(db,
-           fmt::format("SELECT c.run, c.path FROM checkpoints c JOIN runs r USING (run) WHERE {} ORDER BY c.run, c.step DESC", where),
+           fmt::format("SELECT t.run, t.tag FROM tags t JOIN runs r USING (run) WHERE {} ORDER BY t.run, t.tag", where),
+           parameter, [&](SQLite::Statement& row) {
+             runs[row_of.at(row.getColumn(0).getInt64())].tags.push_back(row.getColumn(1).getString());
+           });
+  for_each(db,
+           fmt::format(
+               "SELECT c.run, c.path FROM checkpoints c JOIN runs r USING (run) WHERE {} ORDER BY c.run, c.step DESC",
+               where),
            parameter, [&](SQLite::Statement& row) {
              std::string& newest = runs[row_of.at(row.getColumn(0).getInt64())].checkpoint;
              if (!newest.empty()) return;
@@ -169,7 +180,8 @@ bool checkpoint_is_complete(const fs::path& weights) {
 Result<int64_t> run_number(SQLite::Database& db, const std::string& id) {
   SQLite::Statement query(db, "SELECT run FROM runs WHERE id = ?");
   query.bind(1, id);
-  if (!query.executeStep()) return fail(ErrorCode::not_found, "There is no run '{}'; `rat runs list` shows the runs there are.", id);
+  if (!query.executeStep())
+    return fail(ErrorCode::not_found, "There is no run '{}'; `rat runs list` shows the runs there are.", id);
   return query.getColumn(0).getInt64();
 }
 
@@ -190,15 +202,17 @@ void rebuild_summary(SQLite::Database& db, int64_t run, int64_t name_id) {
   const std::string which = fmt::format("run = {}{}", run, name_id ? fmt::format(" AND name_id = {}", name_id) : "");
   db.exec(fmt::format("DELETE FROM metric_summary WHERE {}", which));
   // min/max over the finite values only; 9e999 is how SQL writes infinity.
-  db.exec(fmt::format(
-      "INSERT INTO metric_summary (run, name_id, count, last_step, last, last_kind, best) "
-      "SELECT g.run, g.name_id, g.n, g.last_step, m.value, m.kind, CASE WHEN larger_is_better THEN g.high ELSE g.low END "
-      "FROM (SELECT run, name_id, count(*) AS n, max(step) AS last_step, "
-      "             max(value) FILTER (WHERE abs(value) < 9e999) AS high, min(value) FILTER (WHERE abs(value) < 9e999) AS low "
-      "      FROM metrics WHERE {} GROUP BY run, name_id) g "
-      "JOIN metrics m ON m.run = g.run AND m.name_id = g.name_id AND m.step = g.last_step "
-      "JOIN metric_names n ON n.name_id = g.name_id",
-      which));
+  db.exec(
+      fmt::format("INSERT INTO metric_summary (run, name_id, count, last_step, last, last_kind, best) "
+                  "SELECT g.run, g.name_id, g.n, g.last_step, m.value, m.kind, CASE WHEN larger_is_better THEN g.high "
+                  "ELSE g.low END "
+                  "FROM (SELECT run, name_id, count(*) AS n, max(step) AS last_step, "
+                  "             max(value) FILTER (WHERE abs(value) < 9e999) AS high, min(value) FILTER (WHERE "
+                  "abs(value) < 9e999) AS low "
+                  "      FROM metrics WHERE {} GROUP BY run, name_id) g "
+                  "JOIN metrics m ON m.run = g.run AND m.name_id = g.name_id AND m.step = g.last_step "
+                  "JOIN metric_names n ON n.name_id = g.name_id",
+                  which));
 }
 
 }  // namespace store

@@ -25,13 +25,13 @@ struct MetricSummary {
 };
 
 struct RunRow {
-  std::string id;         // short, unique, stable
+  std::string id;  // short, unique, stable
   std::string name;
   std::vector<std::string> tags;
   RunState state = RunState::queued;  // truthful: a run whose process is gone is crashed, whatever the row says
   std::string error;                  // why it failed
   std::string spec_json, spec_hash, sweep_id;
-  std::string layers;                 // pattern, e.g. "rat:16*4"
+  std::string layers;  // pattern, e.g. "rat:16*4"
   std::string commit;
   bool dirty = false;
   std::string host, cpu, gpu, build;  // build: type, compiler, flags, library versions
@@ -40,15 +40,15 @@ struct RunRow {
   std::string device, dtype;
   int64_t steps_done = 0, steps_total = 0;
   double created_at = 0, started_at = 0, ended_at = 0, heartbeat_at = 0;  // Unix seconds; 0: not yet
-  int64_t color = 0;                  // index into Theme::series, bound to the run for good
-  std::string checkpoint;             // newest complete weights file, absolute; empty: none
+  int64_t color = 0;       // index into Theme::series, bound to the run for good
+  std::string checkpoint;  // newest complete weights file, absolute; empty: none
   std::map<std::string, MetricSummary> metrics;
 };
 
 struct MetricPoint {
   int64_t step = 0;
-  double value = 0;      // NaN, infinities and -0.0 survive the store
-  double wall_s = 0;     // seconds since the run started
+  double value = 0;   // NaN, infinities and -0.0 survive the store
+  double wall_s = 0;  // seconds since the run started
 };
 
 // Metric names the trainer writes: "loss" (train, nats), "val_loss" (nats), "val_accuracy" (share), "lr", "grad_norm",
@@ -68,11 +68,12 @@ class StoreReader {
   Result<RunRow> run(const std::string& id_or_name) const;               // id, unique id prefix, or unique name
   Result<std::vector<std::string>> metric_names(const std::string& run_id) const;
   // Every stored point with step > after_step, in order; never a sample.
-  Result<std::vector<MetricPoint>> series(const std::string& run_id, const std::string& metric, int64_t after_step = -1) const;
+  Result<std::vector<MetricPoint>> series(const std::string& run_id, const std::string& metric,
+                                          int64_t after_step = -1) const;
   // Changes whenever any process commits: cheap to poll.
   Result<int64_t> data_version() const;
-  Status check() const;                                              // integrity_check, foreign keys, checkpoints present
-  Status backup(const std::filesystem::path& to) const;              // a consistent copy while others write
+  Status check() const;                                  // integrity_check, foreign keys, checkpoints present
+  Status backup(const std::filesystem::path& to) const;  // a consistent copy while others write
 
  private:
   StoreReader();
@@ -99,34 +100,35 @@ class StoreWriter {
   std::filesystem::path run_folder(const std::string& run_id) const;  // checkpoints of one run, beside the database
 
   // After the commit:
-  Result<std::string> create_run(const NewRun& run);                  // returns the id
-  Status start_run(const std::string& id);                            // running; records process, boot and host
+  Result<std::string> create_run(const NewRun& run);  // returns the id
+  Status start_run(const std::string& id);            // running; records process, boot and host
   // While the disk is full this returns the error and is done as soon as the disk allows.
   Status end_run(const std::string& id, RunState state, const std::string& error = "");
   Status record_checkpoint(const std::string& id, int64_t step, const std::filesystem::path& weights);
-  Status forget_checkpoint(const std::string& id, int64_t step);      // its files are about to be removed
+  Status forget_checkpoint(const std::string& id, int64_t step);  // its files are about to be removed
   Status set_data(const std::string& id, const std::string& description, const std::string& hash);
   // A resumed run that was given more steps: its spec now says so.
-  Status set_spec(const std::string& id, const std::string& spec_json, const std::string& spec_hash, int64_t steps_total);
+  Status set_spec(const std::string& id, const std::string& spec_json, const std::string& spec_hash,
+                  int64_t steps_total);
   Status rename_run(const std::string& id, const std::string& name);
   Status set_tags(const std::string& id, const std::vector<std::string>& tags);
-  Status delete_run(const std::string& id);                           // hidden, recoverable by undelete_run
+  Status delete_run(const std::string& id);  // hidden, recoverable by undelete_run
   Status undelete_run(const std::string& id);
-  Status purge_run(const std::string& id);                            // for good, with its checkpoints
+  Status purge_run(const std::string& id);  // for good, with its checkpoints
   // For resume: forgets metric points after `step` (they will be computed again).
   Status truncate_metrics(const std::string& id, int64_t step);
   // Copies runs (not already present) of another database, with their metrics and checkpoints; returns how many.
   Result<int64_t> merge(const std::filesystem::path& other);
-  Status flush();                                                     // everything logged before this call is committed
+  Status flush();  // everything logged before this call is committed
 
   // At once, never blocks on the disk; held in memory and retried while the disk is full.
   void log(const std::string& id, const std::string& metric, int64_t step, double value, double wall_s);
-  void set_progress(const std::string& id, int64_t steps_done);       // also the heartbeat
+  void set_progress(const std::string& id, int64_t steps_done);  // also the heartbeat
 
   struct Health {
-    int64_t queued = 0;            // points not yet committed
-    double last_commit_at = 0;     // Unix seconds
-    std::string problem;           // empty: fine; else one sentence, e.g. the disk is full
+    int64_t queued = 0;         // points not yet committed
+    double last_commit_at = 0;  // Unix seconds
+    std::string problem;        // empty: fine; else one sentence, e.g. the disk is full
   };
   Health health() const;
 

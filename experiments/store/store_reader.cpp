@@ -46,15 +46,16 @@ Result<std::vector<RunRow>> StoreReader::runs(bool include_deleted) const {
 
 Result<RunRow> StoreReader::run(const std::string& id_or_name) const {
   return impl_->in_snapshot([&]() -> Result<RunRow> {
-    for (const char* where : {"r.id = ?1", "r.name = ?1 AND r.deleted_at = 0", "substr(r.id, 1, length(?1)) = ?1 AND r.deleted_at = 0"}) {
+    for (const char* where :
+         {"r.id = ?1", "r.name = ?1 AND r.deleted_at = 0", "substr(r.id, 1, length(?1)) = ?1 AND r.deleted_at = 0"}) {
       if (id_or_name.empty()) break;
       std::vector<RunRow> found = store::read_runs(*impl_->db, impl_->path, where, id_or_name);
       if (found.size() == 1) return std::move(found.front());
       if (found.empty()) continue;
       std::vector<std::string> ids;
       for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 5); ++i) ids.push_back(found[i].id);
-      return fail(ErrorCode::invalid_argument, "'{}' means {} runs ({}{}); give an id.", id_or_name, found.size(), fmt::join(ids, ", "),
-                  found.size() > 5 ? ", ..." : "");
+      return fail(ErrorCode::invalid_argument, "'{}' means {} runs ({}{}); give an id.", id_or_name, found.size(),
+                  fmt::join(ids, ", "), found.size() > 5 ? ", ..." : "");
     }
     return fail(ErrorCode::not_found, "There is no run '{}'; `rat runs list` shows the runs there are.", id_or_name);
   });
@@ -62,9 +63,10 @@ Result<RunRow> StoreReader::run(const std::string& id_or_name) const {
 
 Result<std::vector<std::string>> StoreReader::metric_names(const std::string& run_id) const {
   return store::guarded(impl_->path, [&]() -> Result<std::vector<std::string>> {
-    SQLite::Statement query(*impl_->db,
-                            "SELECT n.name FROM metric_summary s JOIN metric_names n USING (name_id) JOIN runs r USING (run) "
-                            "WHERE r.id = ? ORDER BY n.name");
+    SQLite::Statement query(
+        *impl_->db,
+        "SELECT n.name FROM metric_summary s JOIN metric_names n USING (name_id) JOIN runs r USING (run) "
+        "WHERE r.id = ? ORDER BY n.name");
     query.bind(1, run_id);
     std::vector<std::string> names;
     while (query.executeStep()) names.push_back(query.getColumn(0).getString());
@@ -72,11 +74,13 @@ Result<std::vector<std::string>> StoreReader::metric_names(const std::string& ru
   });
 }
 
-Result<std::vector<MetricPoint>> StoreReader::series(const std::string& run_id, const std::string& metric, int64_t after_step) const {
+Result<std::vector<MetricPoint>> StoreReader::series(const std::string& run_id, const std::string& metric,
+                                                     int64_t after_step) const {
   return store::guarded(impl_->path, [&]() -> Result<std::vector<MetricPoint>> {
-    SQLite::Statement query(*impl_->db,
-                            "SELECT step, value, kind, wall FROM metrics WHERE run = (SELECT run FROM runs WHERE id = ?) "
-                            "AND name_id = (SELECT name_id FROM metric_names WHERE name = ?) AND step > ? ORDER BY step");
+    SQLite::Statement query(
+        *impl_->db,
+        "SELECT step, value, kind, wall FROM metrics WHERE run = (SELECT run FROM runs WHERE id = ?) "
+        "AND name_id = (SELECT name_id FROM metric_names WHERE name = ?) AND step > ? ORDER BY step");
     query.bind(1, run_id);
     query.bind(2, metric);
     query.bind(3, after_step);
@@ -89,7 +93,8 @@ Result<std::vector<MetricPoint>> StoreReader::series(const std::string& run_id, 
 }
 
 Result<int64_t> StoreReader::data_version() const {
-  return store::guarded(impl_->path, [&]() -> Result<int64_t> { return impl_->db->execAndGet("PRAGMA data_version").getInt64(); });
+  return store::guarded(impl_->path,
+                        [&]() -> Result<int64_t> { return impl_->db->execAndGet("PRAGMA data_version").getInt64(); });
 }
 
 Status StoreReader::check() const {
@@ -99,17 +104,20 @@ Status StoreReader::check() const {
       return fail(ErrorCode::corrupt_data, "{} is damaged ({}); restore a backup.", impl_->path.string(), integrity);
     SQLite::Statement orphans(*impl_->db, "PRAGMA foreign_key_check");
     if (orphans.executeStep())
-      return fail(ErrorCode::corrupt_data, "{}: table '{}' has rows of a run that is not there; restore a backup.", impl_->path.string(),
-                  orphans.getColumn(0).getString());
-    SQLite::Statement files(*impl_->db, "SELECT r.id, c.step, c.path FROM checkpoints c JOIN runs r USING (run) ORDER BY r.id, c.step");
+      return fail(ErrorCode::corrupt_data, "{}: table '{}' has rows of a run that is not there; restore a backup.",
+                  impl_->path.string(), orphans.getColumn(0).getString());
+    SQLite::Statement files(
+        *impl_->db, "SELECT r.id, c.step, c.path FROM checkpoints c JOIN runs r USING (run) ORDER BY r.id, c.step");
     int64_t missing = 0;
     std::string first;
     while (files.executeStep()) {
       if (store::checkpoint_is_complete(store::stored_path(impl_->path, files.getColumn(2).getString()))) continue;
-      if (missing++ == 0) first = fmt::format("run {} step {}", files.getColumn(0).getString(), files.getColumn(1).getInt64());
+      if (missing++ == 0)
+        first = fmt::format("run {} step {}", files.getColumn(0).getString(), files.getColumn(1).getInt64());
     }
     if (missing > 0)
-      return fail(ErrorCode::not_found, "{} checkpoint(s) recorded in {} are missing on disk, first {}.", missing, impl_->path.string(), first);
+      return fail(ErrorCode::not_found, "{} checkpoint(s) recorded in {} are missing on disk, first {}.", missing,
+                  impl_->path.string(), first);
     return ok();
   });
 }
@@ -138,13 +146,15 @@ Status StoreReader::backup(const fs::path& to) const {
   std::error_code ignored;
   fs::remove(temporary, ignored);
   if (!copied) return copied;
-  return fail(ErrorCode::io_failure, "The backup {} could not be completed: {}.", to.string(), error ? error.message() : "sync failed");
+  return fail(ErrorCode::io_failure, "The backup {} could not be completed: {}.", to.string(),
+              error ? error.message() : "sync failed");
 }
 
 fs::path default_database_path() {
   const char* data_home = std::getenv("XDG_DATA_HOME");
   const char* home = std::getenv("HOME");
-  fs::path base = data_home && *data_home == '/' ? fs::path(data_home) : fs::path(home && *home ? home : ".") / ".local" / "share";
+  fs::path base =
+      data_home && *data_home == '/' ? fs::path(data_home) : fs::path(home && *home ? home : ".") / ".local" / "share";
   return base / "rat-workbench" / "runs.db";
 }
 

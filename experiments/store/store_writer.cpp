@@ -18,7 +18,8 @@ struct StoreWriter::Impl {
   std::unique_ptr<store::WriterThread> thread;
 
   // One statement with text parameters on one run; not_found when there is no such run.
-  Status update_run(const std::string& id, const std::string& assignments, const std::vector<std::string>& values, bool keep_trying = false) {
+  Status update_run(const std::string& id, const std::string& assignments, const std::vector<std::string>& values,
+                    bool keep_trying = false) {
     return thread->run(
         [=](SQLite::Database& db) -> Status {
           RAT_ASSIGN(const int64_t run, store::run_number(db, id));
@@ -38,7 +39,8 @@ constexpr int series_colors = 8;  // Theme::series
 // What the run row says about the process that owns it and about what computes it.
 struct Owner {
   static constexpr const char* assignments =
-      "commit_id = :commit, dirty = :dirty, build = :build, host = :host, cpu = :cpu, gpu = 'none', pid = :pid, pid_start = :start, "
+      "commit_id = :commit, dirty = :dirty, build = :build, host = :host, cpu = :cpu, gpu = 'none', pid = :pid, "
+      "pid_start = :start, "
       "boot_id = :boot, heartbeat_at = :now";
   static void bind(SQLite::Statement& statement) {
     const ProcessIdentity& self = this_process();
@@ -73,11 +75,12 @@ std::string unused_id(SQLite::Database& db) {
 
 Status insert_run(SQLite::Database& db, const NewRun& run, std::string& id) {
   id = unused_id(db);
-  SQLite::Statement insert(
-      db,
-      "INSERT INTO runs (id, name, state, spec, spec_hash, sweep_id, layers, seed, device, dtype, data_description, data_hash, "
-      "steps_total, created_at, color) VALUES (:id, :name, 'queued', :spec, :hash, :sweep, :layers, :seed, :device, :dtype, :data, "
-      ":data_hash, :steps, :now, (SELECT (coalesce(max(run), 0)) % :colors FROM runs))");
+  SQLite::Statement insert(db,
+                           "INSERT INTO runs (id, name, state, spec, spec_hash, sweep_id, layers, seed, device, dtype, "
+                           "data_description, data_hash, "
+                           "steps_total, created_at, color) VALUES (:id, :name, 'queued', :spec, :hash, :sweep, "
+                           ":layers, :seed, :device, :dtype, :data, "
+                           ":data_hash, :steps, :now, (SELECT (coalesce(max(run), 0)) % :colors FROM runs))");
   insert.bind(":id", id);
   insert.bind(":name", run.name.empty() ? "run " + id : run.name);
   insert.bind(":spec", run.spec_json);
@@ -104,7 +107,8 @@ Status set_running(SQLite::Database& db, const std::string& id) {
   RAT_TRY(store::run_number(db, id));
   SQLite::Statement update(
       db, fmt::format("UPDATE runs SET state = 'running', error = '', ended_at = 0, "
-                      "started_at = CASE started_at WHEN 0 THEN :now ELSE started_at END, {} WHERE id = :id", Owner::assignments));
+                      "started_at = CASE started_at WHEN 0 THEN :now ELSE started_at END, {} WHERE id = :id",
+                      Owner::assignments));
   Owner::bind(update);
   update.bind(":id", id);
   update.exec();
@@ -129,7 +133,8 @@ Status refuse_active(SQLite::Database& db, const fs::path& path, const std::stri
   const std::vector<RunRow> found = store::read_runs(db, path, "r.id = ?1", id);
   if (found.empty()) return store::run_number(db, id) ? ok() : Status(store::run_number(db, id).error());
   if (found.front().state == RunState::running || found.front().state == RunState::queued)
-    return fail(ErrorCode::invalid_argument, "Run {} is {}; stop it before you {} it.", id, run_state_name(found.front().state), what);
+    return fail(ErrorCode::invalid_argument, "Run {} is {}; stop it before you {} it.", id,
+                run_state_name(found.front().state), what);
   return ok();
 }
 
@@ -144,12 +149,15 @@ Result<std::unique_ptr<StoreWriter>> StoreWriter::open(const fs::path& path) {
   writer->impl_->path = fs::absolute(path, error).lexically_normal();
   RAT_ASSIGN(auto db, store::open_database(writer->impl_->path, store::Access::write));
   writer->impl_->thread = std::make_unique<store::WriterThread>(writer->impl_->path, std::move(db));
-  RAT_TRY(writer->impl_->thread->run([&](SQLite::Database& database) { return record_dead_runs(database, writer->impl_->path); }));
+  RAT_TRY(writer->impl_->thread->run(
+      [&](SQLite::Database& database) { return record_dead_runs(database, writer->impl_->path); }));
   return writer;
 }
 
 const fs::path& StoreWriter::path() const { return impl_->path; }
-fs::path StoreWriter::run_folder(const std::string& run_id) const { return impl_->path.parent_path() / "checkpoints" / run_id; }
+fs::path StoreWriter::run_folder(const std::string& run_id) const {
+  return impl_->path.parent_path() / "checkpoints" / run_id;
+}
 
 Result<std::string> StoreWriter::create_run(const NewRun& run) {
   std::string id;
@@ -167,8 +175,9 @@ Status StoreWriter::start_run(const std::string& id) {
 Status StoreWriter::end_run(const std::string& id, RunState state, const std::string& error) {
   if (state == RunState::queued || state == RunState::running)
     return fail(ErrorCode::invalid_argument, "A run cannot end as '{}'.", run_state_name(state));
-  return impl_->update_run(id, fmt::format("state = ?1, error = ?2, ended_at = {0:.6f}, heartbeat_at = {0:.6f}", unix_now()),
-                           {std::string(run_state_name(state)), error}, true);
+  return impl_->update_run(
+      id, fmt::format("state = ?1, error = ?2, ended_at = {0:.6f}, heartbeat_at = {0:.6f}", unix_now()),
+      {std::string(run_state_name(state)), error}, true);
 }
 
 Status StoreWriter::record_checkpoint(const std::string& id, int64_t step, const fs::path& weights) {
@@ -178,7 +187,8 @@ Status StoreWriter::record_checkpoint(const std::string& id, int64_t step, const
                 impl_->path.parent_path().string());
   return impl_->thread->run([=](SQLite::Database& db) -> Status {
     RAT_ASSIGN(const int64_t run, store::run_number(db, id));
-    SQLite::Statement insert(db, "INSERT OR REPLACE INTO checkpoints (run, step, path, created_at) VALUES (?, ?, ?, ?)");
+    SQLite::Statement insert(db,
+                             "INSERT OR REPLACE INTO checkpoints (run, step, path, created_at) VALUES (?, ?, ?, ?)");
     insert.bind(1, run);
     insert.bind(2, step);
     insert.bind(3, relative.string());
@@ -200,8 +210,10 @@ Status StoreWriter::set_data(const std::string& id, const std::string& descripti
   return impl_->update_run(id, "data_description = ?1, data_hash = ?2", {description, hash});
 }
 
-Status StoreWriter::set_spec(const std::string& id, const std::string& spec_json, const std::string& spec_hash, int64_t steps_total) {
-  return impl_->update_run(id, fmt::format("spec = ?1, spec_hash = ?2, steps_total = {}", steps_total), {spec_json, spec_hash});
+Status StoreWriter::set_spec(const std::string& id, const std::string& spec_json, const std::string& spec_hash,
+                             int64_t steps_total) {
+  return impl_->update_run(id, fmt::format("spec = ?1, spec_hash = ?2, steps_total = {}", steps_total),
+                           {spec_json, spec_hash});
 }
 
 Status StoreWriter::rename_run(const std::string& id, const std::string& name) {
@@ -246,7 +258,8 @@ Status StoreWriter::purge_run(const std::string& id) {
   std::error_code error;
   fs::remove_all(run_folder(id), error);
   if (error)
-    return fail(ErrorCode::io_failure, "Run {} is gone, but its folder {} could not be removed: {}.", id, run_folder(id).string(), error.message());
+    return fail(ErrorCode::io_failure, "Run {} is gone, but its folder {} could not be removed: {}.", id,
+                run_folder(id).string(), error.message());
   return ok();
 }
 
@@ -259,13 +272,17 @@ Status StoreWriter::truncate_metrics(const std::string& id, int64_t step) {
   });
 }
 
-Result<int64_t> StoreWriter::merge(const fs::path& other) { return store::merge_database(*this, *impl_->thread, other); }
+Result<int64_t> StoreWriter::merge(const fs::path& other) {
+  return store::merge_database(*this, *impl_->thread, other);
+}
 Status StoreWriter::flush() { return impl_->thread->flush(); }
 
 void StoreWriter::log(const std::string& id, const std::string& metric, int64_t step, double value, double wall_s) {
   impl_->thread->log(id, metric, step, value, wall_s);
 }
-void StoreWriter::set_progress(const std::string& id, int64_t steps_done) { impl_->thread->set_progress(id, steps_done); }
+void StoreWriter::set_progress(const std::string& id, int64_t steps_done) {
+  impl_->thread->set_progress(id, steps_done);
+}
 StoreWriter::Health StoreWriter::health() const { return impl_->thread->health(); }
 
 }  // namespace rat

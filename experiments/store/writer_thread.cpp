@@ -16,7 +16,7 @@ constexpr auto batch_delay = 250ms;
 constexpr auto retry_delay = 500ms;
 constexpr auto heartbeat_interval = 30s;
 constexpr std::size_t points_per_transaction = 10'000;
-constexpr int checkpoint_pages = 1000;                  // 4 MiB of log
+constexpr int checkpoint_pages = 1000;  // 4 MiB of log
 constexpr int64_t log_alarm_bytes = int64_t{256} << 20;
 constexpr int checkpoint_busy_ms = 200;
 
@@ -92,7 +92,8 @@ bool WriterThread::has_work() const {
 
 WriterThread::Clock::time_point WriterThread::next_wake() const {
   Clock::time_point wake = next_heartbeat_;
-  if (!incoming_.empty() || !incoming_progress_.empty()) wake = std::min(wake, std::max(first_queued_ + batch_delay, retry_at_));
+  if (!incoming_.empty() || !incoming_progress_.empty())
+    wake = std::min(wake, std::max(first_queued_ + batch_delay, retry_at_));
   if (health_.queued > 0 || !pending_.deferred.empty() || must_reopen_) wake = std::min(wake, retry_at_);
   return wake;
 }
@@ -207,14 +208,19 @@ void WriterThread::run_command(Command& command) {
 
 void WriterThread::report(const Status& status) {
   const std::lock_guard lock(mutex_);
-  const bool refused = !status && (status.error().code == ErrorCode::io_failure || status.error().code == ErrorCode::corrupt_data);
+  const bool refused =
+      !status && (status.error().code == ErrorCode::io_failure || status.error().code == ErrorCode::corrupt_data);
   retry_at_ = refused ? Clock::now() + retry_delay : Clock::time_point{};
-  if (refused) health_.problem = status.error().message;
+  if (refused)
+    health_.problem = status.error().message;
   else if (dropped_ > 0)
-    health_.problem = fmt::format("{} metric values were logged for runs that are not in the database and are lost.", dropped_);
+    health_.problem =
+        fmt::format("{} metric values were logged for runs that are not in the database and are lost.", dropped_);
   else if (int64_t bytes = int64_t{log_pages_} * 4096; bytes > log_alarm_bytes)
-    health_.problem = fmt::format("A program that reads {} keeps its log from being emptied ({} MiB); close it.", path_.string(), bytes >> 20);
-  else health_.problem.clear();
+    health_.problem = fmt::format("A program that reads {} keeps its log from being emptied ({} MiB); close it.",
+                                  path_.string(), bytes >> 20);
+  else
+    health_.problem.clear();
 }
 
 void WriterThread::heartbeat() {

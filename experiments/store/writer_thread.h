@@ -48,9 +48,9 @@ class WriterThread {
   };
 
   void loop();
-  bool has_work() const;                   // under the lock
-  Clock::time_point next_wake() const;     // under the lock
-  void take_queued();                      // under the lock
+  bool has_work() const;                // under the lock
+  Clock::time_point next_wake() const;  // under the lock
+  void take_queued();                   // under the lock
   Status commit_pending();
   Status commit_points(std::size_t count);
   Status execute(const Work& work);
@@ -68,7 +68,7 @@ class WriterThread {
   int64_t dropped_ = 0;
   Clock::time_point retry_at_{}, next_heartbeat_{};
 
-  mutable std::mutex mutex_;               // guards what follows
+  mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
   std::vector<LoggedPoint> incoming_;
   std::map<int32_t, Progress> incoming_progress_;
@@ -77,7 +77,7 @@ class WriterThread {
   std::deque<Command> commands_;
   StoreWriter::Health health_;
   bool stopping_ = false;
-  std::thread thread_;                     // last: starts when everything else is ready
+  std::thread thread_;  // last: starts when everything else is ready
 };
 
 }  // namespace rat::store

@@ -25,16 +25,38 @@ TEST(RunSpec, MissingKeysTakeTheDefaults) {
 
 TEST(RunSpec, CanonicalJsonRoundTripsEveryKey) {
   RunSpec spec;
-  const std::vector<std::pair<std::string, std::string>> changes{
-      {"name", "a \"quoted\" näme"}, {"model.vocab", "512"}, {"model.d_model", "96"}, {"model.heads", "6"},
-      {"model.groups", "3"}, {"model.ffn_mult", "2"}, {"model.pos", "none"}, {"model.rope_base", "5000.5"},
-      {"model.layers", "rat:8,swa:64*2,attention,rnn"}, {"data.kind", "mqar"}, {"data.path", "/tmp/ä b"},
-      {"data.validation_fraction", "0.25"}, {"data.pairs", "4"}, {"data.queries", "5"}, {"train.steps", "77"},
-      {"train.batch", "12"}, {"train.accumulate", "3"}, {"train.seq_len", "128"}, {"train.lr", "1e-3"},
-      {"train.betas", "0.8,0.99"}, {"train.eps", "1e-7"}, {"train.weight_decay", "0.05"}, {"train.clip", "0.5"},
-      {"train.warmup", "7"}, {"train.schedule", "constant"}, {"train.dtype", "bf16"}, {"train.seed", "9223372036854775807"},
-      {"train.eval_every", "11"}, {"train.eval_tokens", "999"}, {"train.checkpoint_every", "13"},
-      {"train.probe_every", "17"}, {"device", "cuda"}};
+  const std::vector<std::pair<std::string, std::string>> changes{{"name", "a \"quoted\" näme"},
+                                                                 {"model.vocab", "512"},
+                                                                 {"model.d_model", "96"},
+                                                                 {"model.heads", "6"},
+                                                                 {"model.groups", "3"},
+                                                                 {"model.ffn_mult", "2"},
+                                                                 {"model.pos", "none"},
+                                                                 {"model.rope_base", "5000.5"},
+                                                                 {"model.layers", "rat:8,swa:64*2,attention,rnn"},
+                                                                 {"data.kind", "mqar"},
+                                                                 {"data.path", "/tmp/ä b"},
+                                                                 {"data.validation_fraction", "0.25"},
+                                                                 {"data.pairs", "4"},
+                                                                 {"data.queries", "5"},
+                                                                 {"train.steps", "77"},
+                                                                 {"train.batch", "12"},
+                                                                 {"train.accumulate", "3"},
+                                                                 {"train.seq_len", "128"},
+                                                                 {"train.lr", "1e-3"},
+                                                                 {"train.betas", "0.8,0.99"},
+                                                                 {"train.eps", "1e-7"},
+                                                                 {"train.weight_decay", "0.05"},
+                                                                 {"train.clip", "0.5"},
+                                                                 {"train.warmup", "7"},
+                                                                 {"train.schedule", "constant"},
+                                                                 {"train.dtype", "bf16"},
+                                                                 {"train.seed", "9223372036854775807"},
+                                                                 {"train.eval_every", "11"},
+                                                                 {"train.eval_tokens", "999"},
+                                                                 {"train.checkpoint_every", "13"},
+                                                                 {"train.probe_every", "17"},
+                                                                 {"device", "cuda"}};
   ASSERT_EQ(changes.size(), spec_keys().size()) << "a key has no case here";
   for (const auto& [key, value] : changes) {
     const std::string before = to_json(spec);
@@ -53,7 +75,8 @@ TEST(RunSpec, CanonicalJsonRoundTripsEveryKey) {
 }
 
 TEST(RunSpec, LayersAsListPatternOrBoth) {
-  const auto list = parse_spec(R"({"model": {"layers": [{"kind": "rat", "chunk": 8}, {"kind": "swa", "window": 32}, "rnn*2"]}})");
+  const auto list =
+      parse_spec(R"({"model": {"layers": [{"kind": "rat", "chunk": 8}, {"kind": "swa", "window": 32}, "rnn*2"]}})");
   ASSERT_TRUE(list) << list.error().message;
   const auto pattern = parse_spec(R"({"model": {"layers": "rat:8,swa:32,(rnn)*2"}})");
   ASSERT_TRUE(pattern) << pattern.error().message;
@@ -112,7 +135,8 @@ TEST(RunSpec, WrongTypesAndRangesNameTheKey) {
 TEST(RunSpec, DuplicateKeysAreRefused) {
   expect_contains(error_of(R"({"train": {"steps": 5, "steps": 6}})"), "train.steps is given twice");
   expect_contains(error_of(R"({"name": "a", "name": "b"})"), "name is given twice");
-  expect_contains(error_of(R"({"model": {"layers": [{"kind": "rat", "kind": "rnn"}]}})"), "model.layers.kind is given twice");
+  expect_contains(error_of(R"({"model": {"layers": [{"kind": "rat", "kind": "rnn"}]}})"),
+                  "model.layers.kind is given twice");
 }
 
 TEST(RunSpec, HostileJsonIsRefusedNotObeyed) {
@@ -126,9 +150,14 @@ TEST(RunSpec, HostileJsonIsRefusedNotObeyed) {
 TEST(RunSpec, AFailedSetLeavesTheSpecAlone) {
   RunSpec spec;
   const std::string before = to_json(spec);
-  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{
-           {"train.steps", "ten"}, {"train.steps", ""}, {"train.lr", "nan"}, {"train.betas", "0.9"}, {"model.layers", "rat:"},
-           {"model.layers", "[{\"kind\":"}, {"data.kind", "x"}, {"train.batch", "1e99"}}) {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, std::string>>{{"train.steps", "ten"},
+                                                                                   {"train.steps", ""},
+                                                                                   {"train.lr", "nan"},
+                                                                                   {"train.betas", "0.9"},
+                                                                                   {"model.layers", "rat:"},
+                                                                                   {"model.layers", "[{\"kind\":"},
+                                                                                   {"data.kind", "x"},
+                                                                                   {"train.batch", "1e99"}}) {
     EXPECT_FALSE(set_value(spec, key, value)) << key << "=" << value;
     EXPECT_EQ(to_json(spec), before) << key;
   }

@@ -77,7 +77,9 @@ TEST(Statistics, SpreadOverSeeds) {
 // Against the definition, for all four goals and many random point sets with ties.
 TEST(Statistics, ParetoFrontFollowsItsDefinition) {
   uint64_t state = 1;
-  const auto random = [&] { return static_cast<double>((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) / (1u << 31); };
+  const auto random = [&] {
+    return static_cast<double>((state = state * 6364136223846793005u + 1442695040888963407u) >> 33) / (1u << 31);
+  };
   for (int round = 0; round < 200; ++round) {
     std::vector<double> x, y;
     for (int i = 0; i < 15; ++i) x.push_back(std::floor(random() * 8)), y.push_back(std::floor(random() * 8));

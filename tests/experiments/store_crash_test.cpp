@@ -1,4 +1,7 @@
 // The store when processes are killed, race each other, or the disk is full.
+#include "tests/experiments/store_crash.h"
+
+#include <SQLiteCpp/SQLiteCpp.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -13,10 +16,7 @@
 #include <set>
 #include <thread>
 
-#include <SQLiteCpp/SQLiteCpp.h>
-
 #include "experiments/store/rows.h"
-#include "tests/experiments/store_crash.h"
 #include "tests/experiments/store_fixture.h"
 
 extern char** environ;
@@ -85,7 +85,8 @@ TEST(StoreCrash, TwoHundredKillsLoseNothingAcknowledged) {
       while (read_note(ack).run_id[0] == 0 && std::chrono::steady_clock::now() < deadline)
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    std::this_thread::sleep_for(std::chrono::microseconds(round % 8 < 2 ? random() % 30'000 : 20'000 + random() % 130'000));
+    std::this_thread::sleep_for(
+        std::chrono::microseconds(round % 8 < 2 ? random() % 30'000 : 20'000 + random() % 130'000));
     ASSERT_EQ(kill(child, SIGKILL), 0) << "the writer ended by itself";
     int status = 0;
     waitpid(child, &status, 0);
@@ -106,7 +107,8 @@ TEST(StoreCrash, TwoHundredKillsLoseNothingAcknowledged) {
     const auto reader = StoreReader::open(db);
     ASSERT_OK(reader);
     ASSERT_OK(reader->check());
-    for (const RunRow& run : *reader->runs()) ASSERT_EQ(run.state, RunState::crashed);
+    const std::vector<RunRow> runs = *reader->runs();
+    for (const RunRow& run : runs) ASSERT_EQ(run.state, RunState::crashed);
     if (::testing::Test::HasFatalFailure()) return;
   }
   EXPECT_GE(with_points, 150);
@@ -116,7 +118,8 @@ TEST(StoreCrash, TwoHundredKillsLoseNothingAcknowledged) {
 TEST(StoreCrash, ManyFirstStartsAtOnceMakeOneDatabase) {
   const TemporaryFolder folder;
   std::vector<pid_t> children;
-  for (int i = 0; i < 8; ++i) children.push_back(spawn_writer(folder / "new/runs.db", folder / fmt::format("ack-{}", i), "10"));
+  for (int i = 0; i < 8; ++i)
+    children.push_back(spawn_writer(folder / "new/runs.db", folder / fmt::format("ack-{}", i), "10"));
   for (const pid_t child : children) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
@@ -126,7 +129,8 @@ TEST(StoreCrash, ManyFirstStartsAtOnceMakeOneDatabase) {
   const auto reader = StoreReader::open(folder / "new/runs.db");
   ASSERT_OK(reader);
   std::set<std::string> ids;
-  for (const RunRow& run : *reader->runs()) {
+  const std::vector<RunRow> runs = *reader->runs();
+  for (const RunRow& run : runs) {
     ids.insert(run.id);
     EXPECT_EQ(run.state, RunState::finished);
   }
@@ -153,8 +157,10 @@ class FullDisk : public ::testing::Test {
     if (limited_) setrlimit(RLIMIT_FSIZE, &before_);
   }
   void free_space() {
-    if (mounted_) ASSERT_EQ(mount("tmpfs", folder_.path().c_str(), "tmpfs", MS_REMOUNT, "size=256m"), 0);
-    else ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0);
+    if (mounted_)
+      ASSERT_EQ(mount("tmpfs", folder_.path().c_str(), "tmpfs", MS_REMOUNT, "size=256m"), 0);
+    else
+      ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before_), 0);
   }
   TemporaryFolder folder_;
   std::unique_ptr<StoreWriter> writer_;
@@ -169,22 +175,25 @@ TEST_F(FullDisk, PointsWaitInMemoryAndNothingIsMissingAfterwards) {
   const std::string id = *writer_->create_run(new_run("patient"));
   int64_t step = 0;
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  // No faster than the writer, so that what waits afterwards is what came after the disk was full.
   while (writer_->health().problem.empty() && std::chrono::steady_clock::now() < deadline) {
     for (int i = 0; i < 500; ++i, ++step) writer_->log(id, "loss", step, static_cast<double>(step), 0);
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (writer_->health().queued > 2000 && writer_->health().problem.empty())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   const std::string problem = writer_->health().problem;
   ASSERT_FALSE(problem.empty());
   EXPECT_NE(problem.find("runs.db"), std::string::npos) << problem;
-  for (int i = 0; i < 100'000; ++i, ++step) writer_->log(id, "loss", step, static_cast<double>(step), 0);
+  for (int i = 0; i < 50'000; ++i, ++step) writer_->log(id, "loss", step, static_cast<double>(step), 0);
   EXPECT_FALSE(writer_->flush()) << "nothing may be called committed that is not";
-  EXPECT_GE(writer_->health().queued, 100'000);
+  EXPECT_GE(writer_->health().queued, 50'000);
   // The end of a run is kept as well, and written when the disk allows.
   (void)writer_->end_run(id, RunState::finished);
 
   free_space();
   const auto recovered = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (writer_->health().queued > 0 && std::chrono::steady_clock::now() < recovered) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (writer_->health().queued > 0 && std::chrono::steady_clock::now() < recovered)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   ASSERT_OK(writer_->flush());
   EXPECT_TRUE(writer_->health().problem.empty()) << writer_->health().problem;
   const auto reader = StoreReader::open(folder_ / "runs.db");

@@ -6,13 +6,12 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "core/io/sha256.h"
 #include "experiments/store/store.h"
-
-#include <fstream>
-#include <sstream>
 
 namespace rat {
 
@@ -55,15 +54,15 @@ inline NewRun new_run(const std::string& name, RunState state = RunState::runnin
   return run;
 }
 
-#define ASSERT_OK(expression)                                 \
-  do {                                                        \
-    const auto& assert_ok_ = (expression);                    \
-    ASSERT_TRUE(assert_ok_) << assert_ok_.error().message;    \
+#define ASSERT_OK(expression)                              \
+  do {                                                     \
+    const auto& assert_ok_ = (expression);                 \
+    ASSERT_TRUE(assert_ok_) << assert_ok_.error().message; \
   } while (false)
-#define EXPECT_OK(expression)                                 \
-  do {                                                        \
-    const auto& expect_ok_ = (expression);                    \
-    EXPECT_TRUE(expect_ok_) << expect_ok_.error().message;    \
+#define EXPECT_OK(expression)                              \
+  do {                                                     \
+    const auto& expect_ok_ = (expression);                 \
+    EXPECT_TRUE(expect_ok_) << expect_ok_.error().message; \
   } while (false)
 
 }  // namespace rat

@@ -25,8 +25,9 @@ TEST(Sweep, ExpandsTheGridInOrder) {
   ASSERT_OK(specs);
   std::vector<std::string> names;
   for (const RunSpec& spec : *specs) names.push_back(spec.name);
-  EXPECT_EQ(names, (std::vector<std::string>{"s model.layers=rat:8*2 train.seed=1", "s model.layers=rat:8*2 train.seed=2",
-                                             "s model.layers=rnn*2 train.seed=1", "s model.layers=rnn*2 train.seed=2"}));
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"s model.layers=rat:8*2 train.seed=1", "s model.layers=rat:8*2 train.seed=2",
+                                      "s model.layers=rnn*2 train.seed=1", "s model.layers=rnn*2 train.seed=2"}));
   EXPECT_EQ((*specs)[3].train.seed, 2u);
   EXPECT_EQ((*specs)[3].model.layers[1].kind, "rnn");
   EXPECT_EQ((*specs)[0].model.d_model, 32);
@@ -75,10 +76,10 @@ TEST(Sweep, PlanSkipsFinishedAndResumesStopped) {
     return id;
   };
   const std::string finished = record(specs[0], RunState::finished, false);
-  record(specs[0], RunState::stopped, true);             // the finished one counts
+  record(specs[0], RunState::stopped, true);  // the finished one counts
   const std::string stopped = record(specs[1], RunState::stopped, true);
-  record(specs[2], RunState::stopped, false);            // nothing to resume from
-  record(specs[3], RunState::failed, true);              // failed is run again
+  record(specs[2], RunState::stopped, false);  // nothing to resume from
+  record(specs[3], RunState::failed, true);    // failed is run again
   const auto made = plan(*sweep, *StoreReader::open(folder / "runs.db"));
   ASSERT_OK(made);
   ASSERT_EQ(made->already_finished.size(), 1u);

@@ -10,7 +10,8 @@ namespace rat {
 
 inline void write_tiny_text(const std::filesystem::path& path) {
   std::string text;
-  for (int i = 0; i < 400; ++i) text += fmt::format("line {}: the quick brown fox {} jumps over {} lazy dogs\n", i, i * 7 % 13, i * i % 29);
+  for (int i = 0; i < 400; ++i)
+    text += fmt::format("line {}: the quick brown fox {} jumps over {} lazy dogs\n", i, i * 7 % 13, i * i % 29);
   write_bytes(path, text);
 }
 

@@ -71,7 +71,8 @@ class Training : public ::testing::Test {
       ASSERT_EQ(x.size(), y.size()) << metric;
       for (std::size_t i = 0; i < x.size(); ++i) {
         EXPECT_EQ(x[i].step, y[i].step) << metric;
-        EXPECT_EQ(std::bit_cast<uint64_t>(x[i].value), std::bit_cast<uint64_t>(y[i].value)) << metric << " at step " << x[i].step;
+        EXPECT_EQ(std::bit_cast<uint64_t>(x[i].value), std::bit_cast<uint64_t>(y[i].value))
+            << metric << " at step " << x[i].step;
       }
     }
   }
@@ -97,8 +98,10 @@ TEST_F(Training, StoresEveryNamedMetricAndLearns) {
   EXPECT_EQ(run.device, "cpu");
   EXPECT_FALSE(run.data_hash.empty());
   EXPECT_FALSE(run.checkpoint.empty());
-  for (const char* name : {"loss", "lr", "grad_norm", "tokens_per_s", "step_ms"}) EXPECT_EQ(run.metrics.at(name).count, 40) << name;
-  for (const char* name : {"op_ms/gemm", "op_ms/cross entropy", "val_loss", "val_accuracy"}) EXPECT_EQ(run.metrics.at(name).count, 4) << name;
+  for (const char* name : {"loss", "lr", "grad_norm", "tokens_per_s", "step_ms"})
+    EXPECT_EQ(run.metrics.at(name).count, 40) << name;
+  for (const char* name : {"op_ms/gemm", "op_ms/cross entropy", "val_loss", "val_accuracy"})
+    EXPECT_EQ(run.metrics.at(name).count, 4) << name;
   for (const char* name : {"prefill_tokens_per_s", "decode_tokens_per_s", "cache_bytes", "peak_bytes"})
     EXPECT_GT(run.metrics.at(name).last, 0) << name;
   EXPECT_TRUE(run.metrics.contains("gate_half_life/0"));
@@ -134,7 +137,8 @@ TEST_P(Resumed, EqualsUninterruptedBitForBit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Mixers, Resumed,
-                         ::testing::Values(std::pair{"rat:8*2", 1}, std::pair{"attention*2", 1}, std::pair{"rnn*2", 1}, std::pair{"rat:5,swa:7", 2}));
+                         ::testing::Values(std::pair{"rat:8*2", 1}, std::pair{"attention*2", 1}, std::pair{"rnn*2", 1},
+                                           std::pair{"rat:5,swa:7", 2}));
 
 TEST_F(Training, AKilledRunContinuesFromItsCheckpointAndForgetsWhatCameAfter) {
   RunSpec spec = tiny_spec(text_, "rat:8*2", 50);
@@ -180,9 +184,10 @@ TEST_F(Training, KeepsTheLastThreeCheckpointsAndTheFinalOne) {
   train(*trainer, 32);
   ASSERT_OK(trainer->finish());
   std::vector<std::string> names;
-  for (const fs::path& path : list_checkpoints(store_->run_folder(trainer->run_id()))) names.push_back(path.filename().string());
-  EXPECT_EQ(names, (std::vector<std::string>{"step-00000020.safetensors", "step-00000025.safetensors", "step-00000030.safetensors",
-                                             "step-00000032.safetensors"}));
+  for (const fs::path& path : list_checkpoints(store_->run_folder(trainer->run_id())))
+    names.push_back(path.filename().string());
+  EXPECT_EQ(names, (std::vector<std::string>{"step-00000020.safetensors", "step-00000025.safetensors",
+                                             "step-00000030.safetensors", "step-00000032.safetensors"}));
   EXPECT_OK(StoreReader::open(store_->path())->check());
 }
 

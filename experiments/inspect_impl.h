@@ -1,0 +1,107 @@
+// What the thread should do is a small set of wishes under one lock: which weights, which trace, which generation. The
+// newest wish of a kind is the only one; the thread works on them one piece at a time (load, then trace, then one
+// token), and a new wish cancels the piece it makes pointless.
+#pragma once
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "experiments/generation.h"
+#include "experiments/step_history.h"
+#include "experiments/trainer_impl.h"
+
+namespace rat {
+using InspectClock = std::chrono::steady_clock;
+
+// What InspectSession was asked for and has not done yet.
+struct InspectSource {
+  std::optional<RunRow> run;
+  std::shared_ptr<const TrainingSession::LiveWeights> weights;
+};
+
+struct InspectPrompt {
+  std::string text;
+  int64_t count = 0;
+  SamplingConfig sampling;
+};
+
+struct InspectWishes {
+  bool quit = false;
+  std::optional<InspectSource> source;
+  bool trace = false;
+  ProbeRequest request;
+  int64_t tokens = 256;
+  std::string text;
+  bool follow = false;
+  std::optional<InspectPrompt> prompt;
+  int64_t more = 0;  // tokens to add to the generation there is
+  bool stop_generation = false;
+};
+
+struct InspectSession::Impl {
+  Impl() : thread([this] { loop(); }) {}
+  ~Impl() {
+    wish([](InspectWishes& wishes) { wishes.quit = true; }, {&load_stop, &trace_stop, &generation_stop});
+    thread.join();
+  }
+
+  template <class Change>
+  void wish(Change&& change, std::initializer_list<StopFlag*> cancels = {}) {
+    {
+      const std::lock_guard lock(mutex);
+      change(wishes);
+      for (StopFlag* flag : cancels) flag->request();
+    }
+    wake.notify_one();
+  }
+
+  void loop();
+  void turn();
+  bool take_stop();
+  std::optional<InspectSource> take_source();
+  void load(const InspectSource& source);
+  Status load_weights_of(const InspectSource& source, const RunSpec& spec);
+  void open_data(const RunSpec& spec);
+  void update_trace();
+  Result<TraceSnapshot> compute_trace();
+  Result<std::vector<int32_t>> trace_tokens(std::string& source);
+  bool take_prompt();
+  void start_generation(const InspectPrompt& prompt);
+  void generate_one();
+  void follow_with_trace(bool last);
+  void publish_generation(const std::string& message = "", bool is_error = false);
+  void publish_status(const std::string& message = "", bool is_error = false, bool busy = false);
+
+  // Session thread only.
+  std::unique_ptr<Model> model;
+  ModelConfig model_config;
+  std::unique_ptr<DataSource> data;
+  std::string data_key;      // what `data` was opened for
+  std::string data_problem;  // why there is none
+  std::string run_id, run_name, checkpoint;
+  int64_t step = 0;
+  bool byte_tokens = true;
+  ProbeRequest request;
+  int64_t probe_tokens = 256;
+  std::string text;
+  bool follow = false;
+  std::unique_ptr<Generation> generation;
+  int64_t remaining = 0;
+  InspectClock::time_point generation_published{}, followed_at{};
+  double follow_cost_ms = 0;
+
+  // Shared.
+  std::mutex mutex;
+  std::condition_variable wake;
+  InspectWishes wishes;
+  StopFlag load_stop, trace_stop, generation_stop;
+  Slot<InspectStatus> status;
+  Slot<TraceSnapshot> trace;
+  Slot<GenerationStatus> generation_status;
+  std::thread thread;  // last: starts when everything else is ready
+};
+
+}  // namespace rat

@@ -1,0 +1,191 @@
+// Looking at stored and live runs: traces, generation, and errors as sentences.
+#include "tests/experiments/session_fixture.h"
+
+namespace rat {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Inspect : public Session {
+ protected:
+  RunRow trained(const std::string& layers, const std::string& kind = "text") {
+    RunSpec spec = tiny_spec(text_, layers, 30);
+    spec.data.kind = kind;
+    if (kind == "mqar") spec.data.pairs = 3, spec.data.queries = 4, spec.model.vocab = 64;
+    const std::size_t before = runs().size();
+    session_->enqueue(spec);
+    EXPECT_TRUE(wait_for([&] { return runs().size() == before + 1 && runs().front().state == RunState::finished; }))
+        << status()->message;
+    return runs().front();
+  }
+  InspectSession inspect_;
+};
+
+TEST_F(Inspect, OpensARunAndTracesItsValidationText) {
+  const RunRow run = trained("rat:8,attention");
+  inspect_.set_probes({{{Probe::state_v, 0}, {Probe::attention, 1}}}, 20);
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->serial > 0; })) << inspect_.status()->message;
+  const auto trace = inspect_.trace();
+  EXPECT_EQ(trace->run_id, run.id);
+  EXPECT_EQ(trace->step, 30);
+  EXPECT_EQ(trace->token_count(), 20);
+  ASSERT_NE(trace->find(Probe::attention, 1), nullptr);
+  EXPECT_EQ(trace->find(Probe::attention, 1)->shape, (std::vector<int64_t>{2, 20, 20}));
+  EXPECT_EQ(inspect_.status()->checkpoint, run.checkpoint);
+  inspect_.set_probes({{{Probe::state_v, 0}}}, 20, "hello world");
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->source == "prompt"; }));
+  EXPECT_EQ(inspect_.trace()->token_count(), 11);
+}
+
+TEST_F(Inspect, TheRunOpenedLastWins) {
+  const RunRow a = trained("rat:8*2"), b = trained("rnn*2");
+  inspect_.set_probes({{{Probe::gate, -1}}}, 16);
+  for (int i = 0; i < 20; ++i) {
+    inspect_.open_run(a);
+    inspect_.open_run(b);
+  }
+  ASSERT_TRUE(wait_for([&] {
+    return inspect_.status()->run_id == b.id && !inspect_.status()->busy && inspect_.trace()->run_id == b.id;
+  }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(inspect_.status()->run_id, b.id);
+  EXPECT_EQ(inspect_.trace()->run_id, b.id);
+}
+
+TEST_F(Inspect, MissingAndDamagedCheckpointsAreSentences) {
+  RunRow run = trained("rat:8*2");
+  const std::string good = run.checkpoint;
+  run.checkpoint.clear();
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.status()->message_is_error; }));
+  EXPECT_NE(inspect_.status()->message.find("no complete checkpoint"), std::string::npos);
+  run.checkpoint = good;
+  fs::resize_file(good, fs::file_size(good) - 5);
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.status()->message.find("safetensors") != std::string::npos; }))
+      << inspect_.status()->message;
+  EXPECT_TRUE(inspect_.status()->run_id.empty());
+}
+
+TEST_F(Inspect, GeneratesStreamsContinuesAndStops) {
+  const RunRow run = trained("rat:8,swa:16");
+  inspect_.open_run(run);
+  SamplingConfig sampling;
+  sampling.seed = 5;
+  inspect_.generate("the quick", 40, sampling);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 49 && !inspect_.generation()->running; }))
+      << inspect_.generation()->message;
+  const auto done = inspect_.generation();
+  EXPECT_EQ(done->prompt_tokens, 9);
+  EXPECT_EQ(done->position, 49);
+  EXPECT_GT(done->decode_tokens_per_s, 0);
+  EXPECT_GT(done->cache_bytes, 0);
+  double sum = 0;
+  for (const float p : done->next_probabilities) sum += p;
+  EXPECT_NEAR(sum, 1, 1e-4);
+
+  inspect_.generate_more(1);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 50; }));
+  // 40 tokens and 10 more are the 50 of one go: same seed, same cache.
+  inspect_.generate_more(9);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 59; }));
+  const auto in_pieces = inspect_.generation()->tokens;
+  inspect_.generate("the quick", 50, sampling);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 59 && !inspect_.generation()->running; }));
+  EXPECT_EQ(inspect_.generation()->tokens, in_pieces);
+
+  inspect_.generate("the quick", 10'000'000, sampling);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->running && inspect_.generation()->tokens.size() > 70; }));
+  const auto start = Clock::now();
+  inspect_.stop_generation();
+  ASSERT_TRUE(wait_for([&] { return !inspect_.generation()->running; }));
+  EXPECT_LT(ms_since(start), reaction_limit_ms);
+  const std::size_t stopped_at = inspect_.generation()->tokens.size();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(inspect_.generation()->tokens.size(), stopped_at);
+
+  inspect_.generate("", 5, sampling);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+  EXPECT_NE(inspect_.generation()->message.find("prompt is empty"), std::string::npos);
+}
+
+TEST_F(Inspect, TracesFollowTheGeneration) {
+  inspect_.open_run(trained("rat:8*2"));
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16);
+  inspect_.follow_generation(true);
+  inspect_.generate("abc", 30, {});
+  ASSERT_TRUE(
+      wait_for([&] { return inspect_.trace()->source == "generation" && inspect_.trace()->token_count() == 33; }));
+  EXPECT_EQ(inspect_.trace()->tokens, inspect_.generation()->tokens);
+  inspect_.follow_generation(false);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->source == "validation text"; }));
+}
+
+TEST_F(Inspect, ARunOfTheRecallTaskTakesTokenIds) {
+  inspect_.open_run(trained("attention", "mqar"));
+  inspect_.generate("hello", 2, {});
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+  EXPECT_NE(inspect_.generation()->message.find("numbers"), std::string::npos);
+  inspect_.generate("1 2, 3", 2, {});
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 5; })) << inspect_.generation()->message;
+  inspect_.generate("1 2 64", 2, {});
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+}
+
+TEST_F(Inspect, LooksAtLiveWeights) {
+  session_->enqueue(endless());
+  ASSERT_TRUE(wait_for([&] { return status()->step > 3; }));
+  inspect_.set_probes({{{Probe::gate, -1}}}, 16);
+  session_->copy_weights([&](auto weights) { inspect_.use_weights(std::move(weights)); });
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->serial > 0; }));
+  EXPECT_GE(inspect_.trace()->step, 3);
+  EXPECT_TRUE(inspect_.status()->checkpoint.empty());
+}
+
+TEST_F(Inspect, CommandsFromManyThreadsAreSafe) {
+  const RunRow run = trained("rat:8*2");
+  session_->enqueue(endless());
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 40; ++i) {
+        switch ((i + t) % 8) {
+          case 0:
+            inspect_.open_run(run);
+            break;
+          case 1:
+            inspect_.generate("abc", 20, {});
+            break;
+          case 2:
+            inspect_.set_probes({{{Probe::gate, -1}}}, 8 + i % 5);
+            break;
+          case 3:
+            session_->pause();
+            break;
+          case 4:
+            session_->set_probes({{{Probe::gate, -1}}}, 8 + i % 5);
+            break;
+          case 5:
+            session_->unpause();
+            break;
+          case 6:
+            inspect_.stop_generation();
+            break;
+          case 7:
+            session_->copy_weights([&](auto weights) { inspect_.use_weights(std::move(weights)); });
+            break;
+        }
+        (void)session_->status()->step, (void)inspect_.status()->run_id, (void)inspect_.generation()->tokens.size();
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      }
+    });
+  threads.clear();
+  session_->unpause();
+  const int64_t step = status()->step;
+  EXPECT_TRUE(wait_for([&] { return status()->step > step; }));
+  session_.reset();  // before inspect_, whose callback it may still call
+}
+
+}  // namespace
+}  // namespace rat
