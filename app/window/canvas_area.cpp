@@ -91,7 +91,7 @@ void CanvasArea::visibility_changed() {
 
 bool CanvasArea::is_on_screen(const QString& id) const {
   for (const Entry& entry : entries_)
-    if (entry.id == id) return entry.dock->isVisible() && !entry.dock->visibleRegion().isEmpty();
+    if (entry.id == id) return entry.dock->isVisible() && !entry.dock->widget()->visibleRegion().isEmpty();
   return false;
 }
 

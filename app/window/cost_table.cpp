@@ -68,7 +68,7 @@ void CostTable::show_cost(const RunSpec& spec, double flops_per_s) {
   memory_->set_text(format_bytes(static_cast<double>(cost.training_bytes)));
   const double tokens = static_cast<double>(spec.train.steps * spec.train.batch * spec.train.seq_len);
   time_->set_text(flops_per_s > 0 ? in_words(tokens * cost.train_flops_per_token / flops_per_s)
-                                  : QString("after the first steps"));
+                                  : QString("not measured yet"));
 }
 
 void CostTable::clear() {

@@ -169,8 +169,8 @@ TEST_F(WindowTest, StaysResponsiveWhileTraining) {
   EXPECT_TRUE(WindowApplication::watchdog().write_csv(artefacts / "frame-times-while-training.csv"));
   RecordProperty("p99_ms", std::to_string(report.p99_ms));
   EXPECT_GT(report.events, 100);
-  // The promise is 16 ms on a desktop; a shared two-core machine that draws OpenGL in software gets ten times that.
-  EXPECT_LE(report.p99_ms, 160.0 * slowness);
+  // The promise is 16 ms; a machine that runs other things besides gets four times that.
+  EXPECT_LE(report.p99_ms, 64.0 * slowness);
 }
 
 }  // namespace
