@@ -192,9 +192,16 @@ TEST_F(FigureExport, TikzCompiles) {
     ASSERT_TRUE(render_figure(made.plot, made.recipe, folder_.path() / (name + ".tikz"), "tikz"));
     std::ofstream(folder_.path() / (name + "-page.tex"))
         << "\\documentclass{article}\\usepackage{pgfplots}\\pgfplotsset{compat=1.17}\\usepgfplotslibrary{fillbetween}"
-        << "\\begin{document}\\noindent\\input{" << name << ".tikz}\\end{document}\n";
-    test::output_of("cd " + folder_.path().string() + " && pdflatex -interaction=nonstopmode -halt-on-error " + name +
-                    "-page.tex | tail -n 30; test -s " + name + "-page.pdf");
+        << "\\setlength{\\textwidth}{5.5in}\\begin{document}\\noindent\\input{" << name << ".tikz}\\end{document}\n";
+    const std::string log =
+        test::output_of("cd " + folder_.path().string() + " && pdflatex -interaction=nonstopmode -halt-on-error " +
+                        name + "-page.tex; test -s " + name + "-page.pdf");
+    EXPECT_EQ(log.find("Overfull"), std::string::npos) << name << " is wider than its venue:\n"
+                                                       << log.substr(std::min(log.size(), log.find("Overfull")), 90);
+    if (const char* folder = std::getenv("RAT_SCREENSHOTS"))
+      std::filesystem::copy_file(folder_.path() / (name + "-page.pdf"),
+                                 std::filesystem::path(folder) / (name + "-tikz.pdf"),
+                                 std::filesystem::copy_options::overwrite_existing);
   }
 }
 

@@ -74,11 +74,29 @@ std::string_view mark_style(Marker marker) {
   return "none";
 }
 
-// "xmode=log, log basis x=2, ..." for one axis.
-std::string axis_options(const Axis& axis, char letter) {
+// Below two decades pgfplots would label 10^3.1, 10^3.2, ...: ticks at 1, 2, 5, 10 instead.
+std::string decade_ticks(char letter, double low, double high) {
+  std::string ticks, labels;
+  if (!(low > 0) || !(high > low) || high / low >= 100) return "";
+  for (int k = static_cast<int>(std::floor(std::log10(low))); k <= std::log10(high); ++k)
+    for (const int m : {1, 2, 5}) {
+      const double tick = m * std::pow(10, k);
+      if (tick < low || tick > high) continue;
+      ticks += fmt::format("{}{}", ticks.empty() ? "" : ",", tick);
+      labels += fmt::format("{}{{{}}}", labels.empty() ? "" : ",",
+                            tick < 1000 ? fmt::format("{}", tick) : fmt::format("{}\\,k", tick / 1000));
+    }
+  return fmt::format("  {0}tick={{{1}}}, {0}ticklabels={{{2}}},\n", letter, ticks, labels);
+}
+
+// "xmode=log, log basis x=2, ..." for one axis, whose data lie between low and high.
+std::string axis_options(const Axis& axis, char letter, double low, double high) {
   std::string out = fmt::format("  {}label={{{}}},\n", letter, tex(axis.label));
   if (axis.scale == Scale::log10 || axis.scale == Scale::log2)
     out += fmt::format("  {0}mode=log, log basis {0}={1},\n", letter, axis.scale == Scale::log2 ? 2 : 10);
+  if (axis.scale == Scale::log10)
+    out += axis.limits ? decade_ticks(letter, axis.limits->first, axis.limits->second)
+                       : decade_ticks(letter, low / 1.3, high * 1.3);
   if (axis.limits) out += fmt::format("  {0}min={1}, {0}max={2},\n", letter, axis.limits->first, axis.limits->second);
   return out;
 }
@@ -99,8 +117,8 @@ void add_points(const Series& series, std::string& out) {
         look, diameter / 2, x, y, reach(series.x_high, x, i), reach(series.y_high, y, i), reach(series.x_low, x, i),
         reach(series.y_low, y, i));
     if (i < series.labels.size() && !series.labels[i].empty())
-      out += fmt::format("\\node[anchor=south west, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n", x, y,
-                         tex(series.labels[i]));
+      out += fmt::format("\\node[anchor=west, xshift={}pt, font=\\ratticks] at (axis cs:{},{}) {{{}}};\n",
+                         diameter / 2 + 1, x, y, tex(series.labels[i]));
   }
   if (!series.name.empty())
     out += fmt::format("\\addlegendimage{{{}}}\n\\addlegendentry{{{}}}\n", look, tex(series.name));
@@ -152,7 +170,14 @@ void add_map(const HeatMap& map, std::string_view file, std::string& options, st
                          -map.y1, -map.y0);
   options += "  yticklabel={\\pgfmathparse{-\\tick}\\pgfmathprintnumber{\\pgfmathresult}},\n";
   if (!map.column_labels.empty()) {
-    options += "  extra x ticks={";
+    // Chunk numbers stop before the own state's name.
+    const double end = map.column_labels.front().first - 0.08 * (map.x1 - map.x0);
+    double step = std::pow(10, std::floor(std::log10(std::max(1.0, (map.x1 - map.x0) / 3))));
+    if ((map.x1 - map.x0) / step < 5) step = std::max(1.0, step / 2);
+    options += "  xtick={";
+    for (double tick = std::ceil(map.x0 / step) * step, first = tick; tick <= end; tick += step)
+      options += fmt::format("{}{}", tick > first ? "," : "", tick);
+    options += "},\n  extra x ticks={";
     for (std::size_t i = 0; i < map.column_labels.size(); ++i)
       options += fmt::format("{}{}", i ? "," : "", map.column_labels[i].first);
     options += "}, extra x tick labels={";
@@ -168,7 +193,7 @@ void add_map(const HeatMap& map, std::string_view file, std::string& options, st
   const auto meta = [&map](float value) { return map.log_color ? std::log10(value) : value; };
   options += fmt::format("  colormap={{ratmap}}{{{}}}, colorbar, point meta min={}, point meta max={},\n", stops,
                          meta(map.low), meta(map.high));
-  const std::string bar_ticks = map.log_color ? ", yticklabel={$10^{\\pgfmathprintnumber{\\tick}}$}" : "";
+  const std::string bar_ticks = map.log_color ? ", yticklabel={$10^{\\pgfmathprintnumber[precision=1]{\\tick}}$}" : "";
   options += fmt::format("  colorbar style={{ylabel={{{}}}{}, width=6pt}},\n", tex(map.value_label), bar_ticks);
   out += fmt::format("\\addplot graphics[xmin={}, xmax={}, ymin={}, ymax={}] {{{}}};\n", map.x0, map.x1, -map.y1,
                      -map.y0, file);
@@ -183,6 +208,14 @@ void add_map(const HeatMap& map, std::string_view file, std::string& options, st
 bool has_band(const PlotDescription& plot) {
   return std::any_of(plot.series.begin(), plot.series.end(),
                      [](const Series& s) { return s.band && !s.y_low.empty(); });
+}
+
+// What pgfplots's `width` does not know of: it allows 45 pt for everything around the axis rectangle.
+double unforeseen_pt(const PlotDescription& plot, const Venue& venue) {
+  if (plot.heat_map) return 78;  // the colour bar with its labels
+  std::size_t longest = 0;
+  for (const Bar& bar : plot.bars) longest = std::max(longest, bar.name.size());
+  return 18 + 0.5 * venue.tick_pt * static_cast<double>(longest);
 }
 
 std::string preamble(const PlotDescription& plot, const Venue& venue) {
@@ -211,12 +244,24 @@ Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, s
   RAT_ASSIGN(const Venue venue, find_venue(recipe.venue));
   RAT_ASSIGN(const FigureSize size, figure_size(recipe));
   std::string body;
-  std::string options = fmt::format("  width={}pt, height={}pt,\n", size.width_pt, size.height_pt);
-  options += axis_options(plot.x, 'x') + (plot.bars.empty() ? axis_options(plot.y, 'y') : "");
-  options +=
-      fmt::format("  label style={{font=\\fontsize{{{}}}{{{}}}\\selectfont}}, tick label style={{font=\\ratticks}},\n",
-                  venue.label_pt, venue.label_pt * 1.2);
+  std::string options =
+      fmt::format("  width={}bp, height={}bp,\n", size.width_pt - unforeseen_pt(plot, venue), size.height_pt);
+  std::pair<double, double> x{INFINITY, -INFINITY}, y = x;
+  for (const Series& series : plot.series)
+    for (std::size_t i = 0; i < series.x.size(); ++i) {
+      x = {std::min(x.first, series.x[i]), std::max(x.second, series.x[i])};
+      y = {std::min(y.first, series.y[i]), std::max(y.second, series.y[i])};
+    }
+  options += axis_options(plot.x, 'x', x.first, x.second);
+  if (plot.bars.empty()) options += axis_options(plot.y, 'y', y.first, y.second);
+  options += fmt::format(
+      "  label style={{font=\\fontsize{{{}}}{{{}}}\\selectfont}}, tick label style={{font=\\ratticks, /pgf/number "
+      "format/.cd, fixed, precision=6, 1000 sep={{\\,}}}}, scaled ticks=false,\n",
+      venue.label_pt, venue.label_pt * 1.2);
   options += "  legend style={font=\\ratticks, draw=none, fill opacity=0.8, text opacity=1}, legend cell align=left,\n";
+  const bool points = std::any_of(plot.series.begin(), plot.series.end(), [](const Series& one) { return !one.line; });
+  if (points && recipe.legend == "inside")  // above: inside it could cover a point
+    options += "  legend style={at={(0.5,1.02)}, anchor=south}, legend columns=3,\n";
   if (recipe.legend == "below") options += "  legend style={at={(0.5,-0.25)}, anchor=north}, legend columns=3,\n";
   options += "  unbounded coords=discard, filter discard warning=false,\n";
   if (plot.heat_map)
