@@ -7,6 +7,7 @@
 #include <QLabel>
 #include <QMenuBar>
 #include <QPushButton>
+#include <QScreen>
 #include <QSettings>
 #include <QTabBar>
 #include <QTableView>
@@ -74,7 +75,7 @@ void MainWindow::build() {
   setDocumentMode(true);
   setCorner(Qt::BottomLeftCorner, Qt::LeftDockWidgetArea);  // the form needs the height
   setCorner(Qt::BottomRightCorner, Qt::BottomDockWidgetArea);
-  resize(1400, 900);
+  resize(QSize(1400, 900).boundedTo(screen()->availableSize()));  // a laptop of 1280 x 800 must see it all
 
   auto* tools = addToolBar("Run");
   tools->setObjectName("run_bar");
