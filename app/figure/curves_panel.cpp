@@ -33,6 +33,11 @@ QString smoothing_text(double s) {
   return QString("%1 · half-life %2 points").arg(s, 0, 'f', s > 0.989 ? 3 : 2).arg(smoothing_half_life(s), 0, 'g', 3);
 }
 
+// Said once, in the first plot.
+QString no_run_text(std::size_t plot) {
+  return plot == 0 ? "No run selected.\nPress Start, or open a run below." : QString();
+}
+
 }  // namespace
 
 struct CurvesPanel::Impl {
@@ -107,7 +112,8 @@ void CurvesPanel::Impl::build_ui() {
   area->setWidget(inside);
   column->addWidget(area, 1);
   footer = new QLabel(panel);
-  footer->setContentsMargins(8, 4, 8, 6);
+  footer->setIndent(8);
+  footer->setFixedHeight(24);
   column->addWidget(footer);
   rebuild_stack();
 }
@@ -246,8 +252,7 @@ void CurvesPanel::Impl::show_answer() {
       plots[i]->show(*answer->plots[k], *theme, last);
       if (!any) any = answer->plots[k].get();
     } else {
-      plots[i]->show_empty(runs.empty() ? "No run selected. Press Start, or open a run below." : "no values yet",
-                           *theme);
+      plots[i]->show_empty(runs.empty() ? no_run_text(i) : QString("no values yet"), *theme);
     }
   }
   if (any)
@@ -314,7 +319,7 @@ void CurvesPanel::set_theme(const Theme& theme) {
   if (impl_->answer)
     impl_->show_answer();
   else
-    for (MetricPlot* plot : impl_->plots) plot->show_empty("No run selected. Press Start, or open a run below.", theme);
+    for (std::size_t i = 0; i < impl_->plots.size(); ++i) impl_->plots[i]->show_empty(no_run_text(i), theme);
 }
 
 Recipe CurvesPanel::recipe() const {

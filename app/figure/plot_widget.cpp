@@ -73,14 +73,17 @@ void PlotWidget::rebuild(bool keep_zoom) {
   }
   if (keep_zoom) xAxis->setRange(x_before), yAxis->setRange(y_before);
   const bool nothing = plot_.series.empty() && plot_.bars.empty() && !plot_.heat_map;
+  if (nothing)
+    for (QCPAxis* axis : {xAxis, yAxis})
+      axis->setTickLabels(false), axis->setTicks(false), axis->grid()->setVisible(false);
   if (nothing && !empty_text_.isEmpty()) {
     auto* text = new QCPItemText(this);
     text->setText(empty_text_);
     text->setColor(to_qt(theme_->secondary));
     text->setFont(font());
+    text->setTextAlignment(Qt::AlignCenter);
     text->position->setType(QCPItemPosition::ptAxisRectRatio);
     text->position->setCoords(0.5, 0.5);
-    for (QCPAxis* axis : {xAxis, yAxis}) axis->setTickLabels(false), axis->setTicks(false);
   }
   place_cursor();
   replot(QCustomPlot::rpQueuedReplot);

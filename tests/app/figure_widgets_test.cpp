@@ -295,6 +295,7 @@ TEST_F(FigureWidgets, LabelsDoNotCollideWhereThereIsRoom) {
 TEST_F(FigureWidgets, TickLabelsSayWhereTheTicksAre) {
   PlotWidget plot;
   plot.resize(640, 300);
+  plot.show_plot(line_plot(10), theme(ThemeKind::dark), true);
   for (const double top : {0.7, 1.0, 17.0, 130.0, 999.0, 2600.0, 61300.0, 4.1e6})
     for (const double bottom : {0.0, 0.31 * top, 0.93 * top}) {
       plot.xAxis->setRange(bottom, top);
