@@ -23,7 +23,9 @@ install_packages() {
   "${as_root[@]}" apt-get update -qq
   DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
     || die "apt-get could not install ${missing[*]}; run it by hand to see why"
+  reconfigure=true  # what was not found before may be there now
 }
+reconfigure=false
 
 # build PRESET [target...]: Release with all cores unless the preset says otherwise.
 build() {
@@ -31,10 +33,14 @@ build() {
   shift
   local folder=build
   [ "$preset" = release ] || folder=build-$preset
-  if [ ! -f "$folder/build.ninja" ]; then
+  if [ "$reconfigure" = true ] || [ ! -f "$folder/build.ninja" ]; then
     say "configuring ($preset)"
-    cmake --preset "$preset" >"/tmp/rat-configure-$$.log" || { cat "/tmp/rat-configure-$$.log"; die "cmake could not configure the project"; }
-    rm -f "/tmp/rat-configure-$$.log"
+    mkdir -p "$folder"
+    cmake --preset "$preset" >"$folder/configure.log" 2>&1 || {
+      cat "$folder/configure.log"
+      rm -f "$folder/build.ninja"  # half a configuration must not look like a whole one
+      die "cmake could not configure the project"
+    }
   fi
   say "building ($preset, $(nproc) cores)"
   if [ $# -gt 0 ]; then cmake --build "$folder" --parallel "$(nproc)" --target "$@"; else cmake --build "$folder" --parallel "$(nproc)"; fi

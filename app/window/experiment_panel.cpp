@@ -110,7 +110,7 @@ void ExperimentPanel::build_data(QVBoxLayout& column) {
   data_ = new QComboBox(this);
   data_->setAccessibleName("Data");
   data_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
-  data_->addItems({"own source code", "mqar: associative recall", "Choose a text file...", "Choose a folder..."});
+  data_->addItems({"own source", "mqar: associative recall", "Choose a text file...", "Choose a folder..."});
   pairs_ = spin(1, 4096, "Key-value pairs", this);
   queries_ = spin(1, 4096, "Queries", this);
   column.addLayout(row("Name", {name_}));

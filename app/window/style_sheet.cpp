@@ -31,6 +31,7 @@ QPushButton:hover { border-color: @secondary; }
 QPushButton:pressed { background: @hairline; }
 QPushButton:focus { border-color: @accent; }
 QPushButton:disabled { color: @faint; background: @pane; }
+QPushButton:checked { color: @accent; border-color: @accent; background: @selected; }
 QPushButton[primary="true"] { background: @accent; border-color: @accent; color: @on_accent; font-weight: 600; }
 QPushButton[primary="true"]:hover { background: @accent_hover; }
 QPushButton[primary="true"]:disabled { background: @raised; border-color: @hairline; color: @faint; }
@@ -38,10 +39,11 @@ QPushButton[pill="true"] { border-radius: 12px; min-height: 22px; padding: 0 10p
 QPushButton[pill="true"]:hover { color: @text; border-color: @secondary; }
 QPushButton[pill="true"]:checked { color: @accent; border-color: @accent; }
 QPushButton[flat="true"], QToolButton { background: transparent; border: none; color: @secondary; padding: 2px 6px; border-radius: 4px; }
+QToolButton:checked { color: @accent; }
 QToolButton:hover, QPushButton[flat="true"]:hover { color: @text; background: @raised; }
 
 QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox { background: @raised; border: 1px solid @hairline; border-radius: 5px;
-  padding: 0 8px; min-height: 26px; selection-background-color: @accent; selection-color: @on_accent; }
+  padding: 0 6px; min-height: 26px; selection-background-color: @accent; selection-color: @on_accent; }
 QLineEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus, QComboBox:focus { border-color: @accent; }
 QLineEdit:disabled, QSpinBox:disabled, QComboBox:disabled { color: @faint; }
 QLineEdit[wrong="true"] { border-color: @warning; }
