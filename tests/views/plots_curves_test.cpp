@@ -74,6 +74,16 @@ TEST(PlotsCurves, ThinningKeepsEveryExtremeAndSmoothsBefore) {
   EXPECT_EQ(full.note.find("points fewer"), std::string::npos);
 }
 
+TEST(PlotsCurves, ASinglePointIsMarkedBecauseItHasNoLine) {
+  const test::Folder folder;
+  const auto value = [](int64_t s) { return 1.0 * static_cast<double>(s); };
+  const auto ids = test::write_runs(folder.path() / "r.db", {{"rat:16*2", 1, "one", {{"loss", points(1, value)}}},
+                                                             {"rnn*2", 1, "two", {{"loss", points(2, value)}}}});
+  const PlotDescription plot = curves(folder.path() / "r.db", of_runs(ids));
+  ASSERT_EQ(plot.series.size(), 2u);
+  for (const Series& series : plot.series) EXPECT_EQ(series.marker != Marker::none, series.y.size() == 1) << series.name;
+}
+
 TEST(PlotsCurves, NotFiniteValuesAreCountedAndMarkedNotDropped) {
   const test::Folder folder;
   const auto value = [](int64_t s) { return s == 3 ? std::nan("") : s == 5 ? INFINITY : 1.0 * static_cast<double>(s); };

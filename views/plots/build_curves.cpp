@@ -177,7 +177,7 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
     series.name = recipe.collapse_seeds ? fmt::format("{} (n = {})", first.layers, n) : display_name(first);
     series.color = static_cast<int>(first.color % 8);
     series.dash = dash_of(g);
-    if (groups.size() > 4) series.marker = marker_of(g);
+    if (groups.size() > 4 || series.y.size() == 1) series.marker = marker_of(g);  // one point has no line to be seen by
     if (recipe.smoothing <= 0 || !recipe.show_raw) series.raw.clear();
     add_pieces(series, max_points, plot, thinned);
   }
