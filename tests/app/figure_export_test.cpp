@@ -25,7 +25,6 @@ struct Made {
 class FigureExport : public ::testing::Test {
  protected:
   void SetUp() override {
-    test::application();
     database_ = folder_.path() / "runs.db";
     std::vector<test::StoredRun> runs;
     const std::vector<std::tuple<std::string, double, double, double>> kinds{

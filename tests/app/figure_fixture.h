@@ -1,4 +1,4 @@
-// A QApplication without a display, and helpers to look into the files that were written.
+// Helpers to run the event loop and to look into the files that were written.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -11,15 +11,6 @@
 #include <string>
 
 namespace rat::test {
-
-inline QApplication& application() {
-  static int argc = 1;
-  static char name[] = "figure_test";
-  static char* argv[] = {name, nullptr};
-  if (qEnvironmentVariableIsEmpty("QT_QPA_PLATFORM")) qputenv("QT_QPA_PLATFORM", "offscreen");
-  static QApplication app(argc, argv);
-  return app;
-}
 
 // Runs the event loop until `done` or for at most `ms`.
 inline bool wait_until(const std::function<bool()>& done, int ms = 10000) {

@@ -3,6 +3,7 @@
 
 #include <QComboBox>
 #include <QFileInfo>
+#include <QMouseEvent>
 #include <QPushButton>
 #include <QSignalSpy>
 #include <QSlider>
@@ -55,8 +56,6 @@ PlotDescription line_plot(int points) {
 
 class FigureWidgets : public ::testing::Test {
  protected:
-  void SetUp() override { test::application(); }
-
   std::vector<std::string> fill(const std::filesystem::path& database) {
     std::vector<test::StoredRun> runs;
     const std::vector<std::tuple<std::string, double, double, double>> kinds{
@@ -121,7 +120,9 @@ TEST_F(FigureWidgets, ClickOpensTheRunBehindAPoint) {
   shot(plot, "plot");
   QSignalSpy clicked(&plot, &PlotWidget::point_clicked), moved(&plot, &PlotWidget::cursor_moved);
   const QPoint at(static_cast<int>(plot.xAxis->coordToPixel(10)), static_cast<int>(plot.yAxis->coordToPixel(1.5)));
-  QTest::mouseMove(&plot, at);
+  // Sent, not simulated: without a display there is no pointer to move.
+  QMouseEvent move(QEvent::MouseMove, at, plot.mapToGlobal(at), Qt::NoButton, Qt::NoButton, Qt::NoModifier);
+  QApplication::sendEvent(&plot, &move);
   QTest::mouseClick(&plot, Qt::LeftButton, {}, at);
   ASSERT_EQ(clicked.count(), 1);
   EXPECT_EQ(clicked[0][0].toString(), "r1");
