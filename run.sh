@@ -22,8 +22,8 @@ db=$demo/runs.db
 rat=build/bin/rat
 say "training rat:16, attention and rnn on this project's own source, one after another (a few minutes; Ctrl+C stops at a checkpoint)"
 $rat sweep experiments/studies/first_look.json --db "$db"
-runs=$($rat runs list --db "$db" --json | python3 -c 'import json,sys; print(",".join(r["id"] for r in json.load(sys.stdin) if r["state"]=="finished"))' 2>/dev/null \
-       || $rat runs list --db "$db" --ids)
+runs=$($rat runs list --db "$db" --filter finished --json | grep -oE '"id": ?"[^"]+"' | cut -d'"' -f4 | paste -sd,)
+[ -n "$runs" ] || die "no run finished; see the messages above"
 $rat figure curves --db "$db" --runs "$runs" --metric val_loss --out "$demo/validation-loss.pdf"
 $rat figure tradeoff --db "$db" --runs "$runs" --out "$demo/trade-off.pdf"
 say "done. The database is $db; the figures are in $demo:"
