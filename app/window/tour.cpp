@@ -60,6 +60,8 @@ class Tour {
     QElapsedTimer timer;
     timer.start();
     while (!done()) {
+      if (const InspectStatus& seen = window_.bench().inspect_status(); seen.message_is_error)
+        return fail(ErrorCode::not_found, "The tour cannot show the opened run: {}", seen.message);
       if (timer.elapsed() > limit_ms)
         return fail(ErrorCode::io_failure,
                     "The tour waited {} s for {}; run it again on a quieter machine, or report it.", limit_ms / 1000,
