@@ -9,8 +9,10 @@
 #include <QElapsedTimer>
 #include <QEventLoop>
 #include <QTimer>
+#include <algorithm>
 #include <cstdio>
 #include <functional>
+#include <optional>
 
 #include "app/figure/curves_panel.h"
 #include "app/figure/figure_dialog.h"
@@ -145,9 +147,19 @@ class Tour {
 
   Status data(const QString& id, ImGuiCanvas& canvas) {
     Workbench& bench = window_.bench();
-    const auto traced = [&] { return !canvas.frame().trace->tensors.empty() && canvas.view().recipe(canvas.frame()); };
-    if (id == "attention" || id == "states") return wait_for("the trace of the opened run", traced);
-    if (id != "generate") return wait_for("the opened run", [&] { return !bench.inspect_status().run_id.empty(); });
+    const auto opened = [&] { return !bench.inspect_status().run_id.empty(); };
+    // What the view asks for; an rnn has no attention, and the canvas then asks for nothing and says so.
+    const auto answered = [&] {
+      const std::optional<ModelConfig> model = bench.subject_model();
+      if (!opened() || !model) return false;
+      const TraceSnapshot& trace = *canvas.frame().trace;
+      const ProbeRequest wanted = canvas.view().probes(bench.selection(), *model);
+      return std::all_of(wanted.items.begin(), wanted.items.end(), [&](const ProbeRequest::Item& item) {
+        return item.layer < 0 ? !trace.tensors.empty() : trace.find(item.probe, item.layer) != nullptr;
+      });
+    };
+    if (id == "attention" || id == "states") return wait_for("the trace of the opened run", answered);
+    if (id != "generate") return wait_for("the opened run", opened);
     canvas.frame().commands->generate("#include <vector>\n\n// Returns the sum of all values.\n", generated_tokens, {});
     return wait_for("the generated text", [&] {
       const auto generation = canvas.frame().generation;
@@ -182,7 +194,10 @@ class Tour {
       window_.canvases().show_canvas(id);
       window_.canvases().setFocus();
       const auto source = window_.figure_source();
-      if (!source) return fail(ErrorCode::not_found, "The canvas {} has no figure to export.", id);
+      if (!source) {
+        fmt::print(stderr, "The canvas {} has nothing to export for this run.\n", id);
+        continue;
+      }
       RAT_TRY(dialog(window_.open_figure(*source), std::string("figure-") + id));
     }
     RAT_TRY(dialog(window_.open_figure({window_.curves().recipe(), nullptr}), "figure-curves"));

@@ -33,6 +33,23 @@ TEST_F(WindowTest, TourLeavesAPictureOfEverything) {
   }
 }
 
+TEST_F(WindowTest, TourOfARunWithoutAttentionDoesNotWaitForIt) {
+  open();
+  RunSpec spec = tiny_spec();
+  spec.model.layers = *parse_layers("rnn*2");
+  ASSERT_NE(train(spec), nullptr);
+  close();
+  const std::filesystem::path folder = std::filesystem::path(RAT_BINARY_DIR) / "artifacts" / "tour-rnn";
+  std::filesystem::remove_all(folder);
+  const Status done = run_tour(database(), folder);
+  ASSERT_TRUE(done) << done.error().message;
+  std::set<std::string> names;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) names.insert(file.path().stem().string().substr(3));
+  EXPECT_TRUE(names.contains("canvas-attention-dark")) << "it says that an rnn has none";
+  EXPECT_TRUE(names.contains("canvas-states-light"));
+  EXPECT_FALSE(names.contains("figure-attention-dark"));
+}
+
 TEST_F(WindowTest, TourSaysWhyItCannotWrite) {
   const Status done = run_tour(database(), text_file() / "folder");
   ASSERT_FALSE(done);
