@@ -23,15 +23,29 @@ Status validate_layer(const ModelConfig& config, const LayerConfig& layer, std::
   if ((*type)->uses_chunk && (layer.chunk < 1 || layer.chunk > max_size))
     return fail(ErrorCode::invalid_argument, "layer {}: {} chunk length is {} tokens; it must be 1 to {}", index,
                 layer.kind, layer.chunk, max_size);
+  if ((*type)->uses_dilation && (layer.dilation < 1 || layer.dilation > max_size))
+    return fail(ErrorCode::invalid_argument, "layer {}: {} dilation is {}; it must be 1 (dense) to {}", index,
+                layer.kind, layer.dilation, max_size);
   if ((*type)->uses_window && (layer.window < 0 || layer.window > max_size))
     return fail(ErrorCode::invalid_argument, "layer {}: {} window is {} tokens; it must be 0 (own token only) to {}",
                 index, layer.kind, layer.window, max_size);
+  if ((*type)->uses_initial && (layer.initial < 0 || layer.initial > max_size))
+    return fail(ErrorCode::invalid_argument, "layer {}: {} always sees the first {} tokens; it must be 0 to {}", index,
+                layer.kind, layer.initial, max_size);
+  if (layer.pos && !(*type)->uses_positions)
+    return fail(ErrorCode::invalid_argument, "layer {}: {} has no positions to set", index, layer.kind);
   if ((*type)->uses_groups && (config.groups > config.heads || config.heads % config.groups != 0))
     return fail(
         ErrorCode::invalid_argument,
         "model.heads is {} and model.groups is {}; {} shares queries and keys evenly, so groups must divide heads",
         config.heads, config.groups, layer.kind);
-  if ((*type)->uses_heads && config.positions == Positions::rope && config.head_size() % 2 != 0)
+  const bool rope = (*type)->uses_positions && config.positions_of(layer) == Positions::rope;
+  if ((*type)->uses_kv_heads && config.kv_heads > 0 && config.heads % config.kv_heads != 0)
+    return fail(ErrorCode::invalid_argument,
+                "model.heads is {} and model.kv_heads is {}; {} shares keys and values evenly, so kv_heads must divide "
+                "heads",
+                config.heads, config.kv_heads, layer.kind);
+  if (rope && config.head_size() % 2 != 0)
     return fail(
         ErrorCode::invalid_argument,
         "the head size is {} (model.d_model {} / model.heads {}); RoPE rotates pairs, so it must be even, or set "
@@ -47,11 +61,12 @@ Status validate(const ModelConfig& config) {
   RAT_TRY(positive("d_model", config.d_model, 1));
   RAT_TRY(positive("heads", config.heads, 1));
   RAT_TRY(positive("groups", config.groups, 1));
+  RAT_TRY(positive("kv_heads", config.kv_heads, 0));
   RAT_TRY(positive("ffn_mult", config.ffn_mult, 1));
   if (config.d_model % config.heads != 0)
     return fail(ErrorCode::invalid_argument, "model.d_model is {} and model.heads is {}; heads must divide d_model",
                 config.d_model, config.heads);
-  if (config.positions == Positions::rope && !(config.rope_base > 1.0 && config.rope_base <= 1e12))
+  if (!(config.rope_base > 1.0 && config.rope_base <= 1e12))
     return fail(ErrorCode::invalid_argument, "model.rope_base is {}; it must be above 1 and at most 1e12",
                 config.rope_base);
   if (config.layers.empty())

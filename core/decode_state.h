@@ -11,6 +11,7 @@ namespace rat {
 
 struct DecodeState::Impl {
   int64_t position = 0;
+  uint64_t layers_version = 0;  // of the model that started it
   std::vector<std::unique_ptr<MixerState>> layers;
 };
 

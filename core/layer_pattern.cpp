@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <tuple>
 
 #include "core/config.h"
 #include "core/mixer_list.h"
+#include "core/presets.h"
 
 namespace rat {
 namespace {
@@ -12,7 +14,8 @@ namespace {
 constexpr std::size_t max_layers = 512;
 
 // Recursive descent over
-//   sequence = item { "," item } ;  item = layer [ "*" N ] | "(" sequence ")" [ "*" N ]
+//   sequence = item { "," item } ;  item = ( layer | preset | "(" sequence ")" ) [ "*" N ]
+//   layer = kind [ ":" N ] { "/" setting } ;  setting = "w" N | "s" N | "rope" | "nope"
 // where "*N" after a layer repeats everything since the previous "*N" of the same sequence.
 class PatternParser {
  public:
@@ -57,23 +60,54 @@ class PatternParser {
     return value;
   }
 
-  Result<LayerConfig> layer() {
+  std::string_view word() {
     const std::size_t begin = at_;
-    while (at_ < text_.size() && std::string_view(",:*() \t").find(text_[at_]) == std::string_view::npos) ++at_;
-    if (at_ == begin) return error("a layer name is expected here");
-    LayerConfig layer;
-    layer.kind = text_.substr(begin, at_ - begin);
-    const auto type = find_mixer_type(layer.kind);
-    if (!type) return error("{}", type.error().message);
-    if (!take(':')) return layer;
-    if ((*type)->uses_chunk) {
-      RAT_ASSIGN(layer.chunk, number("chunk length", 1));
-    } else if ((*type)->uses_window) {
-      RAT_ASSIGN(layer.window, number("window", 0));
-    } else {
-      return error("{} takes no number", layer.kind);
+    while (at_ < text_.size() && std::string_view(",:*()/ \t").find(text_[at_]) == std::string_view::npos) ++at_;
+    return text_.substr(begin, at_ - begin);
+  }
+
+  Result<LayerConfig> layer(std::string_view kind) {
+    const auto made = default_layer(kind);
+    if (!made) return error("{}", made.error().message);
+    LayerConfig layer = *made;
+    const MixerType& type = **find_mixer_type(kind);
+    if (take(':')) {
+      if (type.uses_chunk) {
+        RAT_ASSIGN(layer.chunk, number("chunk length", 1));
+      } else if (type.uses_dilation) {
+        RAT_ASSIGN(layer.dilation, number("dilation", 1));
+      } else if (type.uses_window) {
+        RAT_ASSIGN(layer.window, number("window", 0));
+      } else {
+        return error("{} takes no number", layer.kind);
+      }
     }
+    while (take('/')) RAT_TRY(setting(type, layer));
     return layer;
+  }
+
+  Status setting(const MixerType& type, LayerConfig& layer) {
+    const std::string_view rest = text_.substr(at_);
+    if (type.uses_positions && (rest.starts_with("nope") || rest.starts_with("rope"))) {
+      layer.pos = rest.starts_with("nope") ? Positions::none : Positions::rope;
+      at_ += 4;
+      skip_space();
+      return ok();
+    }
+    // The window of other kinds is the number after their colon.
+    const bool window = type.uses_window && type.uses_dilation;
+    for (const auto& [letter, name, applies, value] :
+         {std::tuple{'w', "window", window, &layer.window},
+          std::tuple{'s', "number of initial tokens", type.uses_initial, &layer.initial}})
+      if (applies && rest.starts_with(letter)) {
+        ++at_;
+        RAT_ASSIGN(*value, number(name, 0));
+        return ok();
+      }
+    return error("{} takes {}after a slash", layer.kind,
+                 window                ? "w and s with a number, nope or rope "
+                 : type.uses_positions ? "nope or rope "
+                                       : "nothing ");
   }
 
   Status repeat(std::vector<LayerConfig>& layers, std::size_t from, int64_t count) {
@@ -97,8 +131,16 @@ class PatternParser {
         if (!take(')')) return error("a ')' is missing");
         layers.insert(layers.end(), group.begin(), group.end());
       } else {
-        RAT_ASSIGN(auto one, layer());
-        layers.push_back(std::move(one));
+        const std::string_view name = word();
+        if (name.empty()) return error("a layer name is expected here");
+        if (const LayerPreset* preset = find_layer_preset(name)) {
+          repeat_from = layers.size();
+          RAT_ASSIGN(const auto group, parse_layers(preset->pattern));
+          layers.insert(layers.end(), group.begin(), group.end());
+        } else {
+          RAT_ASSIGN(auto one, layer(name));
+          layers.push_back(std::move(one));
+        }
       }
       skip_space();
       if (layers.size() > max_layers) return error("more than {} layers", max_layers);
@@ -137,11 +179,29 @@ bool repeats(const std::vector<LayerConfig>& layers, std::size_t at, std::size_t
 
 Result<std::vector<LayerConfig>> parse_layers(std::string_view pattern) { return PatternParser(pattern).parse(); }
 
+Result<LayerConfig> default_layer(std::string_view kind) {
+  RAT_ASSIGN(const MixerType* type, find_mixer_type(kind));
+  LayerConfig layer;
+  layer.kind = kind;
+  layer.window = type->default_window;
+  return layer;
+}
+
 std::string format_layer(const LayerConfig& layer) {
   const auto type = find_mixer_type(layer.kind);
-  if (type && (*type)->uses_chunk) return fmt::format("{}:{}", layer.kind, layer.chunk);
-  if (type && (*type)->uses_window) return fmt::format("{}:{}", layer.kind, layer.window);
-  return layer.kind;
+  if (!type) return layer.kind;
+  std::string text = layer.kind;
+  if ((*type)->uses_chunk) {
+    text += fmt::format(":{}", layer.chunk);
+  } else if ((*type)->uses_dilation) {
+    if (layer.dilation != 1) text += fmt::format(":{}", layer.dilation);
+    if (layer.window != (*type)->default_window) text += fmt::format("/w{}", layer.window);
+  } else if ((*type)->uses_window) {
+    text += fmt::format(":{}", layer.window);
+  }
+  if ((*type)->uses_initial && layer.initial != 0) text += fmt::format("/s{}", layer.initial);
+  if (layer.pos) text += *layer.pos == Positions::none ? "/nope" : "/rope";
+  return text;
 }
 
 // Dynamic programming over prefixes; a repeated unit is a plain list of layers (no repeats within repeats).

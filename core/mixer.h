@@ -13,9 +13,11 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/rounded_weights.h"
 #include "core/tensor.h"
 #include "core/trace/snapshot.h"
 #include "kernels/backend.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 
 namespace rat {
@@ -53,6 +55,8 @@ struct MixerPass {
   Workspace* work = nullptr;
   OpTimes* times = nullptr;
   kernels::Exec exec;
+  kernels::Dtype dtype = kernels::Dtype::f32;  // of the projections' products
+  const RoundedWeights* rounded = nullptr;     // decoding in bf16
 
   int64_t rows() const { return batch * tokens; }
 };
@@ -80,6 +84,8 @@ class Mixer {
                           const float* mixed, const float* grad_mixed, float* grad_projected) = 0;
   // What a (T, D) probe of the forward pass just done (B = 1) shows: rows of `projected` or of pass.saved.
   virtual kernels::Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const = 0;
+  // Takes over the layer's chunk, window, dilation, initial tokens and positions; the weights stay.
+  virtual void set_layer(const ModelConfig& config, const LayerConfig& layer) = 0;
   // Columns K of the attention probe for T tokens, and the weights of one head of that pass: (T, K), NaN where masked.
   virtual int64_t attention_columns(int64_t tokens) const = 0;
   virtual Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) = 0;
@@ -95,13 +101,20 @@ class Mixer {
 struct MixerType {
   std::string_view name;
   std::string_view description;  // one line for pickers and help
-  bool uses_chunk = false;       // which LayerConfig fields matter
+  bool uses_chunk = false;       // which LayerConfig fields matter; the first of chunk, dilation and window that does
+  bool uses_dilation = false;    // is the number after the colon of the shorthand
   bool uses_window = false;
-  bool uses_groups = false;
+  bool uses_initial = false;
+  bool uses_positions = true;    // RoPE or none
+  bool uses_groups = false;      // which of ModelConfig's
+  bool uses_kv_heads = false;
   bool uses_heads = true;
+  int64_t default_window = 128;
   std::vector<Probe> probes;
   int64_t (*projected_width)(const ModelConfig& config) = nullptr;  // N
   std::vector<WeightSpec> (*extra_weights)(const ModelConfig& config, const LayerConfig& layer) = nullptr;
+  // How many columns of the attention probe token t sees; null without that probe.
+  int64_t (*columns_seen)(const LayerConfig& layer, int64_t t) = nullptr;
   MixerCost (*cost)(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) = nullptr;
   std::unique_ptr<Mixer> (*create)(const ModelConfig& config, const LayerConfig& layer) = nullptr;
 };

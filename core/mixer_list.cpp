@@ -27,8 +27,9 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::span<const MixerType> mixer_types() {
-  static const std::vector<MixerType> list{rat_mixer_type(), attention_mixer_type(), swa_mixer_type(),
-                                           rnn_mixer_type()};
+  static const std::vector<MixerType> list{rat_mixer_type(),        attention_mixer_type(), swa_mixer_type(),
+                                           rnn_mixer_type(),        ratplus_mixer_type(),   rattention_mixer_type(),
+                                           linear_mixer_type()};
   return list;
 }
 

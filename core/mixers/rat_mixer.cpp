@@ -33,9 +33,14 @@ class RatMixer final : public Mixer {
         H_(config.heads),
         P_(config.head_size()),
         W_(config.groups * P_),
-        L_(layer.chunk),
-        rope_(config.positions == Positions::rope),
-        table_(P_, config.rope_base) {}
+        table_(P_, config.rope_base) {
+    set_layer(config, layer);
+  }
+
+  void set_layer(const ModelConfig& config, const LayerConfig& layer) override {
+    L_ = layer.chunk;
+    rope_ = config.positions_of(layer) == Positions::rope;
+  }
 
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
@@ -311,6 +316,7 @@ MixerType rat_mixer_type() {
   type.extra_weights = [](const ModelConfig& c, const LayerConfig& layer) {
     return std::vector<WeightSpec>{{"gate_bias", "gate_bias", {c.d_model}, Init::gate_bias, layer.chunk}};
   };
+  type.columns_seen = [](const LayerConfig& layer, int64_t t) { return t / layer.chunk + 1; };
   type.cost = cost;
   type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
     return std::make_unique<RatMixer>(c, layer);

@@ -72,6 +72,8 @@ class RnnMixer final : public Mixer {
     return {};
   }
 
+  void set_layer(const ModelConfig&, const LayerConfig&) override {}  // nothing to set
+
   int64_t attention_columns(int64_t) const override { return 0; }
   Status attention_of_head(const MixerPass&, const float*, int64_t, float*) override {
     return fail(ErrorCode::unsupported, "rnn layers have no attention weights; ask for gate or state_v");
@@ -114,6 +116,7 @@ MixerType rnn_mixer_type() {
   type.name = "rnn";
   type.description = "one gated recurrence over the whole sequence, no attention";
   type.uses_heads = false;
+  type.uses_positions = false;
   type.probes = {Probe::gate, Probe::out_gate, Probe::state_v};
   type.projected_width = [](const ModelConfig& c) { return 3 * c.d_model; };
   type.extra_weights = [](const ModelConfig& c, const LayerConfig&) {

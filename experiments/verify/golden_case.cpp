@@ -62,42 +62,53 @@ Status Settings::all_read() const {
   return ok();
 }
 
+Result<Positions> read_positions(Settings& settings) {
+  RAT_ASSIGN(const std::string name, settings.text("pos"));
+  if (name != "rope" && name != "none")
+    return fail(ErrorCode::unsupported, "{} have the unknown pos '{}'", settings.where(), name);
+  return name == "rope" ? Positions::rope : Positions::none;
+}
+
 Status SharedSettings::read(Settings& settings) {
-  if (settings.has("groups")) {
-    RAT_ASSIGN(const int64_t value, settings.positive("groups"));
-    if (groups && *groups != value)
-      return fail(ErrorCode::unsupported, "{} have groups = {} beside {} elsewhere; this build has one value per model",
-                  settings.where(), value, *groups);
-    groups = value;
-  }
-  if (settings.has("pos")) {
-    RAT_ASSIGN(const std::string name, settings.text("pos"));
-    if (name != "rope" && name != "none")
-      return fail(ErrorCode::unsupported, "{} have the unknown pos '{}'", settings.where(), name);
-    const Positions value = name == "rope" ? Positions::rope : Positions::none;
-    if (positions && *positions != value)
-      return fail(ErrorCode::unsupported,
-                  "{} have pos '{}' beside another elsewhere; this build has one value per model", settings.where(),
-                  name);
-    positions = value;
+  for (const auto& [key, shared] : {std::pair{"groups", &groups}, std::pair{"kv_heads", &kv_heads}}) {
+    if (!settings.has(key)) continue;
+    RAT_ASSIGN(const int64_t value, settings.positive(key));
+    if (*shared && **shared != value)
+      return fail(ErrorCode::unsupported, "{} have {} = {} beside {} elsewhere; this build has one value per model",
+                  settings.where(), key, value, **shared);
+    *shared = value;
   }
   return ok();
 }
 
 void SharedSettings::apply(ModelConfig& config) const {
   config.groups = groups.value_or(2);  // the format's defaults
-  config.positions = positions.value_or(Positions::rope);
+  config.kv_heads = kv_heads.value_or(0);
 }
 
 Status read_layer(Settings& settings, ModelConfig& config) {
-  LayerConfig layer;
-  RAT_ASSIGN(layer.kind, settings.text("kind"));
-  RAT_ASSIGN(const MixerType* type, find_mixer_type(layer.kind));
-  if (type->uses_chunk) {
+  RAT_ASSIGN(const std::string kind, settings.text("kind"));
+  RAT_ASSIGN(LayerConfig layer, default_layer(kind));
+  const MixerType& type = **find_mixer_type(kind);
+  if (type.uses_chunk) {
     RAT_ASSIGN(layer.chunk, settings.integer("chunk"));
   }
-  if (type->uses_window) {
+  // RAT+ without a dilation (or with null) is dense; its window and initial tokens are 0 unless given.
+  if (type.uses_dilation) {
+    const nlohmann::json* dilation = settings.find("dilation");
+    if (dilation && !dilation->is_null()) {
+      RAT_ASSIGN(layer.dilation, settings.positive("dilation"));
+    }
+  }
+  if (type.uses_window && (!type.uses_dilation || settings.has("window"))) {
     RAT_ASSIGN(layer.window, settings.integer("window"));
+  }
+  if (type.uses_initial && settings.has("initial")) {
+    RAT_ASSIGN(layer.initial, settings.integer("initial"));
+  }
+  if (settings.has("pos")) {
+    RAT_ASSIGN(const Positions positions, read_positions(settings));
+    if (type.uses_positions) layer.pos = positions;  // the others have none either way
   }
   config.layers.push_back(std::move(layer));
   return ok();

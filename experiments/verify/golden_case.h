@@ -36,12 +36,14 @@ class Settings {
   std::set<std::string> read_;
 };
 
-// Adds a layer's kind and its own settings; `groups` and `pos` may stand at the layer too but hold for the whole model.
+// Adds a layer: its kind, its own settings and its positions. `groups` and `kv_heads` may stand at the layer too but hold
+// for the whole model.
 Status read_layer(Settings& settings, ModelConfig& config);
-// Reads `groups` and `pos` where they are given; a value that contradicts an earlier layer's is an error.
+// `pos` of a layer or a model: "rope" or "none".
+Result<Positions> read_positions(Settings& settings);
+// Reads `groups` and `kv_heads` where they are given; a value that contradicts an earlier layer's is an error.
 struct SharedSettings {
-  std::optional<int64_t> groups;
-  std::optional<Positions> positions;
+  std::optional<int64_t> groups, kv_heads;
   Status read(Settings& settings);
   void apply(ModelConfig& config) const;
 };

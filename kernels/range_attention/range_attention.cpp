@@ -3,29 +3,51 @@
 namespace rat::kernels {
 namespace {
 
+Status check_segment(const char* op, const KeySegment& segment, int64_t tokens, int64_t index) {
+  if (segment.range.chunk_len < 1 || segment.range.first < 0 || segment.range.end(tokens - 1) > segment.keys)
+    return fail(ErrorCode::shape_mismatch, "{}: the last of {} tokens sees {} keys of segment {} but there are {}", op,
+                tokens, segment.range.chunk_len < 1 ? -1 : segment.range.end(tokens - 1), index, segment.keys);
+  if (segment.keys > 0 && (segment.k.data == nullptr || segment.v.data == nullptr))
+    return fail(ErrorCode::invalid_argument, "{}: keys or values of segment {} have no memory", op, index);
+  return ok();
+}
+
 // Everything but the outputs, which differ between forward, backward and display.
 Status check_inputs(const char* op, const RangeAttentionArgs& a) {
   const AttentionShape& s = a.shape;
   if (s.batch < 1 || s.tokens < 1 || s.heads < 1 || s.head_size < 1)
     return fail(ErrorCode::shape_mismatch, "{}: batch {}, tokens {}, heads {} and head size {} must be at least 1", op,
                 s.batch, s.tokens, s.heads, s.head_size);
-  if (s.range.chunk_len < 1 || s.range.end(s.tokens - 1) > s.keys)
-    return fail(ErrorCode::shape_mismatch, "{}: the last of {} tokens sees {} keys but there are {}", op, s.tokens,
-                s.range.chunk_len < 1 ? -1 : s.range.end(s.tokens - 1), s.keys);
-  const int64_t rows = s.batch * s.tokens, width = a.q.cols;
-  if (s.keys > 0 && (a.k.data == nullptr || a.v.data == nullptr))
-    return fail(ErrorCode::invalid_argument, "{}: keys or values have no memory", op);
+  if (a.more_count < 0 || a.more_count > static_cast<int64_t>(a.more.size()))
+    return fail(ErrorCode::invalid_argument, "{}: {} further segments of keys; there may be 0 to {}", op, a.more_count,
+                a.more.size());
+  for (int64_t i = 0; i < a.segments(); ++i) RAT_TRY(check_segment(op, a.segment(i), s.tokens, i));
+  const int64_t rows = s.batch * s.tokens, width = a.q.cols, kv = s.kv_columns();
   if (width < 1 || s.channels() % width != 0 || width % s.head_size != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of size {} cannot share queries of width {}", op, s.heads,
                 s.head_size, width);
+  if (s.channels() % kv != 0 || kv % s.head_size != 0 || (kv != s.channels() && width != s.channels()))
+    return fail(ErrorCode::shape_mismatch, "{}: {} heads of size {} with queries of width {} cannot share keys of {}",
+                op, s.heads, s.head_size, width, kv);
   RAT_TRY(expect_shape(op, "q", a.q, rows, width));
   if (a.own_k.data == nullptr) {
-    if (s.range.end(0) < 1) return fail(ErrorCode::invalid_argument, "{}: token 0 sees no key at all", op);
-    return ok();
+    for (int64_t i = 0; i < a.segments(); ++i)
+      if (a.segment(i).range.begin(0) < a.segment(i).range.end(0)) return ok();
+    return fail(ErrorCode::invalid_argument, "{}: token 0 sees no key at all", op);
   }
   RAT_TRY(expect_shape(op, "own_q", a.own_q, rows, width));
   RAT_TRY(expect_shape(op, "own_k", a.own_k, rows, s.channels()));
   return expect_shape(op, "own_v", a.own_v, rows, s.channels());
+}
+
+// Columns of the displayed weights, the own key's not counted.
+int64_t columns(const RangeAttentionArgs& a) {
+  int64_t columns = a.shape.keys;
+  for (int64_t i = 1; i < a.segments(); ++i) {
+    const KeySegment segment = a.segment(i);
+    columns = std::max(columns, segment.first_column + (segment.keys - 1) * segment.column_step + 1);
+  }
+  return columns;
 }
 
 }  // namespace
@@ -52,8 +74,9 @@ Status range_attention_backward(const RangeAttentionBackwardArgs& args, const Ex
     RAT_TRY(expect_shape(op, "grad_own_k", args.grad_own_k, rows, channels));
     RAT_TRY(expect_shape(op, "grad_own_v", args.grad_own_v, rows, channels));
   }
-  if (f.shape.keys > 0 && (args.grad_k.data == nullptr || args.grad_v.data == nullptr))
-    return fail(ErrorCode::invalid_argument, "{}: gradients of keys or values have no memory", op);
+  for (int64_t i = 0; i < f.segments(); ++i)
+    if (f.segment(i).keys > 0 && (args.segment(i).k.data == nullptr || args.segment(i).v.data == nullptr))
+      return fail(ErrorCode::invalid_argument, "{}: gradients of keys or values of segment {} have no memory", op, i);
   return exec.run(&Backend::range_attention_backward, op, args);
 }
 
@@ -62,13 +85,13 @@ Status attention_weights(const AttentionWeightsArgs& args, const Exec& exec) {
   const AttentionShape& s = args.forward.shape;
   RAT_TRY(check_inputs(op, args.forward));
   RAT_TRY(expect_shape(op, "weights", args.weights, s.batch * s.heads * s.tokens,
-                       s.keys + (args.forward.own_k.data != nullptr ? 1 : 0)));
+                       columns(args.forward) + (args.forward.own_k.data != nullptr ? 1 : 0)));
   return exec.run(&Backend::attention_weights, op, args);
 }
 
 Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   constexpr const char* op = "attend_one";
-  const int64_t channels = args.out.cols, width = args.q.cols;
+  const int64_t channels = args.out.cols, width = args.q.cols, kv = args.k.rows > 0 ? args.k.cols : channels;
   if (args.heads < 1 || channels % args.heads != 0 || width < 1 || channels % width != 0 ||
       width % (channels / args.heads) != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot read queries of width {}", op,
@@ -76,8 +99,11 @@ Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   if (args.own_k.data == nullptr && args.k.rows == 0)
     return fail(ErrorCode::invalid_argument, "{}: the query sees no key at all", op);
   RAT_TRY(expect_shape(op, "q", args.q, 1, width));
-  RAT_TRY(expect_shape(op, "k", args.k, args.k.rows, channels));
-  RAT_TRY(expect_shape(op, "v", args.v, args.k.rows, channels));
+  if (kv < 1 || channels % kv != 0 || kv % (channels / args.heads) != 0)
+    return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot share keys of width {}", op, args.heads,
+                channels, kv);
+  RAT_TRY(expect_shape(op, "k", args.k, args.k.rows, kv));
+  RAT_TRY(expect_shape(op, "v", args.v, args.k.rows, kv));
   RAT_TRY(expect_shape(op, "out", args.out, 1, channels));
   if (args.own_k.data != nullptr) {
     RAT_TRY(expect_shape(op, "own_q", args.own_q, 1, width));

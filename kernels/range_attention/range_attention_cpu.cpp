@@ -1,111 +1,120 @@
-// Forward attention: a block of query rows against the keys that any of them sees, as two small matrix products.
+// Forward attention: a block of query rows against tiles of the keys that any of them sees, as two small matrix
+// products per tile under a running maximum.
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kernels/base/parallel.h"
 #include "kernels/cpu_ops.h"
-#include "kernels/matmul/sgemm.h"
 #include "kernels/range_attention/query_block.h"
-#include "kernels/range_attention/range_attention.h"
-#include "kernels/range_attention/softmax_rows.h"
 
 namespace rat::kernels::cpu {
 namespace {
 
-// Scores of one block become its softmax weights; `lse` (T) may be null.
-void block_weights(const RangeAttentionArgs& a, const QueryBlock& block, BlockScratch& scratch, float* lse) {
-  float* scores = scratch.scores.data();
-  block_scores(a, block, scores);
-  const float scale = score_scale(a.shape);
-  for (int64_t r = 0; r < block.rows(); ++r) {
-    const int64_t t = block.begin + r;
-    float* own = nullptr;
-    if (a.own_k.data != nullptr) {
-      own = &scratch.own[static_cast<std::size_t>(r)];
-      *own = scale * dot(block.own_query(a, t), block.head_row(a.own_k, t), a.shape.head_size);
-    }
-    const float row_lse = softmax_row(scores + r * block.keys(), block.keys(), a.shape.range.begin(t) - block.first_key,
-                                      a.shape.range.end(t) - block.first_key, own);
-    if (lse) lse[t] = row_lse;
-  }
+// scratch.own[r] = the score of row r's own key.
+void own_scores(const RangeAttentionArgs& a, const QueryBlock& block, BlockScratch& scratch) {
+  dot_rows(block.rows(), a.shape.head_size, score_scale(a.shape), block.first_row(a.own_q), a.own_q.stride,
+           block.first_row(a.own_k), a.own_k.stride, scratch.own.data());
 }
 
-void attend_block(const RangeAttentionArgs& a, const QueryBlock& block) {
-  static thread_local BlockScratch scratch;
-  scratch.fit(block);
-  const int64_t head = a.shape.head_size, first = block.h * head;
-  block_weights(a, block, scratch, a.lse.row(block.b * a.shape.heads + block.h));
-  float* out = a.out.row(block.b * a.shape.tokens + block.begin) + first;
-  if (block.keys() > 0) {
-    sgemm_on_this_thread(false, false, block.rows(), head, block.keys(), 1.0f, scratch.scores.data(), block.keys(),
-                         a.v.row(block.b, block.first_key) + first, a.v.stride, 0.0f, out, a.out.stride);
-  } else {
-    for (int64_t r = 0; r < block.rows(); ++r) std::fill_n(out + r * a.out.stride, head, 0.0f);
+// `out` and `lse` are the block's first rows. Running maximum and sum start from the own key where there is one.
+void attend_block(const RangeAttentionArgs& a, const QueryBlock& block, float* out, int64_t out_stride, float* lse,
+                  BlockScratch& scratch) {
+  const int64_t head = a.shape.head_size, rows = block.rows();
+  scratch.fit(rows, 0);
+  float *max = scratch.max.data(), *sum = scratch.sum.data();
+  const bool own = a.own_k.data != nullptr;
+  std::fill_n(sum, rows, own ? 1.0f : 0.0f);
+  if (own) {
+    own_scores(a, block, scratch);
+    std::copy_n(scratch.own.data(), rows, max);
+    for (int64_t r = 0; r < rows; ++r)
+      std::copy_n(block.first_row(a.own_v) + r * a.own_v.stride, head, out + r * out_stride);
   }
-  if (a.own_k.data == nullptr) return;
-  for (int64_t r = 0; r < block.rows(); ++r)
-    axpy(scratch.own[static_cast<std::size_t>(r)], block.head_row(a.own_v, block.begin + r), out + r * a.out.stride,
-         head);
+  bool started = own;
+  for_each_tile(a, block, [&](const KeyTile& tile) {
+    const ScoreTile scores = tile_scores(a, block, tile, scratch);
+    softmax_tile(scores, max, sum, out, out_stride, head);
+    sgemm_on_this_thread(false, false, rows, head, tile.keys(), 1.0f, scores.scores, tile.keys(), tile.v(block),
+                         tile.segment.v.stride, started ? 1.0f : 0.0f, out, out_stride);
+    started = true;
+  });
+  finish_softmax(rows, max, sum, out, out_stride, head, lse);
 }
 
 void show_block(const AttentionWeightsArgs& args, const QueryBlock& block) {
   static thread_local BlockScratch scratch;
-  scratch.fit(block);
+  static thread_local std::vector<float> out, lse;
   const RangeAttentionArgs& a = args.forward;
-  block_weights(a, block, scratch, nullptr);
+  out.resize(static_cast<std::size_t>(block.rows() * a.shape.head_size));
+  lse.resize(static_cast<std::size_t>(block.rows()));
+  attend_block(a, block, out.data(), a.shape.head_size, lse.data(), scratch);
+  float* const shown = args.weights.row((block.b * a.shape.heads + block.h) * a.shape.tokens + block.begin);
+  const int64_t stride = args.weights.stride;
   for (int64_t r = 0; r < block.rows(); ++r) {
-    const int64_t t = block.begin + r;
-    float* out = args.weights.row((block.b * a.shape.heads + block.h) * a.shape.tokens + t);
-    std::fill_n(out, args.weights.cols, std::numeric_limits<float>::quiet_NaN());
-    const float* weights = scratch.scores.data() + r * block.keys() - block.first_key;
-    const int64_t begin = a.shape.range.begin(t), end = a.shape.range.end(t);
-    std::copy(weights + begin, weights + end, out + begin);
-    if (a.own_k.data != nullptr) out[a.shape.keys] = scratch.own[static_cast<std::size_t>(r)];
+    std::fill_n(shown + r * stride, args.weights.cols, std::numeric_limits<float>::quiet_NaN());
+    if (a.own_k.data != nullptr)
+      shown[r * stride + args.weights.cols - 1] =
+          std::exp(scratch.own[static_cast<std::size_t>(r)] - lse[static_cast<std::size_t>(r)]);
   }
+  for_each_tile(a, block, [&](const KeyTile& tile) {
+    const ScoreTile scores = tile_scores(a, block, tile, scratch);
+    weights_from_lse(scores, lse.data());
+    for (int64_t r = 0; r < block.rows(); ++r)
+      for (int64_t j = scores.begin[r]; j < scores.end[r]; ++j)
+        shown[r * stride + tile.segment.first_column + (tile.first + j) * tile.segment.column_step] =
+            scores.scores[r * tile.keys() + j];
+  });
 }
 
-// Calls body(block) for every block of query rows of every head.
+// Calls body(block) for every block of query rows of every head, the longest ones first.
 template <class Body>
-void for_each_query_block(const AttentionShape& shape, const Body& body) {
-  const int64_t rows = query_rows(shape), blocks = (shape.tokens + rows - 1) / rows;
-  parallel_for(shape.batch * shape.heads * blocks, [&](int64_t i) {
-    const int64_t bh = i / blocks;
-    body(QueryBlock(shape, bh / shape.heads, bh % shape.heads, i % blocks * rows));
+void for_each_query_block(const RangeAttentionArgs& a, const Body& body) {
+  const int64_t rows = query_rows(a), blocks = (a.shape.tokens + rows - 1) / rows;
+  const int64_t heads = a.shape.batch * a.shape.heads;
+  parallel_for(heads * blocks, [&](int64_t i) {
+    const int64_t bh = i % heads, block = blocks - 1 - i / heads;
+    body(QueryBlock(a, bh / a.shape.heads, bh % a.shape.heads, block * rows));
   });
 }
 
 }  // namespace
 
 Status range_attention(const RangeAttentionArgs& args) {
-  for_each_query_block(args.shape, [&](const QueryBlock& block) { attend_block(args, block); });
+  for_each_query_block(args, [&](const QueryBlock& block) {
+    static thread_local BlockScratch scratch;
+    attend_block(args, block, block.first_row(args.out), args.out.stride, block.lse(args), scratch);
+  });
   return ok();
 }
 
 Status attention_weights(const AttentionWeightsArgs& args) {
-  for_each_query_block(args.forward.shape, [&](const QueryBlock& block) { show_block(args, block); });
+  for_each_query_block(args.forward, [&](const QueryBlock& block) { show_block(args, block); });
   return ok();
 }
 
 Status attend_one(const AttendOneArgs& args) {
   const int64_t head = args.out.cols / args.heads, keys = args.k.rows;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head));
   const int64_t heads_per_block = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, keys * head));
+  const bool own = args.own_k.data != nullptr;
   parallel_ranges(args.heads, heads_per_block, [&](int64_t first, int64_t last) {
     static thread_local std::vector<float> scores;
-    scores.resize(static_cast<std::size_t>(keys));
+    if (scores.size() < static_cast<std::size_t>(keys)) scores.resize(static_cast<std::size_t>(keys));
     for (int64_t h = first; h < last; ++h) {
-      const int64_t at = h * head, q_at = at % args.q.cols;
-      for (int64_t j = 0; j < keys; ++j)
-        scores[static_cast<std::size_t>(j)] = scale * dot(args.q.data + q_at, args.k.row(j) + at, head);
-      float own = 0.0f;
-      const bool has_own = args.own_k.data != nullptr;
-      if (has_own) own = scale * dot(args.own_q.data + q_at, args.own_k.data + at, head);
-      softmax_row(scores.data(), keys, 0, keys, has_own ? &own : nullptr);
-      float* out = args.out.data + at;
-      std::fill_n(out, head, 0.0f);
-      for (int64_t j = 0; j < keys; ++j) axpy(scores[static_cast<std::size_t>(j)], args.v.row(j) + at, out, head);
-      if (has_own) axpy(own, args.own_v.data + at, out, head);
+      const int64_t at = h * head, q_at = at % args.q.cols, kv_at = keys > 0 ? at % args.k.cols : 0;
+      attend_one_head({.n = head,
+                       .keys = keys,
+                       .scale = 1.0f / std::sqrt(static_cast<float>(head)),
+                       .q = args.q.data + q_at,
+                       .k = args.k.data + kv_at,
+                       .v = args.v.data + kv_at,
+                       .k_stride = args.k.stride,
+                       .v_stride = args.v.stride,
+                       .own_q = own ? args.own_q.data + q_at : nullptr,
+                       .own_k = own ? args.own_k.data + at : nullptr,
+                       .own_v = own ? args.own_v.data + at : nullptr,
+                       .scores = scores.data(),
+                       .out = args.out.data + at});
     }
   });
   return ok();

@@ -4,6 +4,7 @@
 
 #include "core/cost_model.h"
 #include "core/mixer_list.h"
+#include "core/model.h"
 #include "core/single_layer.h"
 #include "tests/support/compare.h"
 #include "tests/support/random_values.h"
@@ -28,6 +29,9 @@ std::vector<std::string> all_layers() {
     const std::string name(type.name);
     if (type.uses_chunk)
       for (const char* chunk : {":1", ":3", ":8", ":1000"}) layers.push_back(name + chunk);
+    else if (type.uses_dilation)
+      for (const char* pattern : {"", ":4", ":4/w3", ":3/w2/s5", ":1000/s2", ":5/w1000", ":2/w0/s1000/nope"})
+        layers.push_back(name + pattern);
     else if (type.uses_window)
       for (const char* window : {":0", ":5", ":1000"}) layers.push_back(name + window);
     else
@@ -42,7 +46,9 @@ std::unique_ptr<SingleLayer> layer_of(const ModelConfig& config) {
   uint64_t seed = 100;  // larger weights than the initial ones, so that every path matters
   for (Parameter& p : (*layer)->parameters()) {
     const float scale = p.shape.size() == 2 ? 1.5f / std::sqrt(static_cast<float>(config.d_model)) : 1.0f;
-    const auto values = test::uniform(p.value.size(), ++seed, -scale, scale);
+    auto values = test::uniform(p.value.size(), ++seed, -scale, scale);
+    if (p.name.ends_with("norm"))
+      for (float& value : values) value = 1.0f + value / 2;  // as norms are; near zero, differences would mean nothing
     std::copy(values.begin(), values.end(), p.value.begin());
   }
   return *std::move(layer);
@@ -57,11 +63,13 @@ std::vector<float> forward(SingleLayer& layer, const std::vector<float>& x, int6
 
 TEST(EveryMixer, PrefillAndDecodeEqualForward) {
   for (const std::string& name : all_layers())
-    for (const Positions positions : {Positions::rope, Positions::none})
+    for (const auto& [positions, kv_heads] :
+         {std::pair{Positions::rope, 0}, std::pair{Positions::none, 0}, std::pair{Positions::rope, 2}})
       for (const int64_t split : {0, 1, 7, 16, 23}) {
         SCOPED_TRACE(name + " split " + std::to_string(split));
         ModelConfig config = config_of(name);
         config.positions = positions;
+        config.kv_heads = kv_heads;
         auto layer = layer_of(config);
         const int64_t T = 24, D = config.d_model;
         const auto x = test::uniform(static_cast<std::size_t>(T * D), 5, -2, 2);
@@ -125,9 +133,13 @@ TEST(EveryMixer, SequencesOfABatchDoNotMix) {
 
 // Central differences of our own float32 forward: a looser bound than the per-op tests, for the assembly of the parts.
 TEST(EveryMixer, BackwardIsTheDerivativeOfForward) {
-  for (const std::string& name : all_layers()) {
+  std::vector<std::string> names = all_layers();
+  for (const std::string& name : all_layers()) names.push_back(name + " shared");  // keys and values
+  for (const std::string& name : names) {
     SCOPED_TRACE(name);
-    auto layer = layer_of(config_of(name, 12, 6, 3));
+    ModelConfig config = config_of(name.substr(0, name.find(' ')), 12, 6, 3);
+    if (name.ends_with(" shared")) config.kv_heads = 3;
+    auto layer = layer_of(config);
     const int64_t B = 2, T = 10;
     auto x = test::uniform(static_cast<std::size_t>(B * T * 12), 5);
     const auto grad_out = test::uniform(x.size(), 6);
@@ -138,12 +150,15 @@ TEST(EveryMixer, BackwardIsTheDerivativeOfForward) {
     EXPECT_FALSE(layer->backward(grad_out, again));  // once per forward
     const auto slope = [&](float& value) {
       const float at = value, step = 1e-2f;
-      value = at + step;
-      const double above = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
-      value = at - step;
-      const double below = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
-      value = at;
-      return (above - below) / (2.0 * static_cast<double>(step));
+      const auto central = [&](float h) {
+        value = at + h;
+        const double above = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
+        value = at - h;
+        const double below = test::dot(test::widen(forward(*layer, x, B, T)), test::widen(grad_out));
+        value = at;
+        return (above - below) / (2.0 * static_cast<double>(h));
+      };
+      return (4.0 * central(step / 2) - central(step)) / 3.0;  // the error of the step's square cancels
     };
     std::vector<float> ours;
     std::vector<double> numeric;
@@ -207,6 +222,107 @@ TEST(RatLimits, OneChunkIsTheRnnWithTheSameWeights) {
                 rnn->parameters()[i].value.begin());
   const auto x = test::uniform(static_cast<std::size_t>(T * D), 5);
   EXPECT_LE(test::relative_error(forward(*rat, x, 1, T), forward(*rnn, x, 1, T)), 1e-6);
+}
+
+TEST(EveryMixer, AttentionProbeShowsWhatIsSeen) {
+  for (const std::string& name : all_layers()) {
+    SCOPED_TRACE(name);
+    ModelConfig config = config_of(name);
+    const MixerType& type = **find_mixer_type(config.layers[0].kind);
+    const bool shown = std::ranges::find(type.probes, Probe::attention) != type.probes.end();
+    EXPECT_EQ(shown, type.columns_seen != nullptr);
+    if (!shown) continue;
+    config.vocab = 50;
+    auto model = Model::create(config, 3);
+    ASSERT_OK(model);
+    std::vector<int32_t> tokens(41);
+    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 7 % 50);
+    const auto trace = (*model)->trace(tokens, {{{Probe::attention, 0}}});
+    ASSERT_OK(trace);
+    const ProbeTensor* weights = trace->find(Probe::attention, 0);
+    ASSERT_NE(weights, nullptr);
+    for (int64_t t = 0; t < 41; ++t) {
+      double sum = 0;
+      int64_t seen = 0;
+      for (const float weight : weights->row(1, t))
+        if (!std::isnan(weight)) sum += static_cast<double>(weight), ++seen;
+      EXPECT_EQ(seen, type.columns_seen(config.layers[0], t)) << "token " << t;
+      EXPECT_NEAR(sum, 1.0, 1e-5) << "token " << t;
+    }
+  }
+}
+
+std::vector<float> output_of(const std::string& pattern, const std::vector<float>& x) {
+  return forward(*layer_of(config_of(pattern)), x, 1, static_cast<int64_t>(x.size()) / 24);
+}
+
+TEST(RatplusLimits, WhatSeesEverythingIsDense) {
+  const auto x = test::uniform(45 * 24, 5);
+  const auto dense = output_of("ratplus", x);
+  for (const char* same : {"ratplus:1/w7/s3", "ratplus:9/w45", "ratplus:9/w1000", "ratplus:9/s45", "ratplus:7/s1000"})
+    EXPECT_LE(test::relative_error(output_of(same, x), dense), 1e-6) << same;
+  EXPECT_GT(test::relative_error(output_of("ratplus:9", x), dense), 1e-3);
+  EXPECT_GT(test::relative_error(output_of("ratplus:9/w4", x), output_of("ratplus:9", x)), 1e-3);
+  EXPECT_GT(test::relative_error(output_of("ratplus:9/s4", x), output_of("ratplus:9", x)), 1e-3);
+}
+
+// With every token in the window the linear part is zero, and a norm with weights of 1 scales each head of attention's
+// result to a root mean square of 1.
+TEST(RattentionLimits, AWindowAsLongAsTheTextLeavesNormalisedAttention) {
+  const int64_t T = 30, D = 24, P = 4;
+  auto rattention = layer_of(config_of("rattention:29")), attention = layer_of(config_of("attention"));
+  for (Parameter& p : rattention->parameters()) {
+    if (p.name == "swa_norm") std::ranges::fill(p.value, 1.0f);
+    if (p.name == "rla_norm") std::ranges::fill(p.value, 1000.0f);  // of zeros
+    for (Parameter& q : attention->parameters())
+      if (p.name == q.name) std::ranges::copy(p.value, q.value.begin());
+  }
+  const auto identity = [&](SingleLayer& layer) {
+    for (Parameter& p : layer.parameters())
+      if (p.name == "out_proj")
+        for (int64_t i = 0; i < D * D; ++i) p.value[static_cast<std::size_t>(i)] = i % (D + 1) == 0 ? 1.0f : 0.0f;
+  };
+  identity(*rattention), identity(*attention);
+  const auto x = test::uniform(static_cast<std::size_t>(T * D), 5);
+  const auto ours = forward(*rattention, x, 1, T);
+  const test::Values raw = test::widen(forward(*attention, x, 1, T));
+  test::Values want;
+  for (std::size_t at = 0; at < raw.size(); at += static_cast<std::size_t>(P)) {
+    const test::Values head(raw.begin() + static_cast<std::ptrdiff_t>(at),
+                            raw.begin() + static_cast<std::ptrdiff_t>(at) + P);
+    for (const double y : test::rms_norm(head, test::Values(P, 1.0), 1e-8)) want.push_back(y);
+  }
+  EXPECT_LE(test::relative_error(ours, want), 1e-5);
+}
+
+TEST(RattentionState, HasAConstantSize) {
+  for (const char* name : {"rattention:7", "linear"}) {
+    auto layer = layer_of(config_of(name));
+    auto state = layer->start_decoding();
+    const auto x = test::uniform(60 * 24, 5);
+    std::vector<float> y(60 * 24);
+    ASSERT_OK(layer->prefill(*state, std::span(x).first(20 * 24), 20, std::span(y).first(20 * 24)));
+    const int64_t bytes = state->cache_bytes();
+    ASSERT_OK(layer->prefill(*state, std::span(x).subspan(20 * 24), 40, std::span(y).subspan(20 * 24)));
+    EXPECT_EQ(state->cache_bytes(), bytes) << name;
+  }
+}
+
+// Shared keys and values, against attention with every head's own copies of them.
+TEST(SharedKeys, EqualAttentionWithCopies) {
+  ModelConfig shared = config_of("attention"), own = shared;
+  shared.kv_heads = 2;  // of 6 heads of size 4: head h uses h % 2
+  auto a = layer_of(shared), b = layer_of(own);
+  const int64_t D = 24, KV = 8;
+  for (std::size_t i = 1; i < 3; ++i)  // out_proj, norm
+    std::ranges::copy(a->parameters()[i].value, b->parameters()[i].value.begin());
+  const auto from = a->parameters()[0].value, to = b->parameters()[0].value;
+  for (int64_t row = 0; row < 3 * D; ++row) {  // v, q, k
+    const int64_t source = row < D ? row % KV : row < 2 * D ? KV + row - D : KV + D + row % D % KV;
+    std::copy_n(from.begin() + source * D, D, to.begin() + row * D);
+  }
+  const auto x = test::uniform(40 * 24, 5);
+  EXPECT_LE(test::relative_error(forward(*a, x, 1, 40), forward(*b, x, 1, 40)), 1e-6);
 }
 
 TEST(Windows, AWindowAsLongAsTheTextIsAttention) {

@@ -20,7 +20,18 @@ const std::vector<AttentionCase> cases{{1, 1, 1, 2, 2, 1},                      
                                        {2, 11, 6, 4, 12, 3, 3, 0, -1, true},    // RAT: G = 3, H = 6, ragged last chunk
                                        {1, 9, 4, 2, 4, 8, 1, 0, -1, true},      // RAT with L = 1
                                        {1, 5, 2, 4, 8, 0, 16, 0, -1, true},     // RAT with T < L: only the own key
-                                       {1, 300, 2, 4, 4, 99, 3, 0, -1, true}};  // RAT, several blocks
+                                       {1, 300, 2, 4, 4, 99, 3, 0, -1, true},   // RAT, several blocks
+                                       // RAT+ with dilation and initial tokens; the last number is key/value heads
+                                       {2, 17, 2, 4, 8, 17, 1, 1, 0, false, 4, 0},
+                                       {1, 19, 3, 4, 12, 19, 1, 1, 3, false, 4, 2},
+                                       {1, 18, 1, 4, 4, 18, 1, 1, 2, false, 5, 7},
+                                       {1, 12, 2, 4, 8, 12, 1, 1, 1, false, 100, 0},
+                                       {1, 12, 2, 4, 8, 12, 1, 1, 30, false, 4, 3},
+                                       {1, 1300, 1, 4, 4, 1300, 1, 1, 70, false, 2, 90},
+                                       // shared keys and values
+                                       {2, 13, 6, 4, 24, 13, 1, 1, -1, false, 0, 0, 2},
+                                       {1, 150, 4, 4, 16, 150, 1, 1, 20, false, 0, 0, 1},
+                                       {1, 14, 4, 2, 8, 14, 1, 1, 2, false, 3, 1, 2}};
 
 struct Data {
   std::vector<float> q, k, v, own_q, own_k, own_v, out, lse;
@@ -31,14 +42,25 @@ struct Data {
     const auto fill = [](int64_t n, uint64_t seed) {
       return test::uniform(static_cast<std::size_t>(n), seed, -1.5f, 1.5f);
     };
-    q = fill(rows * c.W, 1), k = fill(std::max<int64_t>(1, c.B * c.K) * D, 2),
-    v = fill(std::max<int64_t>(1, c.B * c.K) * D, 3);
+    q = fill(rows * c.W, 1);
+    k = fill(std::max<int64_t>(1, c.B * c.K) * c.kv_width(), 2);
+    v = fill(std::max<int64_t>(1, c.B * c.K) * c.kv_width(), 3);
     own_q = fill(rows * c.W, 4), own_k = fill(rows * D, 5), own_v = fill(rows * D, 6);
     out = test::poison(static_cast<std::size_t>(rows * D)), lse = test::poison(static_cast<std::size_t>(rows * c.H));
-    args.shape = {c.B, c.T, c.H, c.P, c.K, {c.chunk, c.offset, c.window}};
+    const int64_t kv = c.kv_width();
+    args.shape = {c.B, c.T, c.H, c.P, c.K, {c.chunk, c.offset, c.window}, kv};
     args.q = {q.data(), rows, c.W};
-    args.k = {k.data(), D, c.K * D};
-    args.v = {v.data(), D, c.K * D};
+    args.k = {k.data(), kv, c.K * kv};
+    args.v = {v.data(), kv, c.K * kv};
+    if (c.dilation > 0) {
+      args.more_count = 2;
+      const auto every = [&](const float* data) {
+        return Sequences<const float>{data + (c.dilation - 1) * kv, c.dilation * kv, c.K * kv};
+      };
+      args.more[0] = {c.K / c.dilation, KeyRange::dilated(c.dilation, c.window, c.initial), every(k.data()),
+                      every(v.data()),  c.dilation - 1,                                     c.dilation};
+      args.more[1] = {std::min(c.K, c.initial), KeyRange::before_window(c.window, c.initial), args.k, args.v, 0, 1};
+    }
     if (c.own) {
       args.own_q = {own_q.data(), rows, c.W};
       args.own_k = {own_k.data(), rows, D};
@@ -99,14 +121,19 @@ TEST(RangeAttention, BackwardMatchesFiniteDifferences) {
       auto grad_q = test::poison(data.q.size()), grad_own_q = test::poison(data.q.size());
       auto grad_own_k = test::poison(data.out.size()), grad_own_v = test::poison(data.out.size());
       std::vector<float> grad_k(data.k.size(), 0.0f), grad_v(data.v.size(), 0.0f);
+      const int64_t kv = c.kv_width();
       RangeAttentionBackwardArgs args{data.args,
                                       {grad_out.data(), rows, D},
                                       {grad_q.data(), rows, c.W},
-                                      {grad_k.data(), D, c.K * D},
-                                      {grad_v.data(), D, c.K * D},
+                                      {grad_k.data(), kv, c.K * kv},
+                                      {grad_v.data(), kv, c.K * kv},
                                       {},
                                       {},
                                       {}};
+      const auto every = [&](float* grad) {
+        return Sequences<float>{grad + (c.dilation - 1) * kv, c.dilation * kv, c.K * kv};
+      };
+      if (c.dilation > 0) args.more = {{{every(grad_k.data()), every(grad_v.data())}, {args.grad_k, args.grad_v}}};
       if (c.own) {
         args.grad_own_q = {grad_own_q.data(), rows, c.W};
         args.grad_own_k = {grad_own_k.data(), rows, D};

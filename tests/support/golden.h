@@ -34,10 +34,11 @@ struct GoldenFile {
 };
 
 inline LayerConfig layer_from(const nlohmann::json& settings) {
-  LayerConfig layer;
-  layer.kind = settings.at("kind");
+  LayerConfig layer = *default_layer(settings.at("kind").get<std::string>());
   layer.chunk = settings.value("chunk", layer.chunk);
   layer.window = settings.value("window", layer.window);
+  layer.dilation = settings.value("dilation", layer.dilation);
+  layer.initial = settings.value("initial", layer.initial);
   return layer;
 }
 

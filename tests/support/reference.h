@@ -78,11 +78,15 @@ struct AttentionCase {
   int64_t B, T, H, P, W, K;  // W: width of shared queries, K keys per sequence
   int64_t chunk = 1, offset = 1, window = -1;
   bool own = false;
+  int64_t dilation = 0, initial = 0;  // dilation at least 1: also every dilation-th token and the first `initial`
+  int64_t kv_heads = 0;               // 0: H
 
   bool sees(int64_t t, int64_t j) const {
+    if (dilation > 0) return j <= t && ((j + 1) % dilation == 0 || t - j <= window || j < initial);
     const bool late_enough = window < 0 || j >= t - window;
     return late_enough && (j + 1) * chunk <= t + offset;
   }
+  int64_t kv_width() const { return (kv_heads > 0 ? kv_heads : H) * P; }
 };
 
 struct AttentionInputs {
@@ -98,14 +102,14 @@ inline Values attention(const AttentionCase& c, const AttentionInputs& in, Value
   for (int64_t b = 0; b < c.B; ++b)
     for (int64_t h = 0; h < c.H; ++h)
       for (int64_t t = 0; t < c.T; ++t) {
-        const int64_t row = b * c.T + t, q0 = row * c.W + (h * c.P) % c.W;
+        const int64_t row = b * c.T + t, q0 = row * c.W + (h * c.P) % c.W, kv0 = h * c.P % c.kv_width();
         Values p(at(c.K + 1), 0.0);
         double sum = 0;
         for (int64_t j = 0; j <= c.K; ++j) {
           if (j < c.K ? !c.sees(t, j) : !c.own) continue;
           double score = 0;
           for (int64_t i = 0; i < c.P; ++i)
-            score += j < c.K ? in.q[at(q0 + i)] * in.k[at((b * c.K + j) * D + h * c.P + i)]
+            score += j < c.K ? in.q[at(q0 + i)] * in.k[at((b * c.K + j) * c.kv_width() + kv0 + i)]
                              : in.own_q[at(q0 + i)] * in.own_k[at(row * D + h * c.P + i)];
           sum += p[at(j)] = std::exp(score / std::sqrt(static_cast<double>(c.P)));
         }
@@ -113,7 +117,8 @@ inline Values attention(const AttentionCase& c, const AttentionInputs& in, Value
           p[at(j)] /= sum;
           for (int64_t i = 0; i < c.P && p[at(j)] > 0; ++i)
             out[at(row * D + h * c.P + i)] +=
-                p[at(j)] * (j < c.K ? in.v[at((b * c.K + j) * D + h * c.P + i)] : in.own_v[at(row * D + h * c.P + i)]);
+                p[at(j)] *
+                (j < c.K ? in.v[at((b * c.K + j) * c.kv_width() + kv0 + i)] : in.own_v[at(row * D + h * c.P + i)]);
         }
         if (weights) weights->insert(weights->end(), p.begin(), p.end() - (c.own ? 0 : 1));
         if (lse) lse->push_back(std::log(sum));
