@@ -6,6 +6,7 @@
 #include <span>
 
 #include "core/io/atomic_file.h"
+#include "core/io/content_hash.h"
 #include "core/io/safetensors.h"
 
 namespace rat {
@@ -17,6 +18,7 @@ constexpr std::string_view weights_suffix = ".safetensors";
 constexpr std::string_view optimizer_suffix = ".optimizer.safetensors";
 constexpr std::string_view format_name = "rat-checkpoint-1";
 constexpr std::string_view extra_prefix = "extra.";  // keeps caller keys apart from ours
+constexpr const char* checksum_key = "xxh3_64";       // of all values in table order; absent in older files
 
 fs::path optimizer_path(const fs::path& weights) {
   std::string name = weights.filename().string();
@@ -57,6 +59,23 @@ Status compare_tensors(const fs::path& path, const SafetensorsFile& file,
 // Values read from a file but not yet put in place, so that a failure half-way changes nothing.
 using Loaded = std::vector<std::vector<float>>;
 
+std::string checksum_of(const std::vector<Destination>& destinations) {
+  ContentHash hash;
+  for (const Destination& destination : destinations) hash.update(destination.values);
+  return hash.hex();
+}
+
+Status check_content(const fs::path& path, const SafetensorsFile& file, const Loaded& loaded) {
+  const auto written = file.metadata().find(checksum_key);
+  if (written == file.metadata().end()) return ok();
+  ContentHash hash;
+  for (const std::vector<float>& values : loaded) hash.update(values);
+  if (hash.hex() == written->second) return ok();
+  return fail(ErrorCode::corrupt_data,
+              "{} is damaged: its values have the checksum {}, but {} was written; use another checkpoint or a backup",
+              path.string(), hash.hex(), written->second);
+}
+
 Result<Loaded> read_all(const fs::path& path, const SafetensorsFile& file,
                         const std::vector<Destination>& destinations) {
   RAT_TRY(compare_tensors(path, file, destinations));
@@ -65,6 +84,7 @@ Result<Loaded> read_all(const fs::path& path, const SafetensorsFile& file,
     RAT_ASSIGN(std::vector<float> values, file.read_floats(destination.name));
     loaded.push_back(std::move(values));
   }
+  RAT_TRY(check_content(path, file, loaded));
   return loaded;
 }
 
@@ -72,9 +92,9 @@ void put_in_place(const Loaded& loaded, const std::vector<Destination>& destinat
   for (std::size_t i = 0; i < destinations.size(); ++i) std::ranges::copy(loaded[i], destinations[i].values.begin());
 }
 
-std::vector<Destination> weight_destinations(std::span<Parameter> parameters) {
+std::vector<Destination> weight_destinations(std::span<const Parameter> parameters) {
   std::vector<Destination> destinations;
-  for (Parameter& parameter : parameters) destinations.push_back({parameter.name, parameter.shape, parameter.value});
+  for (const Parameter& parameter : parameters) destinations.push_back({parameter.name, parameter.shape, parameter.value});
   return destinations;
 }
 
@@ -150,12 +170,19 @@ std::optional<int64_t> step_of(const fs::path& path) {
   return error == std::errc() && rest == end ? std::optional(step) : std::nullopt;
 }
 
+std::vector<TensorToWrite> to_write(const std::vector<Destination>& destinations) {
+  std::vector<TensorToWrite> tensors;
+  for (const Destination& destination : destinations)
+    tensors.push_back({destination.name, destination.shape, destination.values, {}});
+  return tensors;
+}
+
 Status write_optimizer(const fs::path& path, std::span<const Parameter> parameters, AdamW& optimizer,
                        const CheckpointMeta& meta) {
-  std::vector<TensorToWrite> tensors;
-  for (const Destination& destination : moment_destinations(parameters, optimizer))
-    tensors.push_back({destination.name, destination.shape, destination.values, {}});
+  const std::vector<Destination> moments = moment_destinations(parameters, optimizer);
+  std::vector<TensorToWrite> tensors = to_write(moments);
   std::map<std::string, std::string> metadata{{"format", std::string(format_name)},
+                                              {checksum_key, checksum_of(moments)},
                                               {"step", std::to_string(meta.step)},
                                               {"run_id", meta.run_id},
                                               {"optimizer_steps", std::to_string(optimizer.step_count())}};
@@ -174,11 +201,10 @@ Result<fs::path> save_checkpoint(const fs::path& folder, const Model& model, Ada
 
   const fs::path weights_path = folder / fmt::format("step-{:08}{}", meta.step, weights_suffix);
   RAT_TRY(write_optimizer(optimizer_path(weights_path), model.parameters(), optimizer, meta));
-  std::vector<TensorToWrite> tensors;
-  for (const Parameter& parameter : model.parameters())
-    tensors.push_back({parameter.name, parameter.shape, parameter.value, {}});
-  RAT_TRY(write_safetensors(weights_path, tensors,
+  const std::vector<Destination> values = weight_destinations(model.parameters());
+  RAT_TRY(write_safetensors(weights_path, to_write(values),
                             {{"format", std::string(format_name)},
+                             {checksum_key, checksum_of(values)},
                              {"spec", meta.spec_json},
                              {"step", std::to_string(meta.step)},
                              {"run_id", meta.run_id}}));

@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "core/io/atomic_file.h"
+#include "core/io/float_formats.h"
 #include "core/io/regular_file.h"
 #include "core/io/safetensors_header.h"
 
@@ -19,20 +20,6 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the format is little-endian and is read without swapping");
 
 constexpr std::size_t block_elements = 65536;  // converted at a time, so that a conversion needs little extra memory
-
-float half_to_float(uint16_t half) {
-  const uint32_t sign = uint32_t{half} >> 15 << 31;
-  const uint32_t exponent = half >> 10 & 0x1f;
-  const uint32_t fraction = half & 0x3ff;
-  if (exponent == 0) {  // zero or subnormal: fraction * 2^-24 is exact in float
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  const uint32_t wide = exponent == 31 ? 255 : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
-}
-
-float bfloat_to_float(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 // Reads `tensor` in blocks of Stored and hands each value to `convert`, which returns false to refuse it.
 template <class Stored, class Out, class Convert>

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/config.h"
+#include "core/tokenizer.h"
 
 namespace rat {
 
@@ -69,7 +70,8 @@ struct TraceSnapshot {
   std::string source;             // "validation text", "prompt", "generation": what the tokens are
   ModelConfig model;
   std::vector<int32_t> tokens;    // (T) input ids
-  bool byte_tokens = true;        // ids are bytes of text; false: show the numbers (mqar)
+  bool byte_tokens = true;        // ids are bytes of text; false: show the pieces of `tokenizer`, or the numbers
+  std::shared_ptr<const Tokenizer> tokenizer;  // text of the ids; null: bytes or numbers, as byte_tokens says
   std::string device = "cpu";
   std::string dtype = "f32";
   std::string kernel_path;        // what computed it, e.g. "probe pass, f32 CPU kernels"
