@@ -7,7 +7,9 @@
 #define RAT_KERNELS_BASE_SIMD_LOOP_H_
 #endif
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "hwy/highway.h"
 
@@ -49,6 +51,18 @@ HWY_INLINE float sum_vectors(int64_t n, const Body& body) {
 
 HWY_INLINE float dot_product(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t n) {
   return sum_vectors(n, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(hn::LoadU(d, a + i), hn::LoadU(d, b + i)); });
+}
+
+// The largest of n values; -inf for none. A NaN may be passed over.
+HWY_INLINE float largest_of(const float* HWY_RESTRICT x, int64_t n) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto largest = hn::Set(d, -std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::LoadU(d, x + i));
+  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
+  for (; i < n; ++i) result = std::max(result, x[i]);
+  return result;
 }
 
 // y += scale * x

@@ -16,20 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
 namespace HWY_NAMESPACE {
 
-HWY_INLINE float RowMax(const float* HWY_RESTRICT x, int64_t n) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto largest = hn::Set(d, -std::numeric_limits<float>::infinity());
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::LoadU(d, x + i));
-  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
-  for (; i < n; ++i) result = std::max(result, x[i]);
-  return result;
-}
-
 // log sum exp of one row; `target` counts as correct when it is the first of the largest.
 void EntropyRow(float* HWY_RESTRICT x, int64_t n, int64_t target, float grad_scale, CrossEntropySums& sums) {
-  const float largest = RowMax(x, n);
+  const float largest = largest_of(x, n);
   const float total = sum_vectors(
       n, [&](auto d, int64_t i) HWY_ATTR { return exp_of(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, largest))); });
   const double lse = static_cast<double>(largest) + std::log(static_cast<double>(total));

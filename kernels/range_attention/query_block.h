@@ -11,16 +11,9 @@
 
 namespace rat::kernels::cpu {
 
-// Rows per block: few where many keys are seen, so that little of a tile on the diagonal is wasted; many where few are
-// (RAT), so that products stay large. A function of the shape alone.
-inline int64_t query_rows(const RangeAttentionArgs& a) {
-  int64_t seen = 1;
-  for (int64_t i = 0; i < a.segments(); ++i) {
-    const KeySegment segment = a.segment(i);
-    seen += segment.range.window < 0 ? segment.keys : std::min(segment.keys, segment.range.window + 64);
-  }
-  return std::clamp<int64_t>((int64_t{1} << 15) / seen / 64 * 64, 64, 256);
-}
+// Rows per block. Where keys are tokens, few: half of a tile on the diagonal and a window's corner are wasted work. Where
+// a key stands for a chunk (RAT), more: that waste is small, and so are the products. A function of the shape alone.
+inline int64_t query_rows(const RangeAttentionArgs& a) { return a.shape.range.chunk_len == 1 ? 64 : 128; }
 
 inline float score_scale(const AttentionShape& shape) { return 1.0f / std::sqrt(static_cast<float>(shape.head_size)); }
 

@@ -18,17 +18,6 @@ using cpu::ScoreTile;
 
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-HWY_INLINE float Largest(const float* HWY_RESTRICT x, int64_t n) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto largest = hn::Set(d, minus_infinity);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) largest = hn::Max(largest, hn::LoadU(d, x + i));
-  float result = hn::GetLane(hn::MaxOfLanes(d, largest));
-  for (; i < n; ++i) result = std::max(result, x[i]);
-  return result;
-}
-
 // x[i] = exp(x[i] - shift)
 HWY_INLINE void ExpShifted(float* HWY_RESTRICT x, int64_t n, float shift) {
   for_each_vector(n, [&](auto d, int64_t i) HWY_ATTR {
@@ -54,7 +43,7 @@ void SoftmaxTile(const ScoreTile& tile, float* max, float* sum, float* out, int6
     std::fill(row, seen, 0.0f);
     std::fill(row + tile.end[r], row + tile.cols, 0.0f);
     if (count == 0) continue;
-    const float largest = std::max(Largest(seen, count), sum[r] == 0.0f ? minus_infinity : max[r]);
+    const float largest = std::max(largest_of(seen, count), sum[r] == 0.0f ? minus_infinity : max[r]);
     ExpShifted(seen, count, largest);
     if (sum[r] != 0.0f && largest != max[r]) {
       const float shrink = std::exp(max[r] - largest);
@@ -141,7 +130,7 @@ HWY_INLINE void WeightedSum(const float* HWY_RESTRICT weights, const float* HWY_
 void AttendOneHead(const OneQuery& one) {
   for (int64_t j = 0; j < one.keys; ++j)
     one.scores[j] = one.scale * dot_product(one.q, one.k + j * one.k_stride, one.n);
-  float largest = Largest(one.scores, one.keys), own = 0.0f;
+  float largest = largest_of(one.scores, one.keys), own = 0.0f;
   if (one.own_k) {
     own = one.scale * dot_product(one.own_q, one.own_k, one.n);
     largest = std::max(largest, own);
