@@ -101,7 +101,8 @@ Result<Json> json_from_typed(const SpecField& field, std::string_view typed) {
   const bool layer_list = field.key == "model.layers" && typed.starts_with('[');
   if (field.takes_text && !layer_list) return Json(std::string(typed));
   std::string text(typed);
-  if (field.key == "train.betas" && !typed.starts_with('[')) text = fmt::format("[{}]", typed);
+  const bool list = field.key == "train.betas" || field.key == "train.dilations";
+  if (list && !typed.starts_with('[')) text = fmt::format("[{}]", typed);
   Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return Json(std::string(typed));  // the field's own type error then shows what was typed
   return json;
@@ -159,6 +160,12 @@ Status validate(const RunSpec& spec) {
   if (spec.train.batch % spec.train.accumulate != 0)
     return fail(ErrorCode::invalid_argument, "train.accumulate is {}; it must divide train.batch, which is {}.",
                 spec.train.accumulate, spec.train.batch);
+  const bool dilated =
+      std::ranges::any_of(spec.model.layers, [](const LayerConfig& layer) { return layer.kind == "ratplus"; });
+  if (!spec.train.dilations.empty() && !dilated)
+    return fail(ErrorCode::invalid_argument,
+                "train.dilations is set, but no layer of {} is ratplus; leave it out or add a ratplus layer.",
+                format_layers(spec.model.layers));
   return ok();
 }
 

@@ -21,6 +21,9 @@ struct TrainConfig {
   OptimizerConfig optimizer;  // JSON keys lr, betas, eps, weight_decay, clip
   int64_t warmup = 50;        // steps
   Schedule schedule = Schedule::cosine;
+  // Dilations of the ratplus layers in training, step s taking number s modulo their count: {1, 64} alternates dense and
+  // dilated batches, as published. Empty: the layers' own. Evaluation always uses the layers' own.
+  std::vector<int64_t> dilations;
   std::string dtype = "f32";
   uint64_t seed = 1;
   int64_t eval_every = 100;        // steps; 0: only at the end

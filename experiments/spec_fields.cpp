@@ -6,6 +6,8 @@
 #include <limits>
 #include <span>
 
+#include "core/mixer_list.h"
+
 namespace rat {
 namespace {
 
@@ -144,6 +146,29 @@ SpecField betas() {
   return field;
 }
 
+// Dilations that training takes in turn, one per step.
+SpecField dilations() {
+  SpecField field{"train.dilations"};
+  field.get = [](const RunSpec& spec) { return Json(spec.train.dilations); };
+  field.set = [](RunSpec& spec, const Json& json) -> Status {
+    if (!json.is_array()) return wrong_type("train.dilations", "a list of dilations such as [1, 64]", json);
+    std::vector<int64_t> dilations;
+    for (std::size_t i = 0; i < json.size(); ++i) {
+      const std::string key = fmt::format("train.dilations[{}]", i);
+      RAT_ASSIGN(dilations.emplace_back(), whole_number(key, json[i]));
+      RAT_TRY(check_range(key, static_cast<double>(dilations.back()), {1, 1 << 24}));
+    }
+    spec.train.dilations = std::move(dilations);
+    return ok();
+  };
+  field.check = [](const RunSpec& spec) -> Status {
+    for (const int64_t dilation : spec.train.dilations)
+      RAT_TRY(check_range("train.dilations", static_cast<double>(dilation), {1, 1 << 24}));
+    return ok();
+  };
+  return field;
+}
+
 SpecField layers() {
   SpecField field{"model.layers", true};
   field.get = [](const RunSpec& spec) { return layers_to_json(spec.model.layers); };
@@ -155,37 +180,52 @@ SpecField layers() {
   return field;
 }
 
-// Does changing this member change what the layer is? (A chunk means nothing to `attention`.)
-bool matters(LayerConfig layer, int64_t LayerConfig::*member) {
-  const std::string before = format_layer(layer);
-  layer.*member += 1;
-  return format_layer(layer) != before;
+// The numbers of a layer, and which kinds have them.
+struct LayerNumber {
+  std::string_view name;
+  int64_t LayerConfig::*value;
+  bool MixerType::*applies;
+  Range range;
+};
+constexpr std::array layer_numbers{
+    LayerNumber{"chunk", &LayerConfig::chunk, &MixerType::uses_chunk, positive_count},
+    LayerNumber{"dilation", &LayerConfig::dilation, &MixerType::uses_dilation, positive_count},
+    LayerNumber{"window", &LayerConfig::window, &MixerType::uses_window, count},
+    LayerNumber{"initial", &LayerConfig::initial, &MixerType::uses_initial, count}};
+
+Error means_nothing(const std::string& key, const LayerConfig& layer) {
+  return fail(ErrorCode::invalid_argument, "{} means nothing to a layer of kind '{}'; remove it.", key, layer.kind);
+}
+
+Status set_layer_positions(const std::string& key, const MixerType& type, const Json& json, LayerConfig& layer) {
+  if (!type.uses_positions) return means_nothing(key, layer);
+  if (json != "rope" && json != "none") return wrong_type(key, "\"rope\" or \"none\"", json);
+  layer.pos = json == "rope" ? Positions::rope : Positions::none;
+  return ok();
 }
 
 Result<LayerConfig> layer_from_json(const std::string& key, const Json& json) {
   if (!json.is_object()) return wrong_type(key, "an object such as {\"kind\": \"rat\", \"chunk\": 16}", json);
-  const std::vector<std::string> known{"kind", "chunk", "window"};
+  std::vector<std::string> known{"kind", "pos"};
+  for (const LayerNumber& number : layer_numbers) known.emplace_back(number.name);
   for (const auto& [name, value] : json.items())
     if (std::ranges::find(known, name) == known.end())
       return fail(ErrorCode::invalid_argument, "{}.{} is not a known key{}.", key, name, suggestion(name, known));
   if (!json.contains("kind")) return fail(ErrorCode::invalid_argument, "{} needs a \"kind\", such as \"rat\".", key);
   if (!json["kind"].is_string()) return wrong_type(key + ".kind", "a text in quotes", json["kind"]);
 
-  auto parsed = parse_layers(json["kind"].get<std::string>());
-  if (!parsed) return fail(ErrorCode::invalid_argument, "{}.kind: {}", key, parsed.error().message);
-  if (parsed->size() != 1 || parsed->front().kind != json["kind"].get<std::string>())
-    return wrong_type(key + ".kind", "the name of one kind of layer", json["kind"]);
-  LayerConfig layer = parsed->front();
-  for (const auto& [name, member] :
-       {std::pair{"chunk", &LayerConfig::chunk}, std::pair{"window", &LayerConfig::window}}) {
+  auto made = default_layer(json["kind"].get<std::string>());
+  if (!made) return fail(ErrorCode::invalid_argument, "{}.kind: {}", key, made.error().message);
+  LayerConfig layer = *made;
+  const MixerType& type = **find_mixer_type(layer.kind);
+  for (const LayerNumber& number : layer_numbers) {
+    const std::string name(number.name), number_key = fmt::format("{}.{}", key, name);
     if (!json.contains(name)) continue;
-    const std::string member_key = fmt::format("{}.{}", key, name);
-    if (!matters(layer, member))
-      return fail(ErrorCode::invalid_argument, "{} means nothing to a layer of kind '{}'; remove it.", member_key,
-                  layer.kind);
-    RAT_ASSIGN(layer.*member, whole_number(member_key, json[name]));
-    RAT_TRY(check_range(member_key, static_cast<double>(layer.*member), positive_count));
+    if (!(type.*number.applies)) return means_nothing(number_key, layer);
+    RAT_ASSIGN(layer.*number.value, whole_number(number_key, json[name]));
+    RAT_TRY(check_range(number_key, static_cast<double>(layer.*number.value), number.range));
   }
+  if (json.contains("pos")) RAT_TRY(set_layer_positions(key + ".pos", type, json["pos"], layer));
   return layer;
 }
 
@@ -206,6 +246,7 @@ std::vector<SpecField> make_fields() {
   fields.push_back(integer("model.d_model", RAT_MEMBER(model.d_model), {1, 1 << 20}));
   fields.push_back(integer("model.heads", RAT_MEMBER(model.heads), {1, 1 << 16}));
   fields.push_back(integer("model.groups", RAT_MEMBER(model.groups), {1, 1 << 16}));
+  fields.push_back(integer("model.kv_heads", RAT_MEMBER(model.kv_heads), {0, 1 << 16}));
   fields.push_back(integer("model.ffn_mult", RAT_MEMBER(model.ffn_mult), {1, 1024}));
   fields.push_back(choice("model.pos", RAT_MEMBER(model.positions),
                           std::array{std::pair{Positions::rope, std::string_view("rope")},
@@ -214,9 +255,11 @@ std::vector<SpecField> make_fields() {
   fields.push_back(layers());
   fields.push_back(text("data.kind", RAT_MEMBER(data.kind), data_kind_names()));
   fields.push_back(text("data.path", RAT_MEMBER(data.path)));
+  fields.push_back(text("data.tokenizer", RAT_MEMBER(data.tokenizer)));
   fields.push_back(real("data.validation_fraction", RAT_MEMBER(data.validation_fraction), {0, 1, false, false}));
   fields.push_back(integer("data.pairs", RAT_MEMBER(data.pairs), {1, 1 << 24}));
   fields.push_back(integer("data.queries", RAT_MEMBER(data.queries), {1, 1 << 24}));
+  fields.push_back(integer("data.span", RAT_MEMBER(data.span), {0, 1 << 24}));
   fields.push_back(integer("train.steps", RAT_MEMBER(train.steps), positive_count));
   fields.push_back(integer("train.batch", RAT_MEMBER(train.batch), {1, 1 << 24}));
   fields.push_back(integer("train.accumulate", RAT_MEMBER(train.accumulate), {1, 1 << 24}));
@@ -230,6 +273,7 @@ std::vector<SpecField> make_fields() {
   fields.push_back(choice("train.schedule", RAT_MEMBER(train.schedule),
                           std::array{std::pair{Schedule::constant, std::string_view("constant")},
                                      std::pair{Schedule::cosine, std::string_view("cosine")}}));
+  fields.push_back(dilations());
   fields.push_back(text("train.dtype", RAT_MEMBER(train.dtype), {"f32", "bf16"}));
   fields.push_back(integer("train.seed", RAT_MEMBER(train.seed), {0, no_limit}));
   fields.push_back(integer("train.eval_every", RAT_MEMBER(train.eval_every), count));
@@ -314,8 +358,10 @@ Json layers_to_json(const std::vector<LayerConfig>& layers) {
   Json list = Json::array();
   for (const LayerConfig& layer : layers) {
     Json item{{"kind", layer.kind}};
-    if (matters(layer, &LayerConfig::chunk)) item["chunk"] = layer.chunk;
-    if (matters(layer, &LayerConfig::window)) item["window"] = layer.window;
+    const auto type = find_mixer_type(layer.kind);
+    for (const LayerNumber& number : layer_numbers)
+      if (type && (*type)->*number.applies) item[std::string(number.name)] = layer.*number.value;
+    if (layer.pos) item["pos"] = *layer.pos == Positions::rope ? "rope" : "none";
     list.push_back(std::move(item));
   }
   return list;

@@ -13,10 +13,8 @@ constexpr int64_t op_times_every = 10;  // steps between stored op_ms/*
 Status check_device(const RunSpec& spec) {
   if (spec.device != "cpu")
     return fail(ErrorCode::unsupported, "device '{}' is not available in this build; use cpu.", spec.device);
-  if (spec.train.dtype != "f32")
-    return fail(ErrorCode::unsupported, "train.dtype '{}' is not available on the CPU in this build; use f32.",
-                spec.train.dtype);
-  return ok();
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(spec.train.dtype));
+  return kernels::cpu_supports(dtype);
 }
 
 NewRun describe(const RunSpec& spec, const DataSource& data, const std::string& sweep_id) {
@@ -64,6 +62,8 @@ Status Trainer::Impl::build(const StopFlag* stop) {
   reset_peak_memory();
   RAT_ASSIGN(data, DataSource::open(spec.data, spec.model, spec.train.seq_len, spec.train.seed, stop));
   RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed));
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(spec.train.dtype));
+  RAT_TRY(model->set_dtype(dtype));
   optimizer = std::make_unique<AdamW>(std::as_const(*model).parameters(), spec.train.optimizer);
   return ok();
 }
@@ -157,6 +157,15 @@ Result<double> Trainer::Impl::gradients(const TokenBatch& batch, const PassOptio
   return loss;
 }
 
+// The layers that this step trains: train.dilations in turn, by step number alone, so that a resumed run goes on alike.
+std::vector<LayerConfig> Trainer::Impl::layers_of_step() const {
+  std::vector<LayerConfig> layers = spec.model.layers;
+  const auto& dilations = spec.train.dilations;
+  for (LayerConfig& layer : layers)
+    if (layer.kind == "ratplus") layer.dilation = dilations[static_cast<std::size_t>(step) % dilations.size()];
+  return layers;
+}
+
 Result<StepReport> Trainer::Impl::optimizer_step(const StopFlag* stop) {
   StepReport report;
   const PassOptions options{stop, &report.times};
@@ -166,7 +175,11 @@ Result<StepReport> Trainer::Impl::optimizer_step(const StopFlag* stop) {
     return data->train_batch(step, spec.train.batch);
   }();
   if (!batch) return batch.error();
-  RAT_ASSIGN(report.loss, gradients(*batch, options));
+  if (!spec.train.dilations.empty()) RAT_TRY(model->set_layers(layers_of_step()));
+  const Result<double> loss = gradients(*batch, options);
+  RAT_TRY(model->set_layers(spec.model.layers));  // evaluation and probes see the layers of the spec
+  if (!loss) return loss.error();
+  report.loss = *loss;
   if (stop && stop->requested()) return fail(ErrorCode::cancelled, "Stopped inside a step.");
   report.lr = learning_rate(spec.train.schedule, spec.train.optimizer.lr, step, spec.train.steps, spec.train.warmup);
   {
@@ -229,6 +242,8 @@ Result<StepReport> Trainer::train_step(const StopFlag* stop) {
 Result<TraceSnapshot> Trainer::trace(const ProbeRequest& request, int64_t tokens, const StopFlag* stop) {
   return impl_->trace(request, tokens, stop);
 }
+
+void Trainer::watch_evaluations(std::function<void(bool)> watch) { impl_->watch_evaluations = std::move(watch); }
 
 Status Trainer::checkpoint() { return impl_->save(false); }
 

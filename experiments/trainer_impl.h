@@ -38,12 +38,14 @@ struct Trainer::Impl {
   double checkpoint_retry_at_s = -1;  // on since_start's clock; < 0: no failed checkpoint is waiting
   std::string checkpoint_problem, notice;
   std::vector<TokenBatch> validation;  // read once
+  std::function<void(bool)> watch_evaluations;
 
   double wall_s() const { return wall_before_s + since_start.ms() / 1000; }
   void log(const std::string& metric, double value) { store.log(run_id, metric, step, value, wall_s()); }
 
   // trainer.cpp
   Status build(const StopFlag* stop);
+  std::vector<LayerConfig> layers_of_step() const;
   Result<StepReport> optimizer_step(const StopFlag* stop);
   Result<double> gradients(const TokenBatch& batch, const PassOptions& options);
   void log_step(const StepReport& report);
@@ -51,6 +53,7 @@ struct Trainer::Impl {
 
   // trainer_measure.cpp
   Status evaluate(const StopFlag* stop, StepReport* report);
+  Result<Model::Evaluation> evaluate_all(const StopFlag* stop);
   Status measure_speeds(const StopFlag* stop);
   Status log_probe_scalars(const StopFlag* stop, StepReport& report);
   Result<TraceSnapshot> trace(const ProbeRequest& request, int64_t tokens, const StopFlag* stop);

@@ -15,6 +15,7 @@ namespace {
 struct BenchOptions {
   std::string what, layers;
   LayerConfig layer;
+  int64_t window = -1;  // below 0: the kind's own default
   int64_t tokens = 0;
   BenchConfig config;
 };
@@ -33,7 +34,8 @@ constexpr const char* examples =
 // Sets the model and the batch from the options; the sentence says which of them do not go together.
 Status prepare(BenchOptions& options) {
   BenchConfig& config = options.config;
-  RAT_TRY(find_mixer_type(options.layer.kind));
+  RAT_ASSIGN(const LayerConfig usual, default_layer(options.layer.kind));
+  options.layer.window = options.window < 0 ? usual.window : options.window;
   config.model.layers = {options.layer};
   if (options.what == "model" && options.layers.empty()) config.model.layers.assign(4, options.layer);
   if (!options.layers.empty()) {
@@ -124,10 +126,14 @@ void add_bench(CLI::App& command, Context& context) {
           ->capture_default_str()
           ->type_name("K");
   CLI::Option* chunk = size("--chunk", options->layer.chunk, "Chunk length of rat", "L");
-  CLI::Option* window = size("--window", options->layer.window, "Window of swa", "W");
+  CLI::Option* window =
+      command.add_option("--window", options->window, "Window of swa, rattention (default: 128), ratplus (default: 0)")
+          ->check(at_least(0))
+          ->type_name("W");
+  CLI::Option* dilation = size("--dilation", options->layer.dilation, "Dilation of ratplus", "D");
   CLI::Option* layers =
       command.add_option("--layers", options->layers, "A whole model instead: rat:16,swa:128*2")->type_name("PATTERN");
-  for (CLI::Option* one : {kind, chunk, window}) layers->excludes(one);
+  for (CLI::Option* one : {kind, chunk, window, dilation}) layers->excludes(one);
   size("--seq-len", config.seq_len, "Tokens of a sequence", "T");
   CLI::Option* batch = size("--batch", config.batch, "Sequences", "B");
   command.add_option("--tokens", options->tokens, "Tokens of a batch, instead of --batch")
@@ -137,6 +143,10 @@ void add_bench(CLI::App& command, Context& context) {
   size("--d-model", config.model.d_model, "Model size", "D");
   size("--heads", config.model.heads, "Heads", "H");
   size("--groups", config.model.groups, "Shared query/key groups of rat", "G");
+  command.add_option("--kv-heads", config.model.kv_heads, "Key/value heads of attention, swa, rattention; 0: all own")
+      ->check(at_least(0))
+      ->capture_default_str()
+      ->type_name("N");
   size("--vocab", config.model.vocab, "Vocabulary of a model", "V");
   size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(at_least(20));
   command.add_option("--device", config.device, "What computes")

@@ -6,6 +6,7 @@
 
 #include "core/io/safetensors.h"
 #include "experiments/verify/golden_case.h"
+#include "kernels/base/dtype.h"
 
 namespace rat {
 namespace {
@@ -74,8 +75,8 @@ Result<VerifyReport> verify(std::span<const std::filesystem::path> files, const 
   if (options.device != "cpu")
     return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
                 options.device);
-  if (options.dtype != "f32")
-    return fail(ErrorCode::unsupported, "The dtype '{}' is unsupported in this build; use --dtype f32", options.dtype);
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
+  RAT_TRY(kernels::cpu_supports(dtype));
   VerifyReport report{.device = options.device, .dtype = options.dtype, .cases = {}};
   for (const std::filesystem::path& file : files) RAT_TRY(verify_file(file, options, report));
   return report;

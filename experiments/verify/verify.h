@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/stop.h"
@@ -21,6 +22,10 @@ struct VerifyTolerance {
   double gradient = 5e-5;  // each weight's gradient, and the input's
   double decode = 1e-5;    // prefill and token-by-token outputs: the same values by another route, so the same bound
   double train = 1e-4;     // every training loss (absolute, nats) and every trained weight (relative)
+
+  static VerifyTolerance of(std::string_view dtype) {
+    return dtype == "bf16" ? VerifyTolerance{2e-2, 2e-2, 2e-2, 2e-2} : VerifyTolerance{};
+  }
 };
 
 // An error is absent where the case has nothing of the sort or did not get that far.

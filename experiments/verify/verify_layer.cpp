@@ -50,7 +50,7 @@ Result<ModelConfig> read_config(Settings& settings, LayerShape& shape) {
 }  // namespace
 
 Status verify_layer(Settings& settings, CaseTensors& tensors, const VerifyOptions& options, CaseResult& result) {
-  const VerifyTolerance tolerance;
+  const VerifyTolerance tolerance = VerifyTolerance::of(options.dtype);
   LayerShape shape{};
   RAT_ASSIGN(const ModelConfig config, read_config(settings, shape));
   RAT_ASSIGN(const std::vector<float> x, tensors.floats("x", shape.x()));
@@ -58,6 +58,8 @@ Status verify_layer(Settings& settings, CaseTensors& tensors, const VerifyOption
   RAT_ASSIGN(const std::vector<float> grad_out, tensors.floats("grad_out", shape.x()));
   RAT_ASSIGN(const std::vector<float> grad_x, tensors.floats("grad_x", shape.x()));
   RAT_ASSIGN(const auto layer, SingleLayer::create(config, 1));
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
+  RAT_TRY(layer->set_dtype(dtype));
   RAT_TRY(tensors.load_parameters(layer->parameters()));
   for (Parameter& parameter : layer->parameters()) std::ranges::fill(parameter.grad, 0.0f);
 

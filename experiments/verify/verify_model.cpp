@@ -44,6 +44,9 @@ Result<ModelCase> read_case(Settings& settings) {
   RAT_ASSIGN(out.config.heads, settings.positive("heads"));
   SharedSettings shared;
   RAT_TRY(shared.read(settings));
+  if (settings.has("pos")) {
+    RAT_ASSIGN(out.config.positions, read_positions(settings));
+  }
   const nlohmann::json* layers = settings.find("layers");
   if (!layers || !layers->is_array())
     return fail(ErrorCode::corrupt_data, "{} lack the list 'layers'", settings.where());
@@ -127,7 +130,7 @@ Status compare_training(Model& model, CaseTensors& tensors, const ModelCase& one
 }  // namespace
 
 Status verify_model(Settings& settings, CaseTensors& tensors, const VerifyOptions& options, CaseResult& result) {
-  const VerifyTolerance tolerance;
+  const VerifyTolerance tolerance = VerifyTolerance::of(options.dtype);
   RAT_ASSIGN(const ModelCase one, read_case(settings));
   const int64_t B = one.batch, T = one.tokens;
   RAT_ASSIGN(const std::vector<int32_t> tokens, tensors.ints("tokens", {B, T + 1}));
@@ -135,6 +138,8 @@ Status verify_model(Settings& settings, CaseTensors& tensors, const VerifyOption
   RAT_ASSIGN(const std::vector<float> loss, tensors.floats("loss", {1}));
   RAT_ASSIGN(const TokenBatch batch, batch_of(tokens, one));
   RAT_ASSIGN(const auto model, Model::create(one.config, 1));
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
+  RAT_TRY(model->set_dtype(dtype));
   RAT_TRY(tensors.load_parameters(model->parameters()));
 
   const PassOptions pass{.stop = options.stop, .times = nullptr};

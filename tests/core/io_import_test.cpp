@@ -159,8 +159,12 @@ TEST(Import, EveryDifferenceIsListed) {
   EXPECT_EQ(plan.count(State::extra), 1);
   EXPECT_FALSE(plan.fits(true));
   for (const MappingRow& row : plan.rows) {
-    if (row.state == State::missing) EXPECT_EQ(row.name, "head.lm_head.weight");
-    if (row.state == State::extra) EXPECT_EQ(row.name, "rotary.inv_freq");
+    if (row.state == State::missing) {
+      EXPECT_EQ(row.name, "head.lm_head.weight");
+    }
+    if (row.state == State::extra) {
+      EXPECT_EQ(row.name, "rotary.inv_freq");
+    }
     if (row.state != State::mis_shaped) continue;
     EXPECT_EQ(row.shape, (std::vector<int64_t>{30}));
     EXPECT_EQ(row.wanted, (std::vector<int64_t>{16}));

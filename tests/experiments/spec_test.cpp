@@ -30,15 +30,17 @@ TEST(RunSpec, CanonicalJsonRoundTripsEveryKey) {
                                                                  {"model.d_model", "96"},
                                                                  {"model.heads", "6"},
                                                                  {"model.groups", "3"},
+                                                                 {"model.kv_heads", "2"},
                                                                  {"model.ffn_mult", "2"},
                                                                  {"model.pos", "none"},
                                                                  {"model.rope_base", "5000.5"},
-                                                                 {"model.layers", "rat:8,swa:64*2,attention,rnn"},
+                                                                 {"model.layers", "rat:8,swa:64*2,attention/nope,ratplus"},
                                                                  {"data.kind", "mqar"},
                                                                  {"data.path", "/tmp/ä b"},
                                                                  {"data.validation_fraction", "0.25"},
                                                                  {"data.pairs", "6"},
                                                                  {"data.queries", "7"},
+                                                                 {"data.span", "9"},
                                                                  {"train.steps", "77"},
                                                                  {"train.batch", "12"},
                                                                  {"train.accumulate", "3"},
@@ -50,6 +52,7 @@ TEST(RunSpec, CanonicalJsonRoundTripsEveryKey) {
                                                                  {"train.clip", "0.5"},
                                                                  {"train.warmup", "7"},
                                                                  {"train.schedule", "constant"},
+                                                                 {"train.dilations", "1,64"},
                                                                  {"train.dtype", "bf16"},
                                                                  {"train.seed", "9223372036854775807"},
                                                                  {"train.eval_every", "11"},
@@ -85,6 +88,43 @@ TEST(RunSpec, LayersAsListPatternOrBoth) {
   RunSpec typed;
   ASSERT_TRUE(set_value(typed, "model.layers", R"([{"kind":"rat","chunk":8},{"kind":"swa","window":32},"rnn*2"])"));
   EXPECT_EQ(typed.model.layers, list->model.layers);
+}
+
+TEST(RunSpec, LayerSettingsRoundTripAndMustMeanSomething) {
+  const auto list = parse_spec(
+      R"({"model": {"layers": [{"kind": "ratplus", "dilation": 8, "window": 4, "initial": 2}, {"kind": "ratplus"},
+          {"kind": "swa", "window": 0, "pos": "none"}, {"kind": "rattention", "window": 512}, {"kind": "linear"}]}})");
+  ASSERT_TRUE(list) << list.error().message;
+  EXPECT_EQ(format_layers(list->model.layers), "ratplus:8/w4/s2,ratplus,swa:0/nope,rattention:512,linear");
+  const auto again = parse_spec(to_json(*list));
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->model, list->model);
+  const auto layer_error = [](const std::string& layer) {
+    return error_of(R"({"model": {"layers": [)" + layer + "]}}");
+  };
+  expect_contains(layer_error(R"({"kind": "swa", "dilation": 2})"), "model.layers[0].dilation means nothing");
+  expect_contains(layer_error(R"({"kind": "attention", "window": 2})"), "means nothing to a layer of kind 'attention'");
+  expect_contains(layer_error(R"({"kind": "rnn", "pos": "none"})"), "model.layers[0].pos means nothing");
+  expect_contains(layer_error(R"({"kind": "rat", "pos": "alibi"})"), "\"rope\" or \"none\"");
+  expect_contains(layer_error(R"({"kind": "ratplus", "dilation": 0})"), "must be at least 1");
+  expect_contains(layer_error(R"({"kind": "ratpuls"})"), "did you mean 'ratplus'");
+}
+
+TEST(RunSpec, DilationsNeedARatplusLayer) {
+  RunSpec spec;
+  ASSERT_TRUE(set_value(spec, "train.dilations", "1,64"));
+  EXPECT_EQ(spec.train.dilations, (std::vector<int64_t>{1, 64}));
+  const Status refused = validate(spec);
+  ASSERT_FALSE(refused);
+  expect_contains(refused.error().message, "no layer of rat:16*4 is ratplus");
+  ASSERT_TRUE(set_value(spec, "model.layers", "ratplus*4"));
+  const Status fine = validate(spec);
+  EXPECT_TRUE(fine) << (fine ? "" : fine.error().message);
+  EXPECT_EQ(parse_spec(to_json(spec))->train.dilations, spec.train.dilations);
+  EXPECT_FALSE(set_value(spec, "train.dilations", "0"));
+  EXPECT_FALSE(set_value(spec, "train.dilations", "1,x"));
+  ASSERT_TRUE(set_value(spec, "train.dilations", "[]"));
+  EXPECT_TRUE(spec.train.dilations.empty());
 }
 
 TEST(RunSpec, UnknownKeysSuggestTheNearest) {

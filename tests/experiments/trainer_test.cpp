@@ -138,7 +138,37 @@ TEST_P(Resumed, EqualsUninterruptedBitForBit) {
 
 INSTANTIATE_TEST_SUITE_P(Mixers, Resumed,
                          ::testing::Values(std::pair{"rat:8*2", 1}, std::pair{"attention*2", 1}, std::pair{"rnn*2", 1},
-                                           std::pair{"rat:5,swa:7", 2}));
+                                           std::pair{"rat:5,swa:7", 2}, std::pair{"ratplus:4/w2,linear", 1},
+                                           std::pair{"rattention:6,attention/nope", 1}));
+
+// Dense and dilated batches in turn: what a step trains depends on its number alone.
+TEST_F(Training, AlternatingDilationsResumeBitForBit) {
+  RunSpec spec = tiny_spec(text_, "ratplus*2", 31);
+  spec.train.dilations = {1, 8, 3};
+  auto straight = start(spec);
+  ASSERT_TRUE(straight);
+  train(*straight, 31);
+  EXPECT_EQ(straight->model().config().layers, spec.model.layers) << "between steps the layers are those of the spec";
+  ASSERT_OK(straight->finish());
+  auto first = start(spec);
+  train(*first, 16);  // not a multiple of the three dilations
+  ASSERT_OK(first->stop_run());
+  const std::string id = first->run_id();
+  first.reset();
+  auto second = Trainer::resume(row(id), *store_);
+  ASSERT_OK(second);
+  train(**second, 31);
+  ASSERT_OK((*second)->finish());
+  expect_same_bits(straight->run_id(), id);
+
+  RunSpec dense = spec;
+  dense.train.dilations = {};
+  auto other = start(dense);
+  train(*other, 2);
+  const auto dilated_losses = series(id, "loss"), dense_losses = series(other->run_id(), "loss");
+  EXPECT_EQ(dense_losses[0].value, dilated_losses[0].value) << "the first step is dense in both";
+  EXPECT_NE(dense_losses[1].value, dilated_losses[1].value);
+}
 
 TEST_F(Training, AKilledRunContinuesFromItsCheckpointAndForgetsWhatCameAfter) {
   RunSpec spec = tiny_spec(text_, "rat:8*2", 50);

@@ -1,10 +1,15 @@
 // Matrix product, the thread pool under it, and the backend list.
 #include "kernels/matmul/matmul.h"
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
+#include <cmath>
 #include <thread>
 
 #include "kernels/base/parallel.h"
+#include "kernels/base/scratch.h"
+#include "kernels/matmul/panels.h"
 #include "tests/support/compare.h"
 #include "tests/support/random_values.h"
 
@@ -50,6 +55,65 @@ TEST(Matmul, EveryTransposeStrideAndDestination) {
           ASSERT_NEAR(c[size(i * (n + pad) + j)], want, bound) << m << " " << n << " " << k << " kind " << kind;
         }
     }
+}
+
+// x rounded to bfloat16: to nearest, ties to even.
+float to_bf16(float x) {
+  auto bits = std::bit_cast<uint32_t>(x);
+  bits += 0x7fff + ((bits >> 16) & 1);
+  return std::bit_cast<float>(bits & 0xffff0000u);
+}
+
+// The packed kernels against sums of products of rounded operands, which are exact in single precision.
+void expect_bf16_products(const cpu::PanelKernels& kernels) {
+  struct Shape {
+    int64_t m, n, k;
+  };
+  for (const auto& [m, n, k] : {Shape{1, 1, 1}, Shape{37, 75, 45}, Shape{16, 32, 96}, Shape{130, 67, 1100}})
+    for (const bool transposed : {false, true}) {
+      const auto a = test::uniform(size(m * k), 1), b = test::uniform(size(k * n), 2), start = test::uniform(size(m * n), 3);
+      const int64_t width = kernels.panel_cols(), bytes = kernels.panel_bytes(k);
+      Scratch scratch;
+      auto* packed = scratch.ensure<std::byte>((n + width - 1) / width * bytes);
+      for (int64_t j = 0; j < n; j += width)
+        kernels.pack(b.data() + (transposed ? j * k : j), transposed ? k : n, transposed, k, std::min(width, n - j),
+                     packed + j / width * bytes);
+      std::vector<float> c(size(m * n));
+      kernels.multiply({a.data(), k, m, k, n, packed, c.data(), n, start.data(), n});
+      const auto a_of_outer = [&](int64_t i, int64_t x) { return a[size(x * m + i)]; };  // the same memory as (k, m)
+      std::vector<float> product(start);
+      if (!transposed) kernels.outer({a.data(), m, b.data(), n, m, n, k, product.data(), n, true});
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          double want = start[size(i * n + j)], want_outer = want;
+          for (int64_t x = 0; x < k; ++x) {
+            const auto right = static_cast<double>(to_bf16(b[size(transposed ? j * k + x : x * n + j)]));
+            want += static_cast<double>(to_bf16(a[size(i * k + x)])) * right;
+            want_outer += static_cast<double>(to_bf16(a_of_outer(i, x))) * right;
+          }
+          const double bound = 1e-6 * std::sqrt(static_cast<double>(k)) + 1e-6;
+          ASSERT_NEAR(c[size(i * n + j)], want, bound) << m << " " << n << " " << k << " transposed " << transposed;
+          if (!transposed) ASSERT_NEAR(product[size(i * n + j)], want_outer, bound) << m << " " << n << " " << k;
+        }
+    }
+}
+
+TEST(Matmul, Bf16PanelsMultiplyRoundedOperands) {
+  if (!cpu_supports(Dtype::bf16)) GTEST_SKIP() << "this CPU has no bf16 products";
+  if (const auto* kernels = cpu::avx512_bf16_panels()) expect_bf16_products(*kernels);
+  if (const auto* kernels = cpu::amx_bf16_panels()) expect_bf16_products(*kernels);
+}
+
+TEST(Matmul, RefusesBf16OfTwoTransposedOperands) {
+  if (!cpu_supports(Dtype::bf16)) GTEST_SKIP() << "this CPU has no bf16 products";
+  std::vector<float> x(16);
+  EXPECT_FALSE(matmul({.a = {x.data(), 4, 4},
+                       .b = {x.data(), 4, 4},
+                       .c = {x.data(), 4, 4},
+                       .transpose_a = true,
+                       .transpose_b = true,
+                       .dtype = Dtype::bf16},
+                      {}));
 }
 
 TEST(Matmul, RefusesWrongShapes) {

@@ -18,9 +18,20 @@ constexpr std::string_view format_name = "rat-trace-1";
 std::string model_json(const ModelConfig& model) {
   return Json{{"vocab", model.vocab},         {"d_model", model.d_model},
               {"heads", model.heads},         {"groups", model.groups},
-              {"ffn_mult", model.ffn_mult},   {"pos", model.positions == Positions::rope ? "rope" : "none"},
+              {"kv_heads", model.kv_heads},   {"ffn_mult", model.ffn_mult},
+              {"pos", model.positions == Positions::rope ? "rope" : "none"},
               {"rope_base", model.rope_base}, {"layers", format_layers(model.layers)}}
       .dump();
+}
+
+// What each token is, for whoever reads the file without the tokenizer. Parts of characters become U+FFFD.
+std::string pieces_json(const TraceSnapshot& trace) {
+  Json pieces = Json::array();
+  for (const int32_t token : trace.tokens) {
+    const std::string text = trace.tokenizer->bytes_of(token);
+    pieces.push_back(text.empty() ? trace.tokenizer->symbol(token) : text);
+  }
+  return pieces.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 Result<ModelConfig> parse_model(const std::string& text) {
@@ -31,6 +42,7 @@ Result<ModelConfig> parse_model(const std::string& text) {
     json.at("d_model").get_to(model.d_model);
     json.at("heads").get_to(model.heads);
     json.at("groups").get_to(model.groups);
+    model.kv_heads = json.value("kv_heads", int64_t{0});  // traces from before it have no such key
     json.at("ffn_mult").get_to(model.ffn_mult);
     json.at("rope_base").get_to(model.rope_base);
     model.positions = json.at("pos").get<std::string>() == "none" ? Positions::none : Positions::rope;
@@ -106,18 +118,22 @@ Status write_trace(const std::filesystem::path& path, const TraceSnapshot& trace
   tensors.push_back({"tokens", {trace.token_count()}, {}, trace.tokens});
   for (const ProbeTensor& tensor : trace.tensors)
     tensors.push_back({fmt::format("{}/{}", probe_name(tensor.probe), tensor.layer), tensor.shape, tensor.values, {}});
-  return write_safetensors(path, tensors,
-                           {{"format", std::string(format_name)},
-                            {"run_id", trace.run_id},
-                            {"source", trace.source},
-                            {"device", trace.device},
-                            {"dtype", trace.dtype},
-                            {"kernel_path", trace.kernel_path},
-                            {"step", fmt::format("{}", trace.step)},
-                            {"serial", fmt::format("{}", trace.serial)},
-                            {"cost_ms", fmt::format("{}", trace.cost_ms)},
-                            {"byte_tokens", trace.byte_tokens ? "true" : "false"},
-                            {"model", model_json(trace.model)}});
+  std::map<std::string, std::string> metadata{{"format", std::string(format_name)},
+                                              {"run_id", trace.run_id},
+                                              {"source", trace.source},
+                                              {"device", trace.device},
+                                              {"dtype", trace.dtype},
+                                              {"kernel_path", trace.kernel_path},
+                                              {"step", fmt::format("{}", trace.step)},
+                                              {"serial", fmt::format("{}", trace.serial)},
+                                              {"cost_ms", fmt::format("{}", trace.cost_ms)},
+                                              {"byte_tokens", trace.byte_tokens ? "true" : "false"},
+                                              {"model", model_json(trace.model)}};
+  if (trace.tokenizer) {
+    metadata["tokenizer"] = trace.tokenizer->name();
+    metadata["pieces"] = pieces_json(trace);
+  }
+  return write_safetensors(path, tensors, metadata);
 }
 
 Result<TraceSnapshot> read_trace(const std::filesystem::path& path) {
