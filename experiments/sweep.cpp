@@ -101,8 +101,12 @@ Result<std::vector<RunSpec>> expand(const SweepSpec& sweep) {
 }
 
 Result<SweepPlan> plan(const SweepSpec& sweep, const StoreReader& store) {
-  RAT_ASSIGN(const std::vector<RunSpec> specs, expand(sweep));
   RAT_ASSIGN(const std::vector<RunRow> runs, store.runs());
+  return plan(sweep, runs);
+}
+
+Result<SweepPlan> plan(const SweepSpec& sweep, const std::vector<RunRow>& runs) {
+  RAT_ASSIGN(const std::vector<RunSpec> specs, expand(sweep));
   SweepPlan plan;
   std::string identity_text = to_json(sweep.base);
   for (const auto& [key, values] : sweep.grid) identity_text += fmt::format("\n{}={}", key, fmt::join(values, "\x1f"));

@@ -30,5 +30,7 @@ struct SweepPlan {
   std::string sweep_id;           // hash of the sweep's base and grid
 };
 Result<SweepPlan> plan(const SweepSpec& sweep, const StoreReader& store);
+// The same for runs that were read already; none: nothing has been trained yet.
+Result<SweepPlan> plan(const SweepSpec& sweep, const std::vector<RunRow>& runs);
 
 }  // namespace rat

@@ -2,6 +2,7 @@
 #include "experiments/sweep.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 
 #include "app/cli/commands.h"
@@ -115,23 +116,38 @@ Result<std::vector<RunRow>> runs_of(const SweepSpec& sweep, const StoreReader& r
   return runs;
 }
 
+void say_what_is_planned(const SweepSpec& spec, const SweepPlan& planned) {
+  print_note(fmt::format("sweep '{}': {} to run, {} to continue, {} already finished", spec.name, planned.to_run.size(),
+                         planned.to_resume.size(), planned.already_finished.size()));
+}
+
+// Only reads: a database that is not there is not made.
+Result<int> dry_run(const SweepSpec& spec, const Context& context) {
+  std::vector<RunRow> runs;
+  std::error_code error;
+  if (std::filesystem::exists(context.database_path(), error)) {
+    RAT_ASSIGN(const StoreReader reader, StoreReader::open(context.database_path()));
+    RAT_ASSIGN(runs, reader.runs());
+  }
+  RAT_ASSIGN(const SweepPlan planned, plan(spec, runs));
+  say_what_is_planned(spec, planned);
+  Json names = Json::array();
+  for (const RunRow& run : planned.to_resume) names.push_back(run.name);
+  for (const RunSpec& run : planned.to_run) names.push_back(run.name);
+  if (context.json)
+    print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"to_run", names}});
+  else
+    for (const Json& name : names) fmt::print("{}\n", name.get<std::string>());
+  return exit_done;
+}
+
 Result<int> sweep(const SweepOptions& options, const Context& context) {
   RAT_ASSIGN(const SweepSpec spec, read_sweep(options));
+  if (options.dry_run) return dry_run(spec, context);
   RAT_ASSIGN(const auto store, StoreWriter::open(context.database_path()));
   RAT_ASSIGN(const StoreReader reader, StoreReader::open(store->path()));
   RAT_ASSIGN(const SweepPlan planned, plan(spec, reader));
-  print_note(fmt::format("sweep '{}': {} to run, {} to continue, {} already finished", spec.name, planned.to_run.size(),
-                         planned.to_resume.size(), planned.already_finished.size()));
-  if (options.dry_run) {
-    Json names = Json::array();
-    for (const RunRow& run : planned.to_resume) names.push_back(run.name);
-    for (const RunSpec& run : planned.to_run) names.push_back(run.name);
-    if (context.json)
-      print_json({{"sweep", planned.sweep_id}, {"name", spec.name}, {"to_run", names}});
-    else
-      for (const Json& name : names) fmt::print("{}\n", name.get<std::string>());
-    return exit_done;
-  }
+  say_what_is_planned(spec, planned);
   const Progressed progressed = run_missing(planned, *store);
   RAT_TRY(store->flush());
   RAT_ASSIGN(const std::vector<RunRow> runs, runs_of(spec, reader));

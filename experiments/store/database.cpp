@@ -10,7 +10,9 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "experiments/store/migrations.h"
 
@@ -147,7 +149,10 @@ Status check_schema(SQLite::Database& db, const fs::path& path) {
     return fail(ErrorCode::corrupt_data,
                 "{} holds triggers or virtual tables, which a run database never has; it is not opened.",
                 path.string());
-  for (const char* name : {"runs", "tags", "metric_names", "metrics", "metric_summary", "checkpoints"}) {
+  std::vector<std::string> tables{"runs", "tags", "metric_names", "metrics", "metric_summary", "checkpoints"};
+  if (db.execAndGet("PRAGMA user_version").getInt() >= 2)
+    tables.insert(tables.end(), {"evaluations", "evaluation_points"});
+  for (const std::string& name : tables) {
     SQLite::Statement query(db, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?");
     query.bind(1, name);
     query.executeStep();
@@ -158,6 +163,9 @@ Status check_schema(SQLite::Database& db, const fs::path& path) {
   return ok();
 }
 
+// What older versions lack is empty for a reader: migrations since this one only add tables.
+constexpr int oldest_readable = 1;
+
 // Reads identity through SQLite, so that what is still in the log counts.
 Status check_identity(SQLite::Database& db, const fs::path& path, Access access) {
   const int application = db.execAndGet("PRAGMA application_id").getInt();
@@ -166,19 +174,23 @@ Status check_identity(SQLite::Database& db, const fs::path& path, Access access)
   if (application == 0 && version == 0 && objects == 0 && access == Access::write) return ok();
   if (application != application_id) return foreign(path, "an SQLite database of another program");
   if (version > current_version()) return newer(path, version);
-  if (version < current_version() && access == Access::read)
+  if (version < oldest_readable && access == Access::read)
     return fail(ErrorCode::unsupported,
                 "{} has the older database version {}; open it once for writing to bring it to version {}.",
                 path.string(), version, current_version());
   return ok();
 }
 
+// A connection belongs to one thread, so SQLite need not lock at every call: that is a sixth of reading a long table.
+constexpr int one_thread = SQLITE_OPEN_NOMUTEX;
+
 Result<std::unique_ptr<SQLite::Database>> open_reader(const fs::path& path) {
   const bool read_only_folder = access(path.parent_path().empty() ? "." : path.parent_path().c_str(), W_OK) != 0;
   auto db = read_only_folder && !has_log(path)
-                ? std::make_unique<SQLite::Database>(immutable_uri(path), SQLite::OPEN_READONLY | SQLite::OPEN_URI,
+                ? std::make_unique<SQLite::Database>(immutable_uri(path), SQLite::OPEN_READONLY | SQLite::OPEN_URI | one_thread,
                                                      busy_timeout_ms)
-                : std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READONLY, busy_timeout_ms);
+                : std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READONLY | one_thread,
+                                                     busy_timeout_ms);
   configure(*db, Access::read);
   RAT_TRY(check_identity(*db, path, Access::read));
   RAT_TRY(check_schema(*db, path));
@@ -190,8 +202,8 @@ Result<std::unique_ptr<SQLite::Database>> open_writer(const fs::path& path) {
     SQLite::Database look(path.string(), SQLite::OPEN_READONLY, busy_timeout_ms);
     RAT_TRY(check_identity(look, path, Access::write));
   }
-  auto db =
-      std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, busy_timeout_ms);
+  auto db = std::make_unique<SQLite::Database>(
+      path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE | one_thread, busy_timeout_ms);
   configure(*db, Access::write);
   RAT_TRY(check_identity(*db, path, Access::write));
   switch_to_wal(*db);

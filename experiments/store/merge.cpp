@@ -2,6 +2,7 @@
 
 #include <unordered_map>
 
+#include "experiments/store/evaluations.h"
 #include "experiments/store/rows.h"
 
 namespace rat::store {
@@ -78,6 +79,7 @@ void copy_run(SQLite::Database& from, const RunRow& run, SQLite::Database& to) {
   copy_rows(from, "SELECT tag FROM tags WHERE run = ?", from_run, to, "INSERT INTO tags (run, tag) VALUES (?, ?)",
             to_run);
   copy_metrics(from, from_run, to, to_run);
+  for (const Evaluation& evaluation : read_evaluations(from, from_run, "")) insert_evaluation(to, to_run, evaluation);
 }
 
 // Copies complete checkpoints into our run folder: optimizer file first, so that a weights file means both are there.

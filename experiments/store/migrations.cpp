@@ -5,22 +5,22 @@
 #include <array>
 
 #include "experiments/store/database.h"
-#include "store_schema.h"  // generated from schema.sql
+#include "store_schema.h"  // generated from schema*.sql
 
 namespace rat::store {
 
 std::span<const std::string_view> migrations() {
-  static constexpr std::array<std::string_view, 1> list{schema_1};
+  static constexpr std::array<std::string_view, 2> list{schema_1, schema_2};
   return list;
 }
 
-void migrate(SQLite::Database& db) {
+void migrate(SQLite::Database& db, std::span<const std::string_view> steps) {
+  const int newest = static_cast<int>(steps.size());
   const auto version = [&] { return db.execAndGet("PRAGMA user_version").getInt(); };
-  if (version() == current_version()) return;
+  if (version() == newest) return;
   WriteTransaction transaction(db);
-  for (int next = version(); next < current_version(); ++next)
-    db.exec(std::string(migrations()[static_cast<std::size_t>(next)]));
-  db.exec(fmt::format("PRAGMA application_id = {}; PRAGMA user_version = {}", application_id, current_version()));
+  for (int next = version(); next < newest; ++next) db.exec(std::string(steps[static_cast<std::size_t>(next)]));
+  db.exec(fmt::format("PRAGMA application_id = {}; PRAGMA user_version = {}", application_id, newest));
   transaction.commit();
 }
 

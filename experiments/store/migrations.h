@@ -14,6 +14,6 @@ inline int current_version() { return static_cast<int>(migrations().size()); }
 
 // Brings the database to the current version in one transaction: a kill leaves the old version or the new one. Safe
 // when several processes do it at once: the version is read again under the write lock.
-void migrate(SQLite::Database& db);
+void migrate(SQLite::Database& db, std::span<const std::string_view> steps = migrations());
 
 }  // namespace rat::store

@@ -24,11 +24,45 @@ constexpr const char* run_columns =
     "r.started_at, "
     "r.ended_at, r.heartbeat_at, r.color, r.pid, r.pid_start, r.boot_id";
 
-RunRow read_run(SQLite::Statement& row, double now) {
+// A statement read with SQLite's own calls: a table of thousands of runs is a hundred thousand rows, and an object a
+// column would cost more than the column.
+class Query {
+ public:
+  Query(SQLite::Database& db, const std::string& sql, const std::optional<std::string>& parameter = {}) : db_(db) {
+    check(sqlite3_prepare_v2(db.getHandle(), sql.c_str(), -1, &statement_, nullptr));
+    if (parameter) check(sqlite3_bind_text(statement_, 1, parameter->c_str(), -1, SQLITE_TRANSIENT));
+  }
+  ~Query() { sqlite3_finalize(statement_); }
+  Query(const Query&) = delete;
+  Query& operator=(const Query&) = delete;
+
+  bool next() {
+    const int code = sqlite3_step(statement_);
+    if (code != SQLITE_ROW && code != SQLITE_DONE) check(code);
+    return code == SQLITE_ROW;
+  }
+  int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
+  double real(int column) const { return sqlite3_column_double(statement_, column); }
+  bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+  std::string text(int column) const {
+    const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
+    return bytes ? std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)))
+                 : std::string();
+  }
+
+ private:
+  void check(int code) const {
+    if (code != SQLITE_OK) throw SQLite::Exception(db_.getHandle(), code);
+  }
+  SQLite::Database& db_;
+  sqlite3_stmt* statement_ = nullptr;
+};
+
+RunRow read_run(const Query& row, double now) {
   int column = 1;
-  const auto text = [&] { return row.getColumn(column++).getString(); };
-  const auto integer = [&] { return row.getColumn(column++).getInt64(); };
-  const auto real = [&] { return row.getColumn(column++).getDouble(); };
+  const auto text = [&] { return row.text(column++); };
+  const auto integer = [&] { return row.integer(column++); };
+  const auto real = [&] { return row.real(column++); };
   RunRow run;
   run.id = text(), run.name = text();
   const auto stored = parse_run_state(text());
@@ -57,44 +91,41 @@ double stored_value(ValueKind kind, bool is_null, double value) {
   return kind == ValueKind::nan || is_null ? std::nan("") : value;
 }
 
-// Calls `use(row)` for each row of `sql` whose runs match.
-template <class Use>
-void for_each(SQLite::Database& db, const std::string& sql, const std::optional<std::string>& parameter, Use&& use) {
-  SQLite::Statement query(db, sql);
-  if (parameter) query.bind(1, *parameter);
-  while (query.executeStep()) use(query);
-}
-
-// A hundred thousand rows when there are thousands of runs, so this one loop uses SQLite's own calls.
-void read_summaries(SQLite::Database& db, const std::string& where, const std::optional<std::string>& parameter,
-                    const std::unordered_map<int64_t, std::size_t>& row_of, std::vector<RunRow>& runs) {
-  std::unordered_map<int64_t, std::string> names;
-  for_each(db, "SELECT name_id, name FROM metric_names", {},
-           [&](SQLite::Statement& row) { names[row.getColumn(0).getInt64()] = row.getColumn(1).getString(); });
-  const std::string sql =
-      fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM metric_summary s {}",
-                  parameter ? "JOIN runs r USING (run) WHERE " + where : "ORDER BY s.run");
-  sqlite3_stmt* raw = nullptr;
-  int code = sqlite3_prepare_v2(db.getHandle(), sql.c_str(), -1, &raw, nullptr);
-  const std::unique_ptr<sqlite3_stmt, decltype(&sqlite3_finalize)> query(raw, sqlite3_finalize);
-  if (code == SQLITE_OK && parameter) code = sqlite3_bind_text(raw, 1, parameter->c_str(), -1, SQLITE_TRANSIENT);
-  int64_t run = -1;
-  RunRow* row = nullptr;
-  while (code == SQLITE_OK && (code = sqlite3_step(raw)) == SQLITE_ROW) {
-    code = SQLITE_OK;
-    if (const int64_t next = sqlite3_column_int64(raw, 0); next != run) {
-      run = next;
-      const auto at = row_of.find(run);
-      row = at == row_of.end() ? nullptr : &runs[at->second];  // a hidden run
-    }
-    if (!row) continue;
-    const double last = stored_value(static_cast<ValueKind>(sqlite3_column_int(raw, 5)),
-                                     sqlite3_column_type(raw, 4) == SQLITE_NULL, sqlite3_column_double(raw, 4));
-    const double best = sqlite3_column_type(raw, 6) == SQLITE_NULL ? std::nan("") : sqlite3_column_double(raw, 6);
-    row->metrics[names[sqlite3_column_int64(raw, 1)]] = {last, best, sqlite3_column_int64(raw, 3),
-                                                         sqlite3_column_int64(raw, 2)};
+// Finds the row of a run number. Rows of one run come together, so that most calls compare two numbers.
+class RowFinder {
+ public:
+  RowFinder(std::vector<RunRow>& runs, const std::unordered_map<int64_t, std::size_t>& row_of)
+      : runs_(runs), row_of_(row_of) {}
+  RunRow* operator()(int64_t run) {  // null: a run that was not asked for
+    if (run == run_) return row_;
+    run_ = run;
+    const auto at = row_of_.find(run);
+    return row_ = at == row_of_.end() ? nullptr : &runs_[at->second];
   }
-  if (code != SQLITE_DONE) throw SQLite::Exception(db.getHandle(), code);
+
+ private:
+  std::vector<RunRow>& runs_;
+  const std::unordered_map<int64_t, std::size_t>& row_of_;
+  int64_t run_ = -1;
+  RunRow* row_ = nullptr;
+};
+
+void read_summaries(SQLite::Database& db, const std::string& where, const std::optional<std::string>& parameter,
+                    RowFinder row_of) {
+  std::unordered_map<int64_t, std::string> names;
+  for (Query row(db, "SELECT name_id, name FROM metric_names"); row.next();) names[row.integer(0)] = row.text(1);
+  Query row(db,
+            fmt::format("SELECT s.run, s.name_id, s.count, s.last_step, s.last, s.last_kind, s.best FROM "
+                        "metric_summary s {}",
+                        parameter ? "JOIN runs r USING (run) WHERE " + where : "ORDER BY s.run"),
+            parameter);
+  while (row.next()) {
+    RunRow* run = row_of(row.integer(0));
+    if (!run) continue;
+    const double last = stored_value(static_cast<ValueKind>(row.integer(5)), row.is_null(4), row.real(4));
+    const double best = row.is_null(6) ? std::nan("") : row.real(6);
+    run->metrics.insert_or_assign(names[row.integer(1)], MetricSummary{last, best, row.integer(3), row.integer(2)});
+  }
 }
 
 }  // namespace
@@ -130,29 +161,34 @@ Result<RunState> parse_run_state(std::string_view name) {
 std::vector<RunRow> read_runs(SQLite::Database& db, const fs::path& database, const std::string& where,
                               const std::optional<std::string>& parameter) {
   std::vector<RunRow> runs;
-  std::unordered_map<int64_t, std::size_t> row_of;
+  std::unordered_map<int64_t, std::size_t> numbers;
   const double now = unix_now();
-  for_each(db, fmt::format("SELECT {} FROM runs r WHERE {} ORDER BY r.created_at DESC, r.run DESC", run_columns, where),
-           parameter, [&](SQLite::Statement& row) {
-             row_of[row.getColumn(0).getInt64()] = runs.size();
-             runs.push_back(read_run(row, now));
-           });
-  read_summaries(db, where, parameter, row_of, runs);
-  for_each(db,
+  for (Query row(
+           db, fmt::format("SELECT {} FROM runs r WHERE {} ORDER BY r.created_at DESC, r.run DESC", run_columns, where),
+           parameter);
+       row.next();) {
+    numbers[row.integer(0)] = runs.size();
+    runs.push_back(read_run(row, now));
+  }
+  RowFinder row_of(runs, numbers);
+  read_summaries(db, where, parameter, row_of);
+  for (Query row(
+           db,
            fmt::format("SELECT t.run, t.tag FROM tags t JOIN runs r USING (run) WHERE {} ORDER BY t.run, t.tag", where),
-           parameter, [&](SQLite::Statement& row) {
-             runs[row_of.at(row.getColumn(0).getInt64())].tags.push_back(row.getColumn(1).getString());
-           });
-  for_each(db,
-           fmt::format(
-               "SELECT c.run, c.path FROM checkpoints c JOIN runs r USING (run) WHERE {} ORDER BY c.run, c.step DESC",
-               where),
-           parameter, [&](SQLite::Statement& row) {
-             std::string& newest = runs[row_of.at(row.getColumn(0).getInt64())].checkpoint;
-             if (!newest.empty()) return;
-             const fs::path weights = stored_path(database, row.getColumn(1).getString());
-             if (checkpoint_is_complete(weights)) newest = weights.string();
-           });
+           parameter);
+       row.next();)
+    if (RunRow* run = row_of(row.integer(0))) run->tags.push_back(row.text(1));
+  for (Query row(db,
+                 fmt::format("SELECT c.run, c.path FROM checkpoints c JOIN runs r USING (run) WHERE {} ORDER BY "
+                             "c.run, c.step DESC",
+                             where),
+                 parameter);
+       row.next();) {
+    RunRow* run = row_of(row.integer(0));
+    if (!run || !run->checkpoint.empty()) continue;
+    const fs::path weights = stored_path(database, row.text(1));
+    if (checkpoint_is_complete(weights)) run->checkpoint = weights.string();
+  }
   return runs;
 }
 

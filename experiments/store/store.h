@@ -1,5 +1,5 @@
 // The run database. Readers open it read-only; each process has one StoreWriter, whose thread is the only writer and
-// the only checkpointer of that process. Tables and plain-named views are documented in store/schema.sql, so
+// the only checkpointer of that process. Tables and plain-named views are documented in store/schema*.sql, so
 // `sqlite3 runs.db` is enough to get at everything.
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/store/evaluation.h"
 #include "kernels/base/status.h"
 
 namespace rat {
@@ -70,6 +71,8 @@ class StoreReader {
   // Every stored point with step > after_step, in order; never a sample.
   Result<std::vector<MetricPoint>> series(const std::string& run_id, const std::string& metric,
                                           int64_t after_step = -1) const;
+  // What `rat eval` measured of a run, oldest first; `task` empty: all tasks.
+  Result<std::vector<Evaluation>> evaluations(const std::string& run_id, const std::string& task = "") const;
   // Changes whenever any process commits: cheap to poll.
   Result<int64_t> data_version() const;
   Status check() const;                                  // integrity_check, foreign keys, checkpoints present
@@ -115,7 +118,9 @@ class StoreWriter {
   Status delete_run(const std::string& id);  // hidden, recoverable by undelete_run
   Status undelete_run(const std::string& id);
   Status purge_run(const std::string& id);  // for good, with its checkpoints
-  // For resume: forgets metric points after `step` (they will be computed again).
+  // All or nothing; replaces the evaluation with the same task, step, settings and data.
+  Status record_evaluation(const std::string& id, const Evaluation& evaluation);
+  // For resume: forgets metric points and evaluations after `step` (they will be computed again).
   Status truncate_metrics(const std::string& id, int64_t step);
   // Copies runs (not already present) of another database, with their metrics and checkpoints; returns how many.
   Result<int64_t> merge(const std::filesystem::path& other);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "experiments/store/database.h"
+#include "experiments/store/evaluations.h"
 #include "experiments/store/rows.h"
 #include "experiments/store/store.h"
 
@@ -89,6 +90,13 @@ Result<std::vector<MetricPoint>> StoreReader::series(const std::string& run_id, 
       points.push_back({query.getColumn(0).getInt64(), store::read_value(query.getColumn(1), query.getColumn(2)),
                         query.getColumn(3).getDouble()});
     return points;
+  });
+}
+
+Result<std::vector<Evaluation>> StoreReader::evaluations(const std::string& run_id, const std::string& task) const {
+  return impl_->in_snapshot([&]() -> Result<std::vector<Evaluation>> {
+    RAT_ASSIGN(const int64_t run, store::run_number(*impl_->db, run_id));
+    return store::read_evaluations(*impl_->db, run, task);
   });
 }
 

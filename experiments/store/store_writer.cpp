@@ -3,6 +3,7 @@
 
 #include "build_info.h"
 #include "experiments/store/database.h"
+#include "experiments/store/evaluations.h"
 #include "experiments/store/merge.h"
 #include "experiments/store/process.h"
 #include "experiments/store/rows.h"
@@ -263,10 +264,22 @@ Status StoreWriter::purge_run(const std::string& id) {
   return ok();
 }
 
+Status StoreWriter::record_evaluation(const std::string& id, const Evaluation& evaluation) {
+  return impl_->thread->run([=](SQLite::Database& db) -> Status {
+    RAT_ASSIGN(const int64_t run, store::run_number(db, id));
+    Evaluation stamped = evaluation;
+    stamped.commit = build_info::commit;
+    stamped.created_at = unix_now();
+    store::insert_evaluation(db, run, stamped);
+    return ok();
+  });
+}
+
 Status StoreWriter::truncate_metrics(const std::string& id, int64_t step) {
   return impl_->thread->run([=](SQLite::Database& db) -> Status {
     RAT_ASSIGN(const int64_t run, store::run_number(db, id));
-    db.exec(fmt::format("DELETE FROM metrics WHERE run = {} AND step > {}", run, step));
+    for (const char* table : {"metrics", "evaluations"})
+      db.exec(fmt::format("DELETE FROM {} WHERE run = {} AND step > {}", table, run, step));
     store::rebuild_summary(db, run);
     return ok();
   });

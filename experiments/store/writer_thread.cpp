@@ -19,6 +19,8 @@ constexpr std::size_t points_per_transaction = 10'000;
 constexpr int checkpoint_pages = 1000;  // 4 MiB of log
 constexpr int64_t log_alarm_bytes = int64_t{256} << 20;
 constexpr int checkpoint_busy_ms = 200;
+constexpr auto checkpoint_retry = 2s;       // while somebody's reading keeps the log from being emptied
+constexpr int large_log_pages = 16 * 1000;  // 64 MiB: given back to the disk as soon as it is empty
 
 int count_log_pages(void* pages, sqlite3*, const char*, int now) {
   *static_cast<int*>(pages) = now;
@@ -81,6 +83,7 @@ void WriterThread::set_progress(const std::string& run, int64_t steps_done) {
 StoreWriter::Health WriterThread::health() const {
   const std::lock_guard lock(mutex_);
   StoreWriter::Health health = health_;
+  if (health.problem.empty()) health.problem = log_problem_;
   health.queued += static_cast<int64_t>(incoming_.size());
   return health;
 }
@@ -95,7 +98,7 @@ WriterThread::Clock::time_point WriterThread::next_wake() const {
   if (!incoming_.empty() || !incoming_progress_.empty())
     wake = std::min(wake, std::max(first_queued_ + batch_delay, retry_at_));
   if (health_.queued > 0 || !pending_.deferred.empty() || must_reopen_) wake = std::min(wake, retry_at_);
-  return wake;
+  return std::min(wake, checkpoint_again_at_);
 }
 
 void WriterThread::take_queued() {
@@ -123,6 +126,7 @@ void WriterThread::loop() {
     for (Command& command : commands) run_command(command);
     heartbeat();
     checkpoint_if_due();
+    watch_log();
 
     lock.lock();
     if (stop && commands_.empty()) break;
@@ -184,6 +188,7 @@ Status WriterThread::commit_points(std::size_t count) {
 }
 
 Status WriterThread::commit_pending() {
+  RAT_TRY(reopen_if_needed());  // also when nothing waits: the next command then finds an open file
   while (!pending_.deferred.empty()) {
     const Status status = execute(pending_.deferred.front());
     if (!status && status.error().code == ErrorCode::io_failure) return status;
@@ -216,11 +221,17 @@ void WriterThread::report(const Status& status) {
   else if (dropped_ > 0)
     health_.problem =
         fmt::format("{} metric values were logged for runs that are not in the database and are lost.", dropped_);
-  else if (int64_t bytes = int64_t{log_pages_} * 4096; bytes > log_alarm_bytes)
-    health_.problem = fmt::format("A program that reads {} keeps its log from being emptied ({} MiB); close it.",
-                                  path_.string(), bytes >> 20);
   else
     health_.problem.clear();
+}
+
+void WriterThread::watch_log() {
+  const int64_t bytes = int64_t{log_pages_} * 4096;
+  const std::lock_guard lock(mutex_);
+  log_problem_ = bytes > log_alarm_bytes
+                     ? fmt::format("A program that reads {} keeps its log from being emptied ({} MiB); close it.",
+                                   path_.string(), bytes >> 20)
+                     : "";
 }
 
 void WriterThread::heartbeat() {
@@ -250,14 +261,25 @@ void WriterThread::heartbeat() {
 // FULL takes the write lock first, so no other process can commit and restart the log in the middle: SQLite before
 // 3.51.3 could then mark frames as copied that were not.
 void WriterThread::checkpoint_if_due() {
-  if (log_pages_ < checkpoint_at_pages_ || must_reopen_) return;
-  sqlite3_busy_timeout(db_->getHandle(), checkpoint_busy_ms);
+  const auto now = Clock::now();
+  if (log_pages_ < checkpoint_at_pages_ && now < checkpoint_again_at_) return;
+  if (must_reopen_) {
+    checkpoint_again_at_ = now + checkpoint_retry;
+    return;
+  }
+  sqlite3* handle = db_->getHandle();
+  sqlite3_busy_timeout(handle, checkpoint_busy_ms);
   int in_log = 0, copied = 0;
-  const int code = sqlite3_wal_checkpoint_v2(db_->getHandle(), nullptr, SQLITE_CHECKPOINT_FULL, &in_log, &copied);
-  sqlite3_busy_timeout(db_->getHandle(), busy_timeout_ms);
-  // A reader in the way: try again after as much log again.
-  checkpoint_at_pages_ = code == SQLITE_OK && copied == in_log ? checkpoint_pages : log_pages_ + checkpoint_pages;
-  if (code == SQLITE_OK && copied == in_log) log_pages_ = 0;
+  const int code = sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_FULL, &in_log, &copied);
+  const bool all = code == SQLITE_OK && copied == in_log;
+  bool shortened = true;
+  if (all && log_pages_ > large_log_pages)
+    shortened = sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr) == SQLITE_OK;
+  sqlite3_busy_timeout(handle, busy_timeout_ms);
+  const bool done = all && shortened;
+  checkpoint_at_pages_ = done ? checkpoint_pages : log_pages_ + checkpoint_pages;
+  checkpoint_again_at_ = done ? Clock::time_point::max() : now + checkpoint_retry;
+  if (done) log_pages_ = 0;
 }
 
 }  // namespace rat::store

@@ -57,6 +57,7 @@ class WriterThread {
   void run_command(Command& command);
   void heartbeat();
   void checkpoint_if_due();
+  void watch_log();
   void report(const Status& status);
   Status reopen_if_needed();
 
@@ -67,6 +68,7 @@ class WriterThread {
   int log_pages_ = 0, checkpoint_at_pages_ = 0;
   int64_t dropped_ = 0;
   Clock::time_point retry_at_{}, next_heartbeat_{};
+  Clock::time_point checkpoint_again_at_ = Clock::time_point::max();  // while a reader keeps the log from emptying
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;
@@ -76,6 +78,7 @@ class WriterThread {
   Clock::time_point first_queued_{};
   std::deque<Command> commands_;
   StoreWriter::Health health_;
+  std::string log_problem_;
   bool stopping_ = false;
   std::thread thread_;  // last: starts when everything else is ready
 };

@@ -1,8 +1,7 @@
-// What comes out of a trained run: evaluation, text, traces, figures, sweeps.
+// What comes out of a trained run: text, traces, figures, sweeps.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/io/safetensors.h"
 #include "tests/app/cli_process.h"
@@ -10,52 +9,12 @@
 namespace rat::test {
 namespace {
 
-TEST(CliResults, EvalMeasuresWhatTrainingReported) {
+TEST(CliResults, TokensThatAreNotTextCannotContinueAPrompt) {
   const Workspace work;
-  const std::string id = work.train("first");
-  const nlohmann::json stored = work.json({"runs", "show", id})["metrics"];
-  const nlohmann::json result = work.json({"eval", "first"});
-  EXPECT_EQ(result["step"], 20);
-  const nlohmann::json& row = result["tasks"][0];
-  EXPECT_EQ(row["task"], "text");
-  EXPECT_NEAR(row["loss"].get<double>(), stored["val_loss"]["last"].get<double>(), 1e-6);
-  EXPECT_NEAR(row["perplexity"].get<double>(), std::exp(row["loss"].get<double>()), 1e-9);
-  EXPECT_GT(row["targets"], 0);
-  EXPECT_NE(work.json({"eval", "first", "--data", work.path("texts/two.txt").string()})["tasks"][0]["data_hash"],
-            row["data_hash"]);
-  EXPECT_EQ(work.rat({"eval", "first", "--task", "mqra"}).exit_code, 2);
-}
-
-TEST(CliResults, EvalGivesAccuracyOfRecall) {
-  const Workspace work;
-  const Outcome trained = work.rat({"train",
-                                    "--name",
-                                    "recall",
-                                    "--steps",
-                                    "5",
-                                    "--set",
-                                    "data.kind=mqar",
-                                    "--set",
-                                    "data.pairs=2",
-                                    "--set",
-                                    "data.queries=2",
-                                    "--set",
-                                    "model.d_model=32",
-                                    "--set",
-                                    "model.heads=2",
-                                    "--set",
-                                    "model.layers=rat:8",
-                                    "--set",
-                                    "train.seq_len=32",
-                                    "--set",
-                                    "train.batch=2",
-                                    "--set",
-                                    "train.eval_tokens=256"});
+  const Outcome trained = work.rat({"train", "--name", "recall", "--steps", "1", "--set", "data.kind=mqar", "--set",
+                                    "model.d_model=16", "--set", "model.heads=2", "--set", "model.layers=rat:8", "--set",
+                                    "train.seq_len=32", "--set", "train.batch=2", "--set", "train.eval_tokens=64"});
   ASSERT_EQ(trained.exit_code, 0) << trained.err;
-  const nlohmann::json row = work.json({"eval", "recall"})["tasks"][0];
-  EXPECT_EQ(row["task"], "mqar");
-  EXPECT_GE(row["accuracy"], 0.0);
-  EXPECT_LE(row["accuracy"], 1.0);
   const Outcome text = work.rat({"generate", "recall", "--prompt", "x"});
   EXPECT_EQ(text.exit_code, 1) << "its tokens are not text";
   EXPECT_NE(text.err.find("mqar"), std::string::npos) << text.err;
@@ -156,6 +115,7 @@ TEST(CliResults, ASweepRunsEveryPointOnceAndOnlyOnce) {
   const Workspace work;
   const std::string file = sweep_file(work);
   EXPECT_EQ(work.json({"sweep", file, "--dry-run"})["to_run"].size(), 4u);
+  EXPECT_FALSE(std::filesystem::exists(work.database())) << "a dry run makes no database";
   const nlohmann::json first = work.json({"sweep", file});
   ASSERT_EQ(first["runs"].size(), 4u);
   for (const auto& run : first["runs"]) EXPECT_EQ(run["state"], "finished");
