@@ -100,9 +100,10 @@ Finding gpu_finding() {
 
 Finding toolkit_finding() {
   if (build_info::cuda_toolkit_found)
-    return {"CUDA toolkit", true, "found when this was built; there are no CUDA kernels yet, so it was not used", ""};
+    return {"CUDA toolkit", true, "found when this was built; its kernels are tested and timed alone, no command uses them yet",
+            ""};
   return {"CUDA toolkit", false, "nvcc was not found when this was built",
-          "Costs nothing today: there are no CUDA kernels yet, everything runs on the CPU."};
+          "Costs nothing today: no command uses the CUDA kernels yet, everything runs on the CPU."};
 }
 
 Finding window_finding() {

@@ -1,0 +1,162 @@
+// Checks, the choice of a path, and the output gate's gradient.
+#include "kernels/cuda/chunk_attention.h"
+
+#include <type_traits>
+
+#include "kernels/cuda/attention_paths.h"
+
+namespace rat::kernels::cuda {
+namespace {
+
+constexpr int kWarps = 8;
+
+// One warp per row and head.
+template <class T, int N>
+__global__ void __launch_bounds__(kWarps * 32) output_gate_backward_kernel(OutputGateBackwardArgs<T> a, int64_t items) {
+  const RatShape& s = a.shape;
+  const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (item >= items) return;
+  const int lane = threadIdx.x % 32, P = static_cast<int>(s.head_size);
+  const int64_t h = item % s.heads, row = item / s.heads;
+  const int64_t at = row * s.channels() + h * P + lane * N, z_column = h * P + lane * N;
+  float dot = 0.0f;
+  if (lane * N < P) {
+    float grad_y[N], y[N], z[N], grad_z[N];
+    load<N>(a.grad_y + at, grad_y);
+    load<N>(a.y + at, y);
+    load<N>(a.z + row * a.z_stride + z_column, z);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float open = sigmoid<T>(z[i]), product = grad_y[i] * y[i];
+      dot += product;
+      grad_z[i] = product * (1.0f - open);
+      grad_y[i] *= open;
+    }
+    store<N>(a.grad_out + at, grad_y);
+    store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
+  }
+  dot = sum_over_lanes(dot);
+  if (lane == 0) a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = dot;
+}
+
+int device_capability() {
+  int device = 0, major = 0, minor = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  return major * 10 + minor;
+}
+
+template <class T>
+Status check_path(const char* op, AttentionPath path, const RatShape& shape) {
+  RAT_CUDA_TRY(check_shape(op, shape));
+  const std::string problem = path_problem<T>(path, shape.head_size);
+  if (!problem.empty()) return refuse("%s: %s", op, problem.c_str());
+  return {};
+}
+
+template <class T>
+Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) {
+  constexpr int64_t step = 16 / static_cast<int64_t>(sizeof(T));
+  if (reinterpret_cast<uintptr_t>(rows.data) % 16 != 0 || rows.row % step != 0 || rows.head % step != 0 ||
+      rows.sequence % step != 0)
+    return refuse("%s: %s must start at multiples of 16 bytes; its strides are %lld, %lld, %lld elements", op, name,
+                  static_cast<long long>(rows.sequence), static_cast<long long>(rows.head),
+                  static_cast<long long>(rows.row));
+  return {};
+}
+
+}  // namespace
+
+const char* path_name(AttentionPath path) {
+  switch (path) {
+    case AttentionPath::simple: return "simple";
+    case AttentionPath::mma: return "mma";
+    case AttentionPath::wgmma: return "wgmma";
+  }
+  return "unknown";
+}
+
+template <class T>
+std::string path_problem(AttentionPath path, int64_t head_size) {
+  if (path == AttentionPath::simple) return "";
+  if (!std::is_same_v<T, bf16>) return std::string("the ") + path_name(path) + " path takes bf16; use the simple path";
+  const int capability = device_capability();
+  if (path == AttentionPath::mma) {
+    if (head_size != 64 && head_size != 128)
+      return "the mma path takes head size 64 or 128, not " + std::to_string(head_size);
+    if (capability < 80) return "the mma path needs compute capability 8.0, this device has " + std::to_string(capability);
+    return "";
+  }
+#if defined(RAT_CUDA_HOPPER)
+  if (head_size != 128) return "the wgmma path takes head size 128, not " + std::to_string(head_size);
+  if (capability != 90) return "the wgmma path needs compute capability 9.0, this device has " + std::to_string(capability);
+  return "";
+#else
+  return "this build has no wgmma path; build with architecture 90a";
+#endif
+}
+
+template <class T>
+AttentionPath best_path(int64_t head_size) {
+  for (const AttentionPath path : {AttentionPath::wgmma, AttentionPath::mma})
+    if (path_problem<T>(path, head_size).empty()) return path;
+  return AttentionPath::simple;
+}
+
+template <class T>
+Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaStream_t stream) {
+  constexpr const char* op = "chunk_attention";
+  RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  if (path == AttentionPath::simple) return paths::simple_forward<T>(a, stream);
+  if constexpr (std::is_same_v<T, bf16>) {
+    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
+    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
+#if defined(RAT_CUDA_HOPPER)
+    if (path == AttentionPath::wgmma) return paths::wgmma_forward(a, stream);
+#endif
+    return paths::mma_forward(a, stream);
+  }
+  return refuse("%s: no path", op);
+}
+
+template <class T>
+Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, AttentionPath path, cudaStream_t stream) {
+  constexpr const char* op = "chunk_attention_backward";
+  RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
+  if constexpr (std::is_same_v<T, bf16>) {
+    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
+    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
+#if defined(RAT_CUDA_HOPPER)
+    if (path == AttentionPath::wgmma) return paths::wgmma_backward(a, stream);
+#endif
+    return paths::mma_backward(a, stream);
+  }
+  return refuse("%s: no path", op);
+}
+
+template <class T>
+Status output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t stream) {
+  RAT_CUDA_TRY(check_shape("output_gate_backward", a.shape));
+  const int64_t items = a.shape.rows() * a.shape.heads;
+  const auto blocks = static_cast<unsigned>((items + kWarps - 1) / kWarps);
+  switch (a.shape.head_size) {
+    case 64: output_gate_backward_kernel<T, 2><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
+    case 128: output_gate_backward_kernel<T, 4><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
+    case 256: output_gate_backward_kernel<T, 8><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
+    default: output_gate_backward_kernel<T, 1><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
+  }
+  return launched("output_gate_backward");
+}
+
+#define RAT_INSTANTIATE(T)                                                                                  \
+  template std::string path_problem<T>(AttentionPath, int64_t);                                             \
+  template AttentionPath best_path<T>(int64_t);                                                             \
+  template Status chunk_attention<T>(const ChunkAttentionArgs<T>&, AttentionPath, cudaStream_t);             \
+  template Status chunk_attention_backward<T>(const ChunkAttentionBackwardArgs<T>&, AttentionPath, cudaStream_t); \
+  template Status output_gate_backward<T>(const OutputGateBackwardArgs<T>&, cudaStream_t);
+RAT_INSTANTIATE(float)
+RAT_INSTANTIATE(bf16)
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,103 @@
+// Hopper's asynchronous machinery (sm_90a): barriers in shared memory, tile copies by the tensor memory accelerator, and
+// descriptors of tiles for wgmma.
+//
+// A tile is (ROWS, 128) bf16 as two halves of 64 columns; a row of a half is 128 bytes, its 16-byte pieces XORed with the
+// row number modulo 8 (the 128-byte swizzle that both the copy engine and wgmma know). Tiles start at multiples of 1024.
+#pragma once
+
+#include <cuda.h>
+
+#include "kernels/cuda/mma_tiles.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace rat::kernels::cuda::hopper {
+
+constexpr int kHalf = 64;  // columns of a half tile
+
+__device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+__device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra finished;\n"
+      "bra again;\nfinished:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+__device__ __forceinline__ void make_barriers_visible() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Ordinary stores to shared memory become visible to the copy engine and to wgmma.
+__device__ __forceinline__ void fence_shared_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Copies the box at (column, row, sequence) of a 3-D map, or (column, row, head, sequence) of a 4-D one.
+__device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, int column, int row, int sequence,
+                                         uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+               ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(sequence), "r"(barrier)
+               : "memory");
+}
+__device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, int column, int row, int head, int sequence,
+                                         uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
+      ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(head), "r"(sequence), "r"(barrier)
+      : "memory");
+}
+__device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t from, int column, int row, int sequence) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
+               "r"(column), "r"(row), "r"(sequence)
+               : "memory");
+}
+__device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void wait_stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+
+// 128 threads of one warpgroup.
+__device__ __forceinline__ void sync_warpgroup(int barrier) {
+  asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory");
+}
+template <int REGISTERS>
+__device__ __forceinline__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+template <int REGISTERS>
+__device__ __forceinline__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(REGISTERS));
+}
+
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int PENDING>
+__device__ __forceinline__ void wait_products() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
+}
+// Ties the compiler's use of accumulators to the wait before it.
+template <int N>
+__device__ __forceinline__ void hold(float (&sums)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(sums[i])::"memory");
+}
+
+// Operand with K contiguous: rows from `at`, groups of 8 rows 1024 bytes apart.
+__device__ __forceinline__ uint64_t rows_operand(uint32_t at) {
+  return static_cast<uint64_t>((at & 0x3ffff) >> 4) | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+// Operand with N contiguous (the tile's rows are K): halves of 64 columns `half_bytes` apart.
+__device__ __forceinline__ uint64_t columns_operand(uint32_t at, int half_bytes) {
+  return static_cast<uint64_t>((at & 0x3ffff) >> 4) | static_cast<uint64_t>(half_bytes >> 4) << 16 |
+         uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
+}
+
+// Byte offset of 16-byte piece `piece` (0 .. 15) of row `row` in a tile of ROWS rows.
+template <int ROWS>
+__device__ __forceinline__ uint32_t tile_at(int row, int piece) {
+  return static_cast<uint32_t>((piece >> 3) * ROWS * 128 + row * 128 + (((piece & 7) ^ (row & 7)) << 4));
+}
+
+}  // namespace rat::kernels::cuda::hopper

@@ -1,0 +1,278 @@
+#include "kernels/cuda/rat_decode.h"
+
+#include <algorithm>
+
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/mma_tiles.cuh"
+
+namespace rat::kernels::cuda {
+namespace {
+
+using tiles::exp2_fast;
+using tiles::kLog2e;
+
+constexpr int kWarps = 4, kThreads = kWarps * 32;
+constexpr int kAhead = 4;  // keys and values in flight per lane
+constexpr int kMostSplits = 64;
+constexpr int kMaxHead = 256;
+
+// A softmax over some of the keys: maximum (log2 units), sum of weights, weighted values of this lane's E channels.
+template <int E>
+struct Part {
+  float top, sum, out[E];
+
+  __device__ void join(float other_top, float other_sum, const float (&other)[E]) {
+    const float highest = fmaxf(top, other_top);
+    const float mine = top == -INFINITY ? 0.0f : exp2_fast(top - highest);
+    const float theirs = other_top == -INFINITY ? 0.0f : exp2_fast(other_top - highest);
+    sum = sum * mine + other_sum * theirs;
+#pragma unroll
+    for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
+    top = highest;
+  }
+};
+
+struct Head {  // of one block, in shared memory
+  float query[kMaxHead];  // rotated, times log2(e) / sqrt P
+  float own_v[kMaxHead];
+  float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
+  float own_score[kWarps];
+  bool last;
+};
+
+// Running state, own score and the append; the query rotated into shared memory.
+template <class T>
+__device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c, int l, bool owner) {
+  const RatShape& s = a.shape;
+  const int P = static_cast<int>(s.head_size), half = P / 2, G = static_cast<int>(s.groups);
+  const T* row = a.proj + b * a.proj_stride;
+  const T* q = row + s.query_column() + h % G * P;
+  const T* k = row + s.key_column() + h % G * P;
+  const float2* turns = a.rope == nullptr ? nullptr : a.rope + c * half;
+  const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
+  float own = 0.0f;
+  for (int i = threadIdx.x; i < half; i += kThreads) {
+    const float2 turn = turns == nullptr ? make_float2(1.0f, 0.0f) : turns[i];
+    const float low = to_float(q[i]), high = to_float(q[i + half]);
+    head.query[i] = (low * turn.x - high * turn.y) * scale;
+    head.query[i + half] = (high * turn.x + low * turn.y) * scale;
+    if (!owner) continue;
+    float key[2];
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      const int channel = i + side * half, at = h * P + channel;
+      const float gate = sigmoid<T>(to_float(row[s.gate_column() + at]) + a.gate_bias[at]);
+      const int64_t state = b * s.channels() + at;
+      const float k_new = to_float(k[channel]), v_new = to_float(row[s.value_column() + at]);
+      const float k_old = l == 0 ? 0.0f : a.state_k[state], v_old = l == 0 ? 0.0f : a.state_v[state];
+      key[side] = fmaf(gate, k_old - k_new, k_new);
+      const float value = fmaf(gate, v_old - v_new, v_new);
+      a.state_k[state] = key[side];
+      a.state_v[state] = value;
+      head.own_v[channel] = value;
+      if (l == s.chunk_len - 1) a.values.at(b, h, c)[channel] = from_float<T>(value);
+    }
+    own += low * key[0] + high * key[1];
+    if (l == s.chunk_len - 1) {
+      a.keys.at(b, h, c)[i] = from_float<T>(key[0] * turn.x - key[1] * turn.y);
+      a.keys.at(b, h, c)[i + half] = from_float<T>(key[1] * turn.x + key[0] * turn.y);
+    }
+  }
+  own = sum_over_lanes(own);
+  if (threadIdx.x % 32 == 0) head.own_score[threadIdx.x / 32] = own * scale;
+  __syncthreads();
+}
+
+// LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
+template <class T, int E>
+__device__ Part<E> attend(const RatDecodeArgs<T>& a, const Head& head, int b, int h, int64_t begin, int64_t end, int lanes) {
+  const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
+  const int slots = kWarps * (32 / lanes);
+  float query[E];
+#pragma unroll
+  for (int i = 0; i < E; ++i) query[i] = head.query[part * E + i];
+  Part<E> result{-INFINITY, 0.0f, {}};
+  const T* keys = a.keys.at(b, h, 0) + part * E;
+  const T* values = a.values.at(b, h, 0) + part * E;
+  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
+    Pack<T, E> key[kAhead] = {}, value[kAhead] = {};
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (const int64_t j = first + u * slots + slot; j < end) key[u] = load<E>(keys + j * a.keys.row);
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + j * a.values.row);
+    float score[kAhead], top = result.top;
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      float k[E], dot = 0.0f;
+      unpack(key[u], k);
+#pragma unroll
+      for (int i = 0; i < E; ++i) dot = fmaf(query[i], k[i], dot);
+      for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
+      score[u] = first + u * slots + slot < end ? dot : -INFINITY;
+      top = fmaxf(top, score[u]);
+    }
+    if (top == -INFINITY) continue;  // this lane has no key yet
+    const float shrink = exp2_fast(result.top - top);
+    result.sum *= shrink;
+#pragma unroll
+    for (int i = 0; i < E; ++i) result.out[i] *= shrink;
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      float v[E];
+      unpack(value[u], v);
+      const float weight = exp2_fast(score[u] - top);
+      result.sum += weight;
+#pragma unroll
+      for (int i = 0; i < E; ++i) result.out[i] = fmaf(weight, v[i], result.out[i]);
+    }
+    result.top = top;
+  }
+  __syncwarp();
+  for (int step = lanes; step < 32; step <<= 1) {
+    const float top = __shfl_xor_sync(0xffffffffu, result.top, step), sum = __shfl_xor_sync(0xffffffffu, result.sum, step);
+    float out[E];
+#pragma unroll
+    for (int i = 0; i < E; ++i) out[i] = __shfl_xor_sync(0xffffffffu, result.out[i], step);
+    result.join(top, sum, out);
+  }
+  return result;
+}
+
+// Joins the warps (and the own key) of this block into thread-per-channel form: (top, sum, out of channel i).
+__device__ Part<1> join_warps(const Head& head, int i, bool with_own) {
+  Part<1> whole{-INFINITY, 0.0f, {0.0f}};
+  if (with_own) {
+    float score = 0.0f;
+    for (int w = 0; w < kWarps; ++w) score += head.own_score[w];
+    whole = {score, 1.0f, {head.own_v[i]}};
+  }
+  for (int w = 0; w < kWarps; ++w) {
+    const float out[1] = {head.outs[w][i]};
+    whole.join(head.tops[w], head.sums[w], out);
+  }
+  return whole;
+}
+
+template <class T, int E>
+__global__ void __launch_bounds__(kThreads) rat_decode_kernel(RatDecodeArgs<T> a, int lanes) {
+  __shared__ Head head;
+  const RatShape& s = a.shape;
+  const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
+  const int split = static_cast<int>(blockIdx.z);
+  const int64_t position = *a.position, c = position / s.chunk_len;
+  const int l = static_cast<int>(position % s.chunk_len);
+  T* y = a.y + b * s.channels() + h * P;
+  if (position < 0 || c >= a.capacity) {
+    for (int i = threadIdx.x; i < P; i += kThreads) y[i] = from_float<T>(NAN);
+    return;
+  }
+  update_state(a, head, b, h, c, l, split == 0);
+  const int64_t per_split = (c + a.splits - 1) / a.splits, begin = min(c, split * per_split);
+  const Part<E> part = attend<T, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (lane < lanes) {
+#pragma unroll
+    for (int i = 0; i < E; ++i) head.outs[warp][lane * E + i] = part.out[i];
+    head.tops[warp] = part.top;
+    head.sums[warp] = part.sum;
+  }
+  __syncthreads();
+  const T* z = a.proj + b * a.proj_stride + h * P;
+  if (a.splits == 1) {
+    for (int i = threadIdx.x; i < P; i += kThreads) {
+      const Part<1> whole = join_warps(head, i, true);
+      y[i] = from_float<T>(whole.out[0] / whole.sum * sigmoid<T>(to_float(z[i])));
+    }
+    return;
+  }
+  // parts: (B*H, splits, P + 2) floats, then one counter per (b, h)
+  const int64_t item = int64_t{b} * s.heads + h, items = s.batch * s.heads;
+  float* parts = a.workspace + item * a.splits * (P + 2);
+  auto* arrived = reinterpret_cast<unsigned*>(a.workspace + items * a.splits * (P + 2)) + item;
+  for (int i = threadIdx.x; i < P; i += kThreads) {
+    const Part<1> whole = join_warps(head, i, split == 0);
+    float* mine = parts + split * (P + 2);
+    mine[i] = whole.out[0];
+    if (i == 0) {
+      mine[P] = whole.top;
+      mine[P + 1] = whole.sum;
+    }
+  }
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) head.last = atomicAdd(arrived, 1u) == static_cast<unsigned>(a.splits) - 1;
+  __syncthreads();
+  if (!head.last) return;
+  __threadfence();
+  for (int i = threadIdx.x; i < P; i += kThreads) {
+    Part<1> whole{-INFINITY, 0.0f, {0.0f}};
+    for (int other = 0; other < a.splits; ++other) {
+      const volatile float* theirs = parts + other * (P + 2);
+      const float out[1] = {theirs[i]};
+      whole.join(theirs[P], theirs[P + 1], out);
+    }
+    y[i] = from_float<T>(whole.out[0] / whole.sum * sigmoid<T>(to_float(z[i])));
+  }
+  if (threadIdx.x == 0) *arrived = 0;
+}
+
+__global__ void advance_position_kernel(int32_t* position) { *position += 1; }
+
+template <class T, int E>
+Status launch(const RatDecodeArgs<T>& a, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
+                  static_cast<unsigned>(a.splits));
+  rat_decode_kernel<T, E><<<grid, kThreads, 0, stream>>>(a, static_cast<int>(a.shape.head_size) / E);
+  return launched("rat_decode");
+}
+
+}  // namespace
+
+int rat_decode_splits(const RatShape& s, int64_t keys) {
+  int device = 0, processors = 132;
+  if (cudaGetDevice(&device) == cudaSuccess)
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  const int64_t items = s.batch * s.heads;
+  const int64_t wanted = (int64_t{4} * processors + items - 1) / items;
+  return static_cast<int>(std::clamp<int64_t>(std::min(wanted, keys / 64), 1, kMostSplits));
+}
+
+std::size_t rat_decode_workspace(const RatShape& s, int splits) {
+  const auto items = static_cast<std::size_t>(s.batch * s.heads);
+  return items * (static_cast<std::size_t>(splits) * static_cast<std::size_t>(s.head_size + 2) + 1) * sizeof(float);
+}
+
+template <class T>
+Status rat_decode(const RatDecodeArgs<T>& a, cudaStream_t stream) {
+  RatShape shape = a.shape;
+  shape.tokens = 1;
+  RAT_CUDA_TRY(check_shape("rat_decode", shape));
+  const int64_t P = shape.head_size;
+  if ((P & (P - 1)) != 0)
+    return refuse("rat_decode: head size %lld is not a power of two", static_cast<long long>(P));
+  if (a.splits < 1 || a.splits > kMostSplits || (a.splits > 1 && a.workspace == nullptr) || a.capacity < 1)
+    return refuse("rat_decode: %d splits (1 to %d, above 1 with a workspace) over a cache of %lld rows", a.splits,
+                  kMostSplits, static_cast<long long>(a.capacity));
+  if (a.proj_stride < shape.proj_width())
+    return refuse("rat_decode: row stride %lld is below the %lld projected columns", static_cast<long long>(a.proj_stride),
+                  static_cast<long long>(shape.proj_width()));
+  if constexpr (sizeof(T) == 2) {
+    if (P >= 8) return launch<T, 8>(a, stream);
+  } else {
+    if (P == 256) return launch<T, 8>(a, stream);
+    if (P >= 4) return launch<T, 4>(a, stream);
+  }
+  return launch<T, 1>(a, stream);
+}
+
+Status advance_position(int32_t* position, cudaStream_t stream) {
+  advance_position_kernel<<<1, 1, 0, stream>>>(position);
+  return launched("advance_position");
+}
+
+template Status rat_decode<float>(const RatDecodeArgs<float>&, cudaStream_t);
+template Status rat_decode<bf16>(const RatDecodeArgs<bf16>&, cudaStream_t);
+
+}  // namespace rat::kernels::cuda

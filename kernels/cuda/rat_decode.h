@@ -1,0 +1,47 @@
+// One token of every sequence through the RAT layer between its two projections, in one kernel: running state, RoPE,
+// attention over the cached chunk ends and the own key, output gate, and at a chunk's last token the append to the cache.
+//
+//   c = position / L, l = position % L;  k~ = gate k~ + (1 - gate) k (from 0 when l = 0), v~ likewise
+//   y = sigmoid(z) softmax-attend(R(c) q over keys[0, c) and q . k~ for the own key);  l = L-1: keys[c] = R(c) k~, ...
+//
+// Shapes: proj (B, W) as in kernels/cuda/shape.h; states (B, D) float32; keys, values: capacity rows per head; y (B, D);
+//         rope (capacity + 1, P/2) or null; position: one int32 on the device, the same for all sequences, so that a
+//         captured graph can be replayed while it advances.
+// Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
+// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256;
+// splits outside [1, 64]; splits above 1 without a workspace.
+// Trap: a position of capacity * L or more is out of the cache's bounds: the kernel then writes NaN to y and nothing else.
+#pragma once
+
+#include "kernels/cuda/shape.h"
+
+namespace rat::kernels::cuda {
+
+template <class T>
+struct RatDecodeArgs {
+  RatShape shape;  // tokens is not used
+  int64_t capacity = 0;
+  const int32_t* position = nullptr;
+  const T* proj = nullptr;
+  int64_t proj_stride = 0;
+  const float* gate_bias = nullptr;
+  const float2* rope = nullptr;
+  float* state_k = nullptr;
+  float* state_v = nullptr;
+  KeyRows<T> keys, values;
+  T* y = nullptr;
+  int splits = 1;
+  float* workspace = nullptr;  // rat_decode_workspace bytes, zeroed once before the first call
+};
+
+// Enough blocks to fill the device when `keys` chunk ends are cached, and at least 64 keys per block.
+int rat_decode_splits(const RatShape& shape, int64_t keys);
+std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
+
+template <class T>
+Status rat_decode(const RatDecodeArgs<T>& args, cudaStream_t stream);
+
+// *position += 1, as the last kernel of a captured step.
+Status advance_position(int32_t* position, cudaStream_t stream);
+
+}  // namespace rat::kernels::cuda

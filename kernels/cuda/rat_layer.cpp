@@ -1,0 +1,189 @@
+#include "kernels/cuda/rat_layer.h"
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <type_traits>
+
+namespace rat::kernels::cuda {
+namespace {
+
+template <class T>
+constexpr cudaDataType_t kType = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
+
+// out (rows, n) = x (rows, k) weight (n, k)^T + residual
+template <class T>
+Status project(Gemm& gemm, const T* x, const T* weight, const T* residual, T* out, int64_t rows, int64_t n, int64_t k,
+               cudaStream_t stream) {
+  GemmArgs a;
+  a.transpose_b = true;
+  a.m = rows, a.n = n, a.k = k;
+  a.a = x, a.b = weight, a.c = residual, a.d = out;
+  a.lda = k, a.ldb = k, a.ldd = n;
+  a.type = a.out_type = kType<T>;
+  return gemm.run(a, stream);
+}
+
+// grad_x (rows, k) = grad_out (rows, n) weight (n, k)
+template <class T>
+Status project_input_gradient(Gemm& gemm, const T* grad_out, const T* weight, T* grad_x, int64_t rows, int64_t n, int64_t k,
+                              cudaStream_t stream) {
+  GemmArgs a;
+  a.m = rows, a.n = k, a.k = n;
+  a.a = grad_out, a.b = weight, a.d = grad_x;
+  a.lda = n, a.ldb = k, a.ldd = k;
+  a.type = a.out_type = kType<T>;
+  return gemm.run(a, stream);
+}
+
+// grad_weight (n, k) = grad_out (rows, n)^T x (rows, k)
+template <class T>
+Status project_weight_gradient(Gemm& gemm, const T* grad_out, const T* x, float* grad_weight, int64_t rows, int64_t n,
+                               int64_t k, cudaStream_t stream) {
+  GemmArgs a;
+  a.transpose_a = true;
+  a.m = n, a.n = k, a.k = rows;
+  a.a = grad_out, a.b = x, a.d = grad_weight;
+  a.lda = n, a.ldb = k, a.ldd = k;
+  a.type = kType<T>;
+  a.out_type = CUDA_R_32F;
+  return gemm.run(a, stream);
+}
+
+class Arena {
+ public:
+  explicit Arena(void* memory) : memory_(static_cast<unsigned char*>(memory)) {}
+  template <class T>
+  void take(T** pointer, int64_t elements) {
+    if (memory_ != nullptr) *pointer = reinterpret_cast<T*>(memory_ + used_);
+    used_ += (static_cast<std::size_t>(elements) * sizeof(T) + 255) / 256 * 256;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  unsigned char* memory_;
+  std::size_t used_ = 0;
+};
+
+template <class T>
+void mark(const RatLayerArgs<T>& args, const char* stage) {
+  if (args.after_stage) args.after_stage(stage);
+}
+
+template <class T>
+KeyRows<T> cache_of(const KeyRows<T>& given, T* own, const RatShape& shape) {
+  return given.data != nullptr ? given : head_major(own, shape, std::max<int64_t>(1, shape.full_chunks()));
+}
+
+}  // namespace
+
+template <class T>
+std::size_t rat_buffers(const RatShape& s, bool training, void* memory, RatBuffers<T>* buffers) {
+  RatBuffers<T> unused;
+  RatBuffers<T>& b = buffers != nullptr ? *buffers : unused;
+  Arena arena(memory);
+  const int64_t plane = s.rows() * s.channels(), per_head = s.rows() * s.heads;
+  const int64_t keys = s.batch * s.channels() * std::max<int64_t>(1, s.full_chunks());
+  arena.take(&b.normed, plane);
+  arena.take(&b.proj, s.rows() * s.proj_width());
+  arena.take(&b.y, plane);
+  arena.take(&b.q_rot, s.rows() * s.group_width());
+  arena.take(&b.keys, keys);
+  arena.take(&b.values, keys);
+  arena.take(&b.own_score, per_head);
+  if (!training) return arena.used();
+  arena.take(&b.rstd, s.rows());
+  arena.take(&b.lse, per_head);
+  arena.take(&b.grad_y, plane);
+  arena.take(&b.delta, per_head);
+  arena.take(&b.grad_q_rot, s.rows() * s.group_width());
+  arena.take(&b.grad_keys, keys);
+  arena.take(&b.grad_values, keys);
+  arena.take(&b.workspace, std::max(chunk_scan_backward_workspace<T>(s), rms_norm_workspace(s.rows(), s.channels())));
+  return arena.used();
+}
+
+template <class T>
+Status rat_layer(const RatLayerArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  const RatBuffers<T>& b = a.buffers;
+  const int64_t D = s.channels(), W = s.proj_width();
+  RAT_CUDA_TRY(check_shape("rat_layer", s));
+  const KeyRows<T> keys = cache_of(a.keys, b.keys, s), values = cache_of(a.values, b.values, s);
+  RAT_CUDA_TRY(rms_norm<T>({a.x, a.weights.norm, b.normed, a.training ? b.rstd : nullptr, s.rows(), D, a.epsilon}, stream));
+  mark(a, "rms_norm");
+  RAT_CUDA_TRY(project<T>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, s.rows(), W, D, stream));
+  mark(a, "in_proj");
+  ChunkScanArgs<T> scan{s, b.proj, W, a.weights.gate_bias, a.rope, b.y, b.own_score, b.q_rot, keys, values};
+  scan.state_k = a.state_k;
+  scan.state_v = a.state_v;
+  RAT_CUDA_TRY(chunk_scan<T>(scan, stream));
+  mark(a, "chunk_scan");
+  ChunkAttentionArgs<T> attention{s,      b.q_rot, read_only(keys), read_only(values), b.own_score, b.y, b.proj, W,
+                                  b.y,    a.training ? b.lse : nullptr};
+  RAT_CUDA_TRY(chunk_attention<T>(attention, a.path, stream));
+  mark(a, "chunk_attention");
+  RAT_CUDA_TRY(project<T>(gemm, b.y, a.weights.out_proj, a.residual, a.out, s.rows(), D, D, stream));
+  mark(a, "out_proj");
+  return {};
+}
+
+template <class T>
+Status rat_layer_backward(const RatLayerBackwardArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
+  const RatShape& s = a.forward.shape;
+  const RatBuffers<T>& b = a.forward.buffers;
+  const RatWeights<T>& w = a.forward.weights;
+  const int64_t D = s.channels(), W = s.proj_width(), N = s.rows();
+  if (!a.forward.training) return refuse("rat_layer_backward: the forward pass was not run for training");
+  const KeyRows<T> keys = cache_of(a.forward.keys, b.keys, s), values = cache_of(a.forward.values, b.values, s);
+  const KeyRows<float> grad_keys = head_major(b.grad_keys, s, std::max<int64_t>(1, s.full_chunks()));
+  const KeyRows<float> grad_values = head_major(b.grad_values, s, std::max<int64_t>(1, s.full_chunks()));
+  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, a.grad_out, b.y, a.gradients.out_proj, N, D, D, stream));
+  mark(a.forward, "out_proj weight gradient");
+  RAT_CUDA_TRY(project_input_gradient<T>(gemm, a.grad_out, w.out_proj, b.grad_y, N, D, D, stream));
+  mark(a.forward, "out_proj input gradient");
+  RAT_CUDA_TRY(output_gate_backward<T>({s, b.grad_y, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta}, stream));
+  mark(a.forward, "output_gate_backward");
+  RAT_CUDA_TRY(chunk_attention_backward<T>({s, b.q_rot, read_only(keys), read_only(values), b.grad_y, b.lse, b.delta,
+                                            b.grad_q_rot, grad_keys, grad_values},
+                                           a.forward.path, stream));
+  mark(a.forward, "chunk_attention_backward");
+  RAT_CUDA_TRY(chunk_scan_backward<T>({s, b.proj, W, w.gate_bias, a.forward.rope, b.own_score, b.lse, b.delta, b.grad_y,
+                                       b.grad_q_rot, read_only(grad_keys), read_only(grad_values), b.proj, W,
+                                       a.gradients.gate_bias, b.workspace},
+                                      stream));
+  mark(a.forward, "chunk_scan_backward");
+  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, b.proj, b.normed, a.gradients.in_proj, N, W, D, stream));
+  mark(a.forward, "in_proj weight gradient");
+  // The normed input is not needed any more: its gradient takes its place.
+  RAT_CUDA_TRY(project_input_gradient<T>(gemm, b.proj, w.in_proj, b.normed, N, W, D, stream));
+  mark(a.forward, "in_proj input gradient");
+  RAT_CUDA_TRY(rms_norm_backward<T>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr, a.grad_x,
+                               a.gradients.norm, b.workspace, N, D},
+                              stream));
+  mark(a.forward, "rms_norm_backward");
+  return {};
+}
+
+template <class T>
+Status rat_layer_step(const RatLayerStepArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
+  RatDecodeArgs<T> decode = a.decode;
+  const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.shape.proj_width();
+  decode.proj = a.proj;
+  decode.proj_stride = W;
+  decode.y = a.y;
+  RAT_CUDA_TRY(rms_norm<T>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon}, stream));
+  RAT_CUDA_TRY(project<T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
+  RAT_CUDA_TRY(rat_decode<T>(decode, stream));
+  return project<T>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
+}
+
+#define RAT_INSTANTIATE(T)                                                                    \
+  template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);          \
+  template Status rat_layer<T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
+  template Status rat_layer_backward<T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \
+  template Status rat_layer_step<T>(const RatLayerStepArgs<T>&, Gemm&, cudaStream_t);
+RAT_INSTANTIATE(float)
+RAT_INSTANTIATE(__nv_bfloat16)
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,17 @@
+// The suites of the device test program; each adds its checks.
+#pragma once
+
+#include "tests/cuda/check.h"
+
+namespace rat::cuda_test {
+
+void test_rows(Checks& checks);                   // RMSNorm, column sums, matmul
+void test_core(Checks& checks);                   // scan, attention, output gate, forward and backward, all paths
+void test_small(Checks& checks);                  // a few small cases, for compute-sanitizer
+void test_adversarial(Checks& checks);            // extreme scores, equal keys, NaN in what must not be read
+void test_decode(Checks& checks);                 // token by token against the float64 layer core
+void test_determinism(Checks& checks, int runs);  // bit-equal results
+void test_refusals(Checks& checks);
+void test_golden(Checks& checks, const std::string& folder);  // whole layers against the golden tensors
+
+}  // namespace rat::cuda_test
