@@ -39,6 +39,7 @@ struct InspectWishes {
   std::optional<InspectPrompt> prompt;
   int64_t more = 0;  // tokens to add to the generation there is
   bool stop_generation = false;
+  std::optional<std::vector<LayerConfig>> layers;  // empty: as trained
 };
 
 struct InspectSession::Impl {
@@ -65,9 +66,13 @@ struct InspectSession::Impl {
   void load(const InspectSource& source);
   Status load_weights_of(const InspectSource& source, const RunSpec& spec);
   void open_data(const RunSpec& spec);
+  std::optional<std::vector<LayerConfig>> take_layers();
+  void change_layers(std::vector<LayerConfig> layers);
+  void drop_generation();
   void update_trace();
   Result<TraceSnapshot> compute_trace();
   Result<std::vector<int32_t>> trace_tokens(std::string& source);
+  Result<std::vector<int32_t>> typed_tokens(const std::string& typed) const;
   bool take_prompt();
   void start_generation(const InspectPrompt& prompt);
   void generate_one();
@@ -82,8 +87,10 @@ struct InspectSession::Impl {
   std::string data_key;      // what `data` was opened for
   std::string data_problem;  // why there is none
   std::string run_id, run_name, checkpoint;
+  std::vector<LayerConfig> chosen_layers;  // instead of model_config's; empty: none
   int64_t step = 0;
-  bool byte_tokens = true;
+  std::shared_ptr<const Tokenizer> tokenizer;  // of the run's ids; null: numbers, or see tokenizer_problem
+  std::string tokenizer_problem;               // why there is none where there should be; empty: fine
   ProbeRequest request;
   int64_t probe_tokens = 256;
   std::string text;

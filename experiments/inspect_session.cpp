@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "experiments/data/tokenizers.h"
 #include "experiments/inspect_impl.h"
 
 namespace rat {
@@ -10,7 +11,7 @@ void InspectSession::Impl::loop() {
       std::unique_lock lock(mutex);
       wake.wait(lock, [&] {
         return wishes.quit || wishes.source || (wishes.trace && model) || wishes.prompt || wishes.more > 0 ||
-               wishes.stop_generation || remaining > 0;
+               wishes.stop_generation || (wishes.layers && model) || remaining > 0;
       });
       if (wishes.quit) return;
     }
@@ -28,6 +29,7 @@ void InspectSession::Impl::loop() {
 void InspectSession::Impl::turn() {
   if (const auto source = take_source()) return load(*source);
   if (take_stop()) return publish_generation();
+  if (auto layers = take_layers()) return change_layers(*std::move(layers));
   bool wants_trace = false;
   {
     const std::lock_guard lock(mutex);
@@ -59,17 +61,37 @@ std::optional<InspectSource> InspectSession::Impl::take_source() {
   return std::exchange(wishes.source, std::nullopt);
 }
 
+std::optional<std::vector<LayerConfig>> InspectSession::Impl::take_layers() {
+  const std::lock_guard lock(mutex);
+  if (!model || !wishes.layers) return std::nullopt;
+  wishes.trace = true;
+  return std::exchange(wishes.layers, std::nullopt);
+}
+
+void InspectSession::Impl::change_layers(std::vector<LayerConfig> layers) {
+  if (layers == model_config.layers) layers.clear();
+  if (const Status changed = model->set_layers(layers.empty() ? model_config.layers : layers); !changed)
+    return publish_status(fmt::format("These layers cannot be used: {}.", changed.error().message), true);
+  chosen_layers = std::move(layers);
+  drop_generation();
+  publish_status();
+}
+
+void InspectSession::Impl::drop_generation() {
+  remaining = 0;
+  if (!generation) return;
+  generation.reset();  // its cache belongs to the old weights or layers
+  publish_generation();
+}
+
 void InspectSession::Impl::load(const InspectSource& source) {
   const bool same_run = source.weights && source.weights->run_id == run_id;
+  if (!same_run && (!source.run || source.run->id != run_id)) chosen_layers.clear();
   run_id = source.run ? source.run->id : source.weights->run_id;
   run_name = source.run ? source.run->name : source.weights->spec.name;
   checkpoint = source.run ? source.run->checkpoint : "";
   if (!same_run) publish_status("", false, true);
-  remaining = 0;
-  if (generation) {
-    generation.reset();  // its cache belongs to the old weights
-    publish_generation();
-  }
+  drop_generation();
   const auto loaded = [&]() -> Status {
     if (source.run && checkpoint.empty())
       return fail(ErrorCode::not_found, "Run '{}' has no complete checkpoint yet, so there are no weights to look at.",
@@ -96,7 +118,9 @@ Status InspectSession::Impl::load_weights_of(const InspectSource& source, const 
     model.reset();  // before the new one: memory for one is enough
     RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed));
     model_config = spec.model;
+    chosen_layers.clear();
   }
+  if (chosen_layers.empty()) RAT_TRY(model->set_layers(model_config.layers));
   if (load_stop.requested()) return fail(ErrorCode::cancelled, "Another run was asked for.");
   if (source.run) {
     RAT_ASSIGN(const CheckpointMeta meta, read_checkpoint_meta(checkpoint));
@@ -120,7 +144,9 @@ Status InspectSession::Impl::load_weights_of(const InspectSource& source, const 
 
 // Without the data a run can still be looked at with typed text, so a failure here is kept for when it matters.
 void InspectSession::Impl::open_data(const RunSpec& spec) {
-  byte_tokens = spec.data.kind == "text";
+  auto of_run = tokenizer_of(spec.data, spec.model);
+  tokenizer = of_run ? *std::move(of_run) : nullptr;
+  tokenizer_problem = of_run ? "" : of_run.error().message;
   RunSpec relevant = spec;
   relevant.name.clear();
   relevant.train = {};
@@ -129,6 +155,10 @@ void InspectSession::Impl::open_data(const RunSpec& spec) {
   if (data && data_key == key) return;
   data.reset();
   data_problem.clear();
+  if (spec.data.path == "-") {  // the window's own standard input has nothing to do with it
+    data_problem = "it was read from standard input, which is not kept";
+    return;
+  }
   auto opened = DataSource::open(spec.data, spec.model, spec.train.seq_len, spec.train.seed, &load_stop);
   if (!opened) {
     data_problem = opened.error().message;
@@ -136,7 +166,12 @@ void InspectSession::Impl::open_data(const RunSpec& spec) {
   }
   data = *std::move(opened);
   data_key = key;
-  byte_tokens = data->byte_tokens();
+}
+
+Result<std::vector<int32_t>> InspectSession::Impl::typed_tokens(const std::string& typed) const {
+  if (!tokenizer_problem.empty())
+    return fail(ErrorCode::not_found, "Text cannot be encoded for this run: {}", tokenizer_problem);
+  return tokens_from_text(typed, tokenizer.get(), model_config.vocab);
 }
 
 Result<std::vector<int32_t>> InspectSession::Impl::trace_tokens(std::string& source) {
@@ -145,7 +180,7 @@ Result<std::vector<int32_t>> InspectSession::Impl::trace_tokens(std::string& sou
     return generation->tokens();
   }
   if (!text.empty()) {
-    RAT_ASSIGN(std::vector<int32_t> tokens, tokens_from_text(text, byte_tokens, model_config.vocab));
+    RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(text));
     source = "prompt";
     if (const auto limit = static_cast<std::size_t>(std::max<int64_t>(1, probe_tokens)); tokens.size() > limit) {
       source = fmt::format("prompt, first {} of {} tokens", limit, tokens.size());
@@ -156,7 +191,7 @@ Result<std::vector<int32_t>> InspectSession::Impl::trace_tokens(std::string& sou
   if (!data)
     return fail(ErrorCode::not_found, "The run's validation text is not available ({}); type a text instead.",
                 data_problem);
-  source = byte_tokens ? "validation text" : "validation tokens";
+  source = tokenizer ? "validation text" : "validation tokens";
   return data->probe_tokens(std::max<int64_t>(1, probe_tokens));
 }
 
@@ -168,7 +203,8 @@ Result<TraceSnapshot> InspectSession::Impl::compute_trace() {
   snapshot.serial = next_trace_serial();
   snapshot.run_id = run_id;
   snapshot.step = step;
-  snapshot.byte_tokens = byte_tokens;
+  snapshot.byte_tokens = tokenizer && tokenizer->is_bytes();
+  snapshot.tokenizer = tokenizer;
   snapshot.source = source;
   return snapshot;
 }
@@ -189,8 +225,13 @@ void InspectSession::Impl::update_trace() {
 }
 
 void InspectSession::Impl::publish_status(const std::string& message, bool is_error, bool busy) {
-  status.publish(std::make_shared<const InspectStatus>(
-      InspectStatus{run_id, run_name, step, checkpoint, busy, message, is_error}));
+  InspectStatus next{run_id, run_name, step, checkpoint, busy, message, is_error, {}, {}, {}};
+  if (model) {
+    next.trained_layers = model_config.layers;
+    next.layers = model->config().layers;
+    next.layer_note = layer_change_note(next.trained_layers, next.layers);
+  }
+  status.publish(std::make_shared<const InspectStatus>(std::move(next)));
 }
 
 InspectSession::InspectSession() : impl_(std::make_unique<Impl>()) {}
@@ -211,6 +252,11 @@ void InspectSession::use_weights(std::shared_ptr<const TrainingSession::LiveWeig
         wishes.source = InspectSource{std::nullopt, std::move(weights)};
       },
       {&impl_->load_stop, &impl_->trace_stop, &impl_->generation_stop});
+}
+
+void InspectSession::set_layers(std::vector<LayerConfig> layers) {
+  impl_->wish([&](InspectWishes& wishes) { wishes.layers = std::move(layers); },
+              {&impl_->trace_stop, &impl_->generation_stop});
 }
 
 void InspectSession::set_probes(const ProbeRequest& request, int64_t tokens, const std::string& text) {

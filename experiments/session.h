@@ -79,6 +79,7 @@ struct GenerationStatus {
   std::string run_id;
   int64_t step = 0;
   std::vector<int32_t> tokens;  // prompt and generated
+  std::shared_ptr<const Tokenizer> tokenizer;  // text of the ids; null: numbers
   int64_t prompt_tokens = 0;
   bool running = false;
   std::vector<float> next_probabilities;  // (V) of the token to come, after temperature
@@ -96,6 +97,8 @@ struct InspectStatus {
   bool busy = false;
   std::string message;
   bool message_is_error = false;
+  std::vector<LayerConfig> trained_layers, layers;  // of the weights; as they are looked at now
+  std::string layer_note;                           // what the difference means; empty: there is none
 };
 
 class InspectSession {
@@ -105,6 +108,10 @@ class InspectSession {
 
   void open_run(const RunRow& run);  // its newest checkpoint
   void use_weights(std::shared_ptr<const TrainingSession::LiveWeights> weights);
+  // Other settings of the layers on the same weights (see Model::set_layers); none: as trained. They stay while weights
+  // of the same run and layers are loaded, and end with another run. What was generated belongs to the old settings
+  // and is dropped.
+  void set_layers(std::vector<LayerConfig> layers);
   // Tokens to look at: text typed by the user, or empty for the run's own validation text. Traces again on a change.
   void set_probes(const ProbeRequest& request, int64_t tokens, const std::string& text = "");
   // Starts over from the prompt (bytes). `count` tokens are generated, streaming; 1 at a time for stepping.

@@ -65,6 +65,8 @@ class Trainer {
   void fail_run(const std::string& reason);
   // What resuming had to work around (a damaged checkpoint); empty: nothing.
   const std::string& notice() const;
+  // Called on the caller's thread when an evaluation begins (true) and ends.
+  void watch_evaluations(std::function<void(bool)> watch);
   // Time of work done for the viewer's sake between steps, e.g. live probes: logged as probe_ms.
   void log_probe_ms(double ms);
 

@@ -28,7 +28,7 @@ double mean(std::span<const float> values) {
 
 }  // namespace
 
-Status Trainer::Impl::evaluate(const StopFlag* stop, StepReport* report) {
+Result<Model::Evaluation> Trainer::Impl::evaluate_all(const StopFlag* stop) {
   if (validation.empty()) {
     const int64_t rows = std::max<int64_t>(1, spec.train.batch / spec.train.accumulate);
     RAT_ASSIGN(validation, data->validation(rows, spec.train.eval_tokens));
@@ -40,6 +40,14 @@ Status Trainer::Impl::evaluate(const StopFlag* stop, StepReport* report) {
     total.targets += part.targets;
     total.correct += part.correct;
   }
+  return total;
+}
+
+Status Trainer::Impl::evaluate(const StopFlag* stop, StepReport* report) {
+  if (watch_evaluations) watch_evaluations(true);
+  const Result<Model::Evaluation> result = evaluate_all(stop);
+  if (watch_evaluations) watch_evaluations(false);
+  RAT_ASSIGN(const Model::Evaluation total, result);
   if (total.targets == 0)
     return fail(ErrorCode::invalid_argument, "The validation data has no targets; use more data or shorter sequences.");
   const auto targets = static_cast<double>(total.targets);
@@ -111,7 +119,8 @@ Result<TraceSnapshot> Trainer::Impl::trace(const ProbeRequest& request, int64_t 
   snapshot.run_id = run_id;
   snapshot.step = step;
   snapshot.byte_tokens = data->byte_tokens();
-  snapshot.source = snapshot.byte_tokens ? "validation text" : "validation tokens";
+  snapshot.tokenizer = data->tokenizer();
+  snapshot.source = snapshot.tokenizer ? "validation text" : "validation tokens";
   return snapshot;
 }
 

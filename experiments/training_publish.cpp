@@ -80,12 +80,22 @@ void TrainingSession::Impl::publish() {
   next->probe_budget = budget;
   next->peak_bytes = peak_memory_bytes();
   for (const Queued& queued : queue) next->queue.push_back(queued.item);
+  const std::lock_guard lock(mutex);  // until it is published: `announce` builds on what is published
+  next->queue.insert(next->queue.end(), announced.begin(), announced.end());
   const std::string problem = store.health().problem;
   const std::string& warning = problem.empty() && trainer ? last.warning : problem;
   next->message = warning.empty() ? message : warning;
   next->message_is_error = !warning.empty() || message_is_error;
   status.publish(std::move(next));
   published_at = SessionClock::now();
+}
+
+void TrainingSession::Impl::announce(QueueItem item) {
+  const std::lock_guard lock(mutex);
+  announced.push_back(item);
+  auto next = std::make_shared<TrainingStatus>(*status.latest());
+  next->queue.push_back(std::move(item));
+  status.publish(std::move(next));
 }
 
 void TrainingSession::Impl::publish_now_and_then() {

@@ -1,8 +1,21 @@
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "experiments/training_session_impl.h"
 
 namespace rat {
+namespace {
+
+constexpr int behind_the_window = 4;  // nice
+
+// Where the cores are short, a window is drawn and answers before the next step is computed. Threads that this one
+// starts inherit it; on idle cores it costs nothing.
+void let_the_window_go_first() { (void)setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), behind_the_window); }
+
+}  // namespace
 
 void TrainingSession::Impl::loop() {
+  let_the_window_go_first();
   while (!quit) {
     try {
       turn();
@@ -58,6 +71,10 @@ void TrainingSession::Impl::add_to_queue(const RunSpec& spec, const std::string&
   run.dtype = spec.train.dtype;
   run.seed = spec.train.seed;
   run.steps_total = spec.train.steps;
+  {
+    const std::lock_guard lock(mutex);
+    announced.pop_front();  // commands come in the order of their announcements
+  }
   const auto id = store.create_run(run);
   if (!id) return say(id.error().message, true);
   const std::string name = spec.name.empty() ? "run " + *id : spec.name;
@@ -91,6 +108,7 @@ void TrainingSession::Impl::start_next() {
     return set_activity(SessionActivity::idle);
   }
   trainer = *std::move(started);
+  trainer->watch_evaluations([this](bool begins) { watch_evaluation(begins); });
   request_is_new = true;
   last.step = trainer->step();
   say(trainer->notice(), !trainer->notice().empty());
@@ -120,6 +138,12 @@ void TrainingSession::Impl::advance() {
     return set_activity(SessionActivity::paused);
   }
   publish_now_and_then();
+}
+
+void TrainingSession::Impl::watch_evaluation(bool begins) {
+  if (begins && activity == SessionActivity::training) return set_activity(SessionActivity::evaluating);
+  const bool goes_on = activity == SessionActivity::evaluating && !trainer->done();
+  if (!begins && goes_on) set_activity(SessionActivity::training);
 }
 
 void TrainingSession::Impl::finish_run() {
@@ -157,6 +181,7 @@ TrainingSession::TrainingSession(StoreWriter& store) : impl_(std::make_unique<Im
 TrainingSession::~TrainingSession() = default;
 
 void TrainingSession::enqueue(const RunSpec& spec, const std::string& sweep_id) {
+  impl_->announce({"", spec.name.empty() ? "new run" : spec.name, format_layers(spec.model.layers)});
   impl_->push("", false, false, [self = impl_.get(), spec, sweep_id] { self->add_to_queue(spec, sweep_id); });
 }
 

@@ -54,6 +54,8 @@ struct TrainingSession::Impl {
   void stop_current();
   void end_queued(const Queued& queued);
   void add_to_queue(const RunSpec& spec, const std::string& sweep_id);
+  void announce(QueueItem item);  // any thread: in the queue on screen before the session has time for it
+  void watch_evaluation(bool begins);
   void survive(const std::string& reason);
   void probe(bool live);
   void give_weights(const std::function<void(std::shared_ptr<const LiveWeights>)>& receive);
@@ -88,6 +90,7 @@ struct TrainingSession::Impl {
   std::mutex mutex;
   std::condition_variable wake;
   std::deque<Command> commands;
+  std::deque<QueueItem> announced;  // not yet taken by the session; their run_id is empty
   StopFlag interrupt, abort;
   Slot<TrainingStatus> status;
   Slot<TraceSnapshot> trace;

@@ -38,6 +38,35 @@ TEST_F(Inspect, OpensARunAndTracesItsValidationText) {
   EXPECT_EQ(inspect_.trace()->token_count(), 11);
 }
 
+// The chunk length turned on the same weights: other maps, a note that says so, and back to the same values as before.
+TEST_F(Inspect, LayersAreChangedOnTheSameWeights) {
+  const RunRow run = trained("rat:8,attention");
+  inspect_.set_probes({{{Probe::attention, 0}}}, 32);
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->serial > 0; })) << inspect_.status()->message;
+  const auto before = inspect_.trace();
+  EXPECT_EQ(before->find(Probe::attention, 0)->shape[2], 5);  // four chunks and the own state
+  EXPECT_EQ(inspect_.status()->layer_note, "");
+  std::vector<LayerConfig> layers = inspect_.status()->trained_layers;
+  layers[0].chunk = 4;
+  inspect_.set_layers(layers);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 9; }));
+  EXPECT_EQ(inspect_.trace()->model.layers[0].chunk, 4);
+  EXPECT_EQ(inspect_.status()->layers, layers);
+  EXPECT_NE(inspect_.status()->layer_note.find("off-distribution"), std::string::npos);
+  inspect_.set_layers({});
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 5; }));
+  const auto after = inspect_.trace()->find(Probe::attention, 0)->values,
+             as_before = before->find(Probe::attention, 0)->values;
+  ASSERT_EQ(after.size(), as_before.size());
+  for (std::size_t i = 0; i < after.size(); ++i)
+    EXPECT_TRUE(after[i] == as_before[i] || (std::isnan(after[i]) && std::isnan(as_before[i]))) << i;
+  layers[0].kind = "attention";  // needs other weights
+  inspect_.set_layers(layers);
+  ASSERT_TRUE(wait_for([&] { return inspect_.status()->message_is_error; }));
+  EXPECT_EQ(inspect_.status()->layers, inspect_.status()->trained_layers);
+}
+
 TEST_F(Inspect, TheRunOpenedLastWins) {
   const RunRow a = trained("rat:8*2"), b = trained("rnn*2");
   inspect_.set_probes({{{Probe::gate, -1}}}, 16);
@@ -66,6 +95,32 @@ TEST_F(Inspect, MissingAndDamagedCheckpointsAreSentences) {
   ASSERT_TRUE(wait_for([&] { return inspect_.status()->message.find("safetensors") != std::string::npos; }))
       << inspect_.status()->message;
   EXPECT_TRUE(inspect_.status()->run_id.empty());
+}
+
+// A laptop without the data disk, a run from standard input: typed text and prompts need the weights alone.
+TEST_F(Inspect, ARunWhoseDataAreGoneStillTakesTypedText) {
+  RunRow run = trained("rat:8*2");
+  fs::remove(text_);
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16);
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.status()->message_is_error; }));
+  EXPECT_NE(inspect_.status()->message.find("type a text instead"), std::string::npos) << inspect_.status()->message;
+  EXPECT_EQ(inspect_.status()->run_id, run.id);
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16, "hello");
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->source == "prompt"; })) << inspect_.status()->message;
+  EXPECT_EQ(inspect_.trace()->token_count(), 5);
+  inspect_.generate("hello", 4, {});
+  EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 9; })) << inspect_.generation()->message;
+
+  RunSpec spec = *parse_spec(run.spec_json);
+  spec.data.path = "-";  // must not wait for this process's standard input
+  run.spec_json = to_json(spec);
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16, "other text");
+  inspect_.open_run(run);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->token_count() == 10; })) << inspect_.status()->message;
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16);
+  ASSERT_TRUE(wait_for([&] { return inspect_.status()->message_is_error; }));
+  EXPECT_NE(inspect_.status()->message.find("standard input"), std::string::npos) << inspect_.status()->message;
 }
 
 TEST_F(Inspect, GeneratesStreamsContinuesAndStops) {

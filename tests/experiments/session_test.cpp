@@ -25,6 +25,43 @@ TEST_F(Session, WorksThroughItsQueueAndSurvivesRefusedRuns) {
   EXPECT_NE(status()->message.find("finished"), std::string::npos) << status()->message;
 }
 
+// A run is in the queue on screen when the call returns, though the session is in the middle of a step.
+TEST_F(Session, AnEnqueuedRunIsSeenAtOnce) {
+  session_->enqueue(slow_spec());
+  EXPECT_EQ(status()->queue.size(), 1u);
+  ASSERT_TRUE(wait_for([&] { return status()->step >= 1; }));
+  RunSpec next = tiny_spec(text_, "rnn", 12);
+  next.name = "the next one";
+  for (int i = 0; i < 3; ++i) {
+    const auto start = Clock::now();
+    session_->enqueue(next);
+    ASSERT_EQ(status()->queue.size(), static_cast<std::size_t>(i) + 1);
+    EXPECT_EQ(status()->queue.back().name, "the next one");
+    EXPECT_LT(ms_since(start), reaction_limit_ms / 10);
+  }
+  ASSERT_TRUE(wait_for([&] { return !status()->queue.back().run_id.empty(); }));
+  EXPECT_EQ(status()->queue.size(), 3u) << "neither twice nor lost when the session takes it";
+  session_->stop_all();
+  ASSERT_TRUE(wait_for([&] { return is(SessionActivity::idle) && status()->queue.empty(); }));
+}
+
+TEST_F(Session, EvaluationsAreShownWhenTheyHappen) {
+  RunSpec spec = endless();
+  spec.train.eval_every = 3;
+  spec.train.eval_tokens = 4096;
+  session_->enqueue(spec);
+  int64_t evaluated_at = 0;
+  ASSERT_TRUE(wait_for([&] {
+    const auto now = status();
+    if (now->activity == SessionActivity::evaluating) evaluated_at = now->step;
+    return evaluated_at > 0;
+  }));
+  EXPECT_LT(evaluated_at, 1000) << "not the last one of the run";
+  ASSERT_TRUE(wait_for([&] { return is(SessionActivity::training); })) << "and then it trains on";
+  session_->stop();
+  ASSERT_TRUE(wait_for([&] { return is(SessionActivity::idle); }));
+}
+
 TEST_F(Session, PauseStepStopAnswerWithinTheLimit) {
   for (const RunSpec& spec : {endless(), slow_spec()}) {
     session_->enqueue(spec);

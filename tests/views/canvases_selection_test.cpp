@@ -1,10 +1,14 @@
 // What hovering, clicking and keys do to the shared selection, and that exported recipes say what is seen.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "tests/views/canvas_harness.h"
 #include "views/canvases/heat_map_widget.h"
+#include "views/canvases/map_controls.h"
+#include "views/plots/heat_map_image.h"
 
 namespace rat::views {
 namespace {
@@ -75,6 +79,50 @@ TEST(Attention, RecipeNamesRunLayerHeadAndTheLimitsOnScreen) {
   EXPECT_FLOAT_EQ(recipe->color_limits->second, 0.5f) << "head 1: the largest weight is 1 / (1 + 1)";
   EXPECT_TRUE(recipe->log_color);
   EXPECT_EQ(recipe->token_end, 0) << "everything is visible";
+}
+
+// A map of more than a million weights is reduced beside the frames, and what arrives is what was asked for last.
+TEST(Attention, ALargeMapIsPreparedOffTheFrames) {
+  Canvas canvas;
+  canvas.frame.trace = full_trace("rat:4", 2200);
+  const auto view = make("attention");
+  const auto until_there = [&] {
+    for (int i = 0; i < 2000; ++i) {
+      canvas.frame.wants_frame = false;
+      canvas.draw(*view, 900, 700);
+      if (!canvas.frame.wants_frame) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  };
+  canvas.draw(*view, 900, 700);
+  EXPECT_TRUE(canvas.frame.wants_frame);
+  EXPECT_FALSE(canvas.textures.stored.contains("attention/main"));
+  EXPECT_FALSE(view->recipe(canvas.frame)->color_limits.has_value()) << "the limits of a map that is not there yet";
+  canvas.selection.head = 1;  // before the first one has arrived
+  ASSERT_TRUE(until_there());
+  EXPECT_TRUE(canvas.textures.stored.contains("attention/main"));
+  EXPECT_FLOAT_EQ(view->recipe(canvas.frame)->color_limits->second, 0.5f) << "the map of another head";
+  canvas.selection.head = 0;
+  ASSERT_TRUE(until_there());
+  EXPECT_FLOAT_EQ(view->recipe(canvas.frame)->color_limits->second, 1.0f);
+}
+
+TEST(Attention, TheFigureFollowsEveryColourScale) {
+  Canvas canvas;
+  canvas.frame.trace = full_trace("rat:4", 32);
+  for (const ScaleKind kind : {ScaleKind::linear, ScaleKind::log, ScaleKind::gamma}) {
+    const MapControls controls(kind);
+    Recipe recipe;
+    recipe.kind = FigureKind::attention;
+    copy_colors(controls, false, recipe);
+    recipe.color_limits = {0.01f, 0.9f};
+    const auto plot = build_plot(*parse_recipe(to_json(recipe)), *canvas.frame.trace);
+    ASSERT_TRUE(plot) << plot.error().message;
+    const ColorScale screen{ColorMap::viridis, kind, 0.01f, 0.9f};
+    for (const float weight : {0.005f, 0.02f, 0.1f, 0.5f, 0.9f, 1.0f})
+      EXPECT_NEAR(color_position(*plot->heat_map, weight), screen.position(weight), 1e-5) << weight;
+  }
 }
 
 TEST(States, SortingKeepsTheHoveredValueEqualToTheSnapshot) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "core/mixer_list.h"
 #include "core/trace/snapshot.h"
 
 namespace rat::views {
@@ -25,10 +26,11 @@ struct AttentionMap {
   // Cells that no query may see: NaN by design. More NaN than that are broken weights.
   int64_t masked_cells() const {
     int64_t masked = 0;
-    for (int64_t t = 0; t < queries(); ++t) {
-      const int64_t visible = by_chunk() ? t / chunk + 1 : std::min(t, layer.kind == "swa" ? layer.window : t) + 1;
-      masked += keys() - visible;
-    }
+    const auto type = find_mixer_type(layer.kind);
+    if (!type || !(*type)->columns_seen) return 0;
+    LayerConfig here = layer;
+    if (by_chunk()) here.chunk = chunk;  // L >= T is one chunk of the trace
+    for (int64_t t = 0; t < queries(); ++t) masked += keys() - (*type)->columns_seen(here, t);
     return masked;
   }
   // Tokens behind a column, as the query at `row` sees them.

@@ -9,6 +9,7 @@
 #include "views/canvases/attention_map.h"
 #include "views/canvases/attention_overview.h"
 #include "views/canvases/format.h"
+#include "views/canvases/layer_dial.h"
 #include "views/canvases/map_controls.h"
 #include "views/canvases/readout.h"
 #include "views/canvases/token_text.h"
@@ -26,6 +27,12 @@ class AttentionView final : public View {
   ProbeRequest probes(const Selection& selection, const ModelConfig& model) const override;
   std::optional<Recipe> recipe(const Frame& frame) const override;
   bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) override;
+  Options options() const override {
+    Options options;
+    controls_.save(options);
+    return options;
+  }
+  void set_options(const Options& options) override { controls_.load(options); }
 
  private:
   std::optional<AttentionMap> find_map(const TraceSnapshot& trace, const Selection& selection) const;
@@ -43,6 +50,7 @@ class AttentionView final : public View {
   AttentionOverview overview_{"attention/overview"};
   MapControls controls_{ScaleKind::log};
   int64_t broken_ = 0;  // weights that are NaN or infinite though a query may see them
+  std::string identity_of_count_;
   bool owns_hover_ = false;
 };
 
@@ -116,12 +124,23 @@ void AttentionView::update_selection(Selection& selection, const MapResult& resu
 void AttentionView::draw_map(const Pen& pen, Box box, Frame& frame, const AttentionMap& map) {
   Selection& selection = *frame.selection;
   const std::string identity = fmt::format("{}/{}/{}", identity_of(frame), map.layer_index, map.head);
-  map_.set_matrix(identity, [&] {
-    return MatrixPyramid(frame.trace, map.tensor->values.data() + map.head * map.queries() * map.keys(), map.queries(),
-                         map.keys(), map.keys(), CellKind::masked);
-  });
-  const ColorScale scale = controls_.scale(map_.matrix(), identity);
-  broken_ = map_.matrix().nan_count() + map_.matrix().infinite_count() - map.masked_cells();
+  const int64_t cells = map.queries() * map.keys();
+  const bool usable =
+      map_.request_matrix(fmt::format("{}/{}", map.layer_index, map.head), identity, cells, [trace = frame.trace, map] {
+        return MatrixPyramid(trace, map.tensor->values.data() + map.head * map.queries() * map.keys(), map.queries(),
+                             map.keys(), map.keys(), CellKind::masked);
+      });
+  frame.wants_frame = frame.wants_frame || map_.pending();
+  if (!usable || map_.matrix().rows() != map.queries() || map_.matrix().cols() != map.keys()) {
+    empty_state(pen, box, "Preparing the map...",
+                fmt::format("{} \xc3\x97 {} weights", grouped(map.queries()), grouped(map.keys())));
+    return;
+  }
+  const ColorScale scale = controls_.scale(map_.matrix(), map_.identity());
+  if (identity_of_count_ != map_.identity()) {
+    identity_of_count_ = map_.identity();
+    broken_ = map_.matrix().nan_count() + map_.matrix().infinite_count() - map.masked_cells();
+  }
 
   const auto inside = [&](int64_t row, int64_t col) {
     return row >= 0 && row < map.queries() && col >= 0 && col < map.keys();
@@ -217,7 +236,7 @@ void AttentionView::draw_tokens(const Pen& pen, const Box& box, const AttentionM
     return;
   }
   TokenStrip strip;
-  strip.byte_tokens = map.trace->byte_tokens;
+  strip.style = style_of(*map.trace);
   strip.map = scale.map;
   std::vector<float> shade;
   if (map.by_chunk()) {
@@ -253,7 +272,7 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
   Readout out;
   out.pinned = pinned;
   out.badge = truth_badge(*map.trace);
-  const bool bytes = map.trace->byte_tokens;
+  const TokenStyle bytes = style_of(*map.trace);
   const std::string index = std::string(grouped(std::max<int64_t>(map.queries() - 1, 10)).size(), '8');
   const std::string token = fmt::format(" {}", widest_token(map.trace->model.vocab, bytes));
   std::string query, context, key, span, weight, peak;
@@ -262,7 +281,7 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
     query = fmt::format("{} {}", grouped(row), quoted_token(tokens[static_cast<std::size_t>(row)], bytes));
     context = tail_text(tokens.first(static_cast<std::size_t>(row)), bytes, 12);
     const float w = map.weight(row, col);
-    weight = std::isnan(w) ? (col > row || map.by_chunk() ? "masked" : "outside window") : number(w);
+    weight = std::isnan(w) ? (col > row || map.by_chunk() ? "masked" : "not seen") : number(w);
     const auto [begin, end] = map.span(row, col);
     key = map.own_state(col) ? "own"
           : map.by_chunk()
@@ -285,8 +304,9 @@ Readout AttentionView::readout(const AttentionMap& map, int64_t row, int64_t col
       {"after", context, "888888888888", true},
       {map.by_chunk() ? "chunk" : "key", key,
        map.by_chunk() ? index.substr(0, std::max<std::size_t>(3, grouped(map.keys()).size())) : index + token},
-      {map.by_chunk() ? "tokens" : "distance", span, map.by_chunk() ? fmt::format("{0}\xe2\x80\x93{0}", index) : index + " back"},
-      {"weight", weight, map.by_chunk() ? "0.00088" : "outside window"}};
+      {map.by_chunk() ? "tokens" : "distance", span,
+       map.by_chunk() ? fmt::format("{0}\xe2\x80\x93{0}", index) : index + " back"},
+      {"weight", weight, "0.00088"}};
   if (map.by_chunk() && map.trace->find(Probe::gate, map.layer_index))
     out.fields.push_back({"unfolded peak", peak, index + token + " 0.00088"});
   return out;
@@ -306,6 +326,7 @@ void AttentionView::draw(Frame& frame) {
     frame.selection->layer = layer_chips(pen, box, trace->model, frame.selection->layer);
     box.take_top(pen.px(4));
   }
+  if (frame.subject == Subject::stored && box.height() > pen.px(300)) draw_layer_dial(pen, box, frame);
   const std::optional<AttentionMap> map = find_map(*trace, *frame.selection);
   if (!map) {
     explain_missing(pen, box, *trace, *frame.selection);
@@ -343,28 +364,14 @@ std::optional<Recipe> AttentionView::recipe(const Frame& frame) const {
   if (!frame.trace->run_id.empty()) recipe.runs = {frame.trace->run_id};
   recipe.probe = Probe::attention;
   recipe.layer = selection.layer, recipe.head = selection.head;
-  recipe.color_map = controls_.map_for(false);
-  recipe.log_color = controls_.kind() == ScaleKind::log;
+  copy_colors(controls_, false, recipe);
   if (const auto scale = controls_.shown(); scale) recipe.color_limits = {scale->low, scale->high};
-  if (!map_.fitted()) {
-    const Window window = map_.window();
-    recipe.token_begin = static_cast<int64_t>(std::floor(window.y0)),
-    recipe.token_end = static_cast<int64_t>(std::ceil(window.y1));
-    recipe.column_begin = static_cast<int64_t>(std::floor(window.x0)),
-    recipe.column_end = static_cast<int64_t>(std::ceil(window.x1));
-  }
+  copy_window(map_, false, recipe);
   return recipe;
 }
 
 bool AttentionView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
-  if (!frame.selection) return false;
-  if (move_token(key, ctrl, shift, frame)) return true;
-  if (ctrl) return false;
-  if (key == ImGuiKey_Escape) {
-    frame.selection->clear_pins();
-    return true;
-  }
-  return move_layer_or_head(key, frame) || controls_.key_pressed(key, map_);
+  return map_key_pressed(key, ctrl, shift, frame, controls_, map_);
 }
 
 }  // namespace

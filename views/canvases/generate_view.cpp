@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
+#include <limits>
 #include <numeric>
 
 #include "views/canvases/format.h"
 #include "views/canvases/generation_text.h"
+#include "views/canvases/layer_dial.h"
 #include "views/canvases/live_strip.h"
 #include "views/canvases/map_controls.h"
 #include "views/canvases/token_text.h"
@@ -28,17 +31,20 @@ class GenerateView final : public View {
   }
   std::optional<Recipe> recipe(const Frame& frame) const override { return strip_.recipe(frame); }
   bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) override;
+  Options options() const override;
+  void set_options(const Options& options) override;
 
  private:
   void draw_editor(const Pen& pen, Box box, Frame& frame);
   void draw_parameters(const Pen& pen, Box& box);
   void draw_buttons(const Pen& pen, Box& box, Frame& frame);
-  void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, bool byte_tokens) const;
+  void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, const TokenStyle& style) const;
   void draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const;
   void start(Frame& frame, int64_t count);
   static bool has_model(const Frame& frame);
-  static bool bytes(const Frame& frame) {
-    return !frame.trace || frame.trace->tokens.empty() || frame.trace->byte_tokens;
+  static TokenStyle style(const Frame& frame) {
+    if (frame.generation && frame.generation->tokenizer) return frame.generation->tokenizer;
+    return !frame.trace || frame.trace->tokens.empty() ? TokenStyle(true) : style_of(*frame.trace);
   }
 
   std::string prompt_ = example_prompt;
@@ -131,6 +137,7 @@ void GenerateView::draw_buttons(const Pen& pen, Box& box, Frame& frame) {
     frame.commands->generate_more(count_);
   hint("Go on from where it stopped");
   if (button("copy", "Copy text", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
+  hint("All of it; a part: drag over the text below, then Ctrl+C (double click: a word, Ctrl+A: everything)");
   box.take_top(y + height - box.y0 + pen.px(8));
 }
 
@@ -148,6 +155,7 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   pen.outline(field, ImGui::IsItemActive() ? pen.theme->accent : pen.theme->hairline, 1, pen.px(4));
   box.take_top(pen.px(8));
   draw_parameters(pen, box);
+  draw_layer_dial(pen, box, frame);
   draw_buttons(pen, box, frame);
   if (!has_model(frame)) {
     box.take_top(
@@ -157,7 +165,7 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   const auto& generation = frame.generation;
   if (generation) message_line(pen, box, generation->message, generation->message_is_error);
   if (generation && !generation->tokens.empty()) {
-    text_.draw(pen, box, *generation, bytes(frame));
+    text_.draw(pen, box, *generation, style(frame));
   } else if (has_model(frame)) {
     pen.fill(box, pen.theme->background, 1, pen.px(4));
     empty_state(pen, box, "Nothing generated yet.", "Generate streams tokens; Step 1 makes one at a time.");
@@ -165,7 +173,7 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
 }
 
 void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation,
-                                   bool byte_tokens) const {
+                                   const TokenStyle& style) const {
   pen.heading(box.min(), "Next token");
   box.take_top(pen.caps->FontSize + pen.px(6));
   const std::vector<float>& p = generation.next_probabilities;
@@ -191,7 +199,7 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
     const Box at = box.take_top(height);
     if (at.height() < height) return;
     const float y = at.y0 + (height - pen.line_height()) / 2;
-    pen.text({at.x0, y}, pen.theme->text, token_text(order[i], byte_tokens), Align::left, pen.mono);
+    pen.text({at.x0, y}, pen.theme->text, token_text(order[i], style), Align::left, pen.mono);
     const Box track{at.x0 + names, at.y0 + pen.px(4), std::max(at.x1 - numbers, at.x0 + names), at.y1 - pen.px(4)};
     pen.fill(track, pen.theme->raised, 1, pen.px(2));
     pen.fill({track.x0, track.y0, track.x0 + std::clamp(one / most, 0.0f, 1.0f) * track.width(), track.y1},
@@ -244,7 +252,7 @@ void GenerateView::draw(Frame& frame) {
       draw_facts(pen, side, generation);
       side.take_top(pen.px(14));
     }
-    draw_candidates(pen, side, generation, bytes(frame));
+    draw_candidates(pen, side, generation, style(frame));
     side.take_top(pen.px(14));
     if (!facts_first) draw_facts(pen, side, generation);
   }
@@ -252,8 +260,43 @@ void GenerateView::draw(Frame& frame) {
   if (has_strip) strip_.draw(pen, strip_box, frame);
 }
 
+Options GenerateView::options() const {
+  return {{"prompt", prompt_},
+          {"tokens", std::to_string(count_)},
+          {"temperature", fmt::format("{}", temperature_)},
+          {"top_k", std::to_string(top_k_)},
+          {"seed", std::to_string(seed_)}};
+}
+
+void GenerateView::set_options(const Options& options) {
+  const auto whole = [&](const char* key, int& value, int low, int high) {
+    const auto at = options.find(key);
+    if (at == options.end()) return;
+    char* end = nullptr;
+    const long read = std::strtol(at->second.c_str(), &end, 10);
+    if (end != at->second.c_str() && *end == 0 && read >= low && read <= high) value = static_cast<int>(read);
+  };
+  whole("tokens", count_, 1, 1 << 20);
+  whole("top_k", top_k_, 0, 1 << 20);
+  whole("seed", seed_, 0, std::numeric_limits<int>::max());
+  if (const auto at = options.find("temperature"); at != options.end()) {
+    const float read = std::strtof(at->second.c_str(), nullptr);
+    if (std::isfinite(read) && read >= 0 && read <= 10) temperature_ = read;
+  }
+  if (const auto at = options.find("prompt"); at != options.end() && !at->second.empty()) prompt_ = at->second;
+}
+
 bool GenerateView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
   (void)shift;
+  if (ctrl && (key == ImGuiKey_C || key == 'C')) {
+    const std::string chosen = text_.selected();
+    if (!chosen.empty()) ImGui::SetClipboardText(chosen.c_str());
+    return !chosen.empty();
+  }
+  if (ctrl && (key == ImGuiKey_A || key == 'A') && frame.generation && !frame.generation->tokens.empty()) {
+    text_.select_all();
+    return true;
+  }
   if (ctrl && key == ImGuiKey_Enter && has_model(frame)) {
     start(frame, count_);
     return true;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 
 #include "views/canvases/token_text.h"
 
@@ -13,14 +14,16 @@ bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xc0)
 
 }  // namespace
 
-void GenerationText::wrap(const GenerationStatus& generation, bool byte_tokens, int columns) {
+void GenerationText::wrap(const GenerationStatus& generation, const TokenStyle& style, int columns) {
   const std::span tokens(generation.tokens);
   const auto prompt =
       static_cast<std::size_t>(std::clamp<int64_t>(generation.prompt_tokens, 0, static_cast<int64_t>(tokens.size())));
-  text_ = running_text(tokens.first(prompt), byte_tokens);
-  if (!byte_tokens && prompt > 0 && prompt < tokens.size()) text_ += ' ';
+  const std::string before = std::move(text_);
+  text_ = running_text(tokens.first(prompt), style);
+  if (style.numbers() && prompt > 0 && prompt < tokens.size()) text_ += ' ';
   const std::size_t boundary = text_.size();
-  text_ += running_text(tokens.subspan(prompt), byte_tokens);
+  text_ += running_text(tokens.subspan(prompt), style);
+  if (!text_.starts_with(before)) from_ = to_ = 0;
 
   lines_.clear();
   std::size_t start = 0;
@@ -28,7 +31,7 @@ void GenerationText::wrap(const GenerationStatus& generation, bool byte_tokens, 
   const auto end_line = [&](std::size_t end) {
     const std::size_t from = std::clamp(boundary, start, end) - start;
     std::string line = text_.substr(start, end - start);
-    lines_.push_back({std::move(line), from});
+    lines_.push_back({std::move(line), from, start});
     column = 0;
   };
   for (std::size_t i = 0; i < text_.size(); ++i) {
@@ -48,7 +51,64 @@ void GenerationText::wrap(const GenerationStatus& generation, bool byte_tokens, 
   end_line(text_.size());
 }
 
-void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStatus& generation, bool byte_tokens) {
+std::string GenerationText::selected() const {
+  const auto [from, to] = std::minmax(from_, to_);
+  return text_.substr(from, to - from);
+}
+
+std::size_t GenerationText::offset_at(const Pen& pen, ImVec2 origin, float step) const {
+  if (lines_.empty()) return 0;
+  const ImVec2 mouse = ImGui::GetMousePos();
+  const float row = (mouse.y - origin.y) / step;
+  if (row < 0) return 0;
+  const auto index = static_cast<std::size_t>(row);
+  if (index >= lines_.size()) return text_.size();
+  const Line& line = lines_[index];
+  std::size_t at = 0;
+  while (at < line.text.size()) {
+    std::size_t next = at + 1;
+    while (next < line.text.size() && continues_character(line.text[next])) ++next;
+    const std::string_view all = line.text;
+    const float middle = (pen.width(all.substr(0, at), pen.mono) + pen.width(all.substr(0, next), pen.mono)) / 2;
+    if (mouse.x < origin.x + middle) break;
+    at = next;
+  }
+  return line.start + at;
+}
+
+void GenerationText::select_with_mouse(const Pen& pen, ImVec2 origin, float step) {
+  const bool over = ImGui::IsWindowHovered();
+  if (over) ImGui::SetMouseCursor(ImGuiMouseCursor_TextInput);
+  if (over && ImGui::IsMouseDoubleClicked(ImGuiMouseButton_Left)) {
+    const auto in_word = [&](std::size_t i) {
+      const auto c = static_cast<unsigned char>(text_[i]);
+      return std::isalnum(c) || c == '_' || c >= 0x80;
+    };
+    from_ = to_ = std::min(offset_at(pen, origin, step), text_.size());
+    while (from_ > 0 && in_word(from_ - 1)) --from_;
+    while (to_ < text_.size() && in_word(to_)) ++to_;
+    marking_ = false;
+  } else if (over && ImGui::IsMouseClicked(ImGuiMouseButton_Left)) {
+    from_ = to_ = offset_at(pen, origin, step);
+    marking_ = true;
+  } else if (marking_) {
+    to_ = offset_at(pen, origin, step);
+    marking_ = ImGui::IsMouseDown(ImGuiMouseButton_Left);
+  }
+}
+
+void GenerationText::draw_selection(const Pen& pen, const Line& line, ImVec2 at) const {
+  const auto [from, to] = std::minmax(from_, to_);
+  const std::size_t end = line.start + line.text.size();
+  if (from == to || to <= line.start || from > end) return;
+  const std::string_view all = line.text;
+  const std::size_t first = std::max(from, line.start) - line.start, last = std::min(to, end) - line.start;
+  const float x0 = at.x + pen.width(all.substr(0, first), pen.mono);
+  const float x1 = at.x + pen.width(all.substr(0, last), pen.mono) + (to > end ? pen.px(4) : 0);  // the line's end too
+  pen.fill({x0, at.y, x1, at.y + pen.mono->FontSize}, pen.theme->accent, 0.35f);
+}
+
+void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStatus& generation, const TokenStyle& style) {
   if (box.empty()) return;
   outer.fill(box, outer.theme->background, 1, outer.px(4));
   outer.outline(box, outer.theme->hairline, 1, outer.px(4));
@@ -64,16 +124,18 @@ void GenerationText::draw(const Pen& outer, const Box& box, const GenerationStat
       fmt::format("{}|{}|{}|{}|{}|{}", generation.run_id, generation.step, generation.tokens.size(),
                   generation.prompt_tokens, columns, fmt::join(generation.tokens, ","));
   if (made_of != made_of_) {
-    wrap(generation, byte_tokens, columns);
+    wrap(generation, style, columns);
     made_of_ = made_of;
   }
   const ImVec2 origin = ImGui::GetCursorScreenPos();
   const float scroll = ImGui::GetScrollY();
   const auto first = static_cast<std::size_t>(std::max(0.0f, scroll / step));
   const auto last = std::min(lines_.size(), static_cast<std::size_t>((scroll + inner.height()) / step) + 2);
+  select_with_mouse(pen, origin, step);
   for (std::size_t i = first; i < last; ++i) {
     const Line& line = lines_[i];
     const float y = origin.y + static_cast<float>(i) * step;
+    draw_selection(pen, line, {origin.x, y});
     const std::string_view all = line.text, prompt = all.substr(0, line.generated_from),
                            made = all.substr(line.generated_from);
     pen.text({origin.x, y}, pen.theme->secondary, prompt, Align::left, pen.mono);

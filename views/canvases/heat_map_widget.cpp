@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
 
@@ -14,13 +15,37 @@ namespace {
 
 constexpr double zoom_step = 1.2;
 constexpr double fewest_cells = 4;
+constexpr int64_t cells_at_once = 1 << 20;  // about 5 ms of one core
 
 }  // namespace
 
 void HeatMapWidget::set_matrix(const std::string& identity, const std::function<MatrixPyramid()>& build) {
-  if (identity == identity_) return;
+  if (identity != identity_) replace(identity, build());
+}
+
+bool HeatMapWidget::request_matrix(const std::string& family, const std::string& identity, int64_t cells,
+                                   std::function<MatrixPyramid()> build) {
+  if (coming_.valid() && coming_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+    MatrixPyramid arrived = coming_.get();
+    if (coming_family_ == family) {  // else: asked for something else meanwhile
+      replace(coming_identity_, std::move(arrived));
+      family_ = family;
+    }
+  }
+  if (identity == identity_) return true;
+  if (cells <= cells_at_once) {
+    replace(identity, build());
+    family_ = family;
+  } else if (!coming_.valid()) {
+    coming_identity_ = identity, coming_family_ = family;
+    coming_ = std::async(std::launch::async, std::move(build));
+  }
+  return family_ == family;
+}
+
+void HeatMapWidget::replace(const std::string& identity, MatrixPyramid matrix) {
   const int64_t rows = matrix_.rows(), cols = matrix_.cols();
-  matrix_ = build();
+  matrix_ = std::move(matrix);
   identity_ = identity;
   ++matrix_version_;
   if (matrix_.rows() != rows || matrix_.cols() != cols) fitted_ = true;  // another shape: the old zoom means nothing
@@ -153,15 +178,18 @@ void HeatMapWidget::draw_axes(const Pen& pen, const Layout& layout, const MapAxe
   if (!layout.x_axis.empty()) {
     const float label_width = pen.width(grouped(main_columns(axes))) + pen.px(16);
     const double per_cell = plot.width() / (window_.x1 - window_.x0);
+    const bool apart = axes.last_column_apart && !layout.apart.empty();
+    const std::string_view own = "own";
+    const float end = apart ? layout.apart.x1 - pen.width(own) - pen.px(6) : std::numeric_limits<float>::max();
     for (const int64_t tick :
          power_of_two_ticks(window_.x0, window_.x1 - 1e-6, std::max(1, static_cast<int>(plot.width() / label_width)))) {
       const float x = plot.x0 + static_cast<float>((static_cast<double>(tick) + 0.5 - window_.x0) * per_cell);
       if (tick < 0 || tick >= main_columns(axes) || x > plot.x1) continue;
       pen.hairline(x, plot.y1, x, plot.y1 + pen.px(3));
-      pen.text({x, plot.y1 + pen.px(4)}, ink, grouped(tick), Align::center);
+      const std::string label = grouped(tick);
+      if (x + pen.width(label) / 2 <= end) pen.text({x, plot.y1 + pen.px(4)}, ink, label, Align::center);
     }
-    if (axes.last_column_apart && !layout.apart.empty())
-      pen.text({layout.apart.x1, plot.y1 + pen.px(4)}, ink, "own", Align::right);
+    if (apart) pen.text({layout.apart.x1, plot.y1 + pen.px(4)}, ink, own, Align::right);
     if (layout.x_axis.height() > 1.9f * line)
       pen.text({(plot.x0 + plot.x1) / 2, layout.x_axis.y1 - line}, ink, axes.x_label, Align::center);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <future>
 #include <string>
 
 #include "views/canvases/heat_raster.h"
@@ -34,7 +35,13 @@ class HeatMapWidget {
 
   // Replaces the matrix when `identity` differs from the last one.
   void set_matrix(const std::string& identity, const std::function<MatrixPyramid()>& build);
+  // The same for a matrix that may be large: its reduced copies are made on a thread of its own, and until they are
+  // there the newest matrix of the same `family` (one layer and head, say) stays. False: there is nothing to show yet.
+  bool request_matrix(const std::string& family, const std::string& identity, int64_t cells,
+                      std::function<MatrixPyramid()> build);
+  bool pending() const { return coming_.valid(); }
   const MatrixPyramid& matrix() const { return matrix_; }
+  const std::string& identity() const { return identity_; }  // of the matrix shown
   void fit() { fitted_ = true; }
   bool fitted() const { return fitted_; }
   Window window() const { return window_; }
@@ -65,7 +72,10 @@ class HeatMapWidget {
   void draw_crosshair(const Pen& pen, const Layout& layout, const MapAxes& axes, int64_t row, int64_t col,
                       Color color) const;
 
-  std::string key_, identity_;
+  void replace(const std::string& identity, MatrixPyramid matrix);
+
+  std::string key_, identity_, family_, coming_identity_, coming_family_;
+  std::future<MatrixPyramid> coming_;  // valid: being built
   MatrixPyramid matrix_;
   uint64_t matrix_version_ = 0;
   Window window_;

@@ -45,8 +45,7 @@ std::optional<Recipe> LiveStrip::recipe(const Frame& frame) const {
   recipe.probe = probe_of(what, layer);
   recipe.layer = selection.layer, recipe.head = selection.head;
   const MapControls& controls = what == What::attention ? controls_ : state_controls_;
-  recipe.color_map = controls.map_for(what == What::state);
-  recipe.log_color = what == What::attention && controls.kind() == ScaleKind::log;
+  copy_colors(controls, what == What::state, recipe);
   if (what == What::state)
     if (const auto scale = controls.shown(); scale) recipe.color_limits = {scale->low, scale->high};
   return recipe;
@@ -127,7 +126,7 @@ void LiveStrip::draw(const Pen& pen, Box box, Frame& frame) {
   const MapResult result = map_.draw(pen, box, frame.textures, axes, scale, cursor);
   const int32_t newest = trace.tokens.back();
   std::string text =
-      fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, trace.byte_tokens));
+      fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, style_of(trace)));
   if (result.hovered) {
     text += fmt::format("  \xc2\xb7  {} {}, {} {}: {}", axes.y_label, grouped(result.row),
                         what == What::attention ? (axes.last_column_apart ? "chunk" : "key") : "token",

@@ -77,6 +77,22 @@ float MapControls::draw(const Pen& pen, float right, float y, float height, Heat
   return x;
 }
 
+void MapControls::save(Options& options) const {
+  options["scale"] = scale_names[static_cast<std::size_t>(kind_)];
+  options["color_map"] = color_map_name(map_);
+}
+
+void MapControls::load(const Options& options) {
+  const auto chosen = [&](const char* key) {
+    const auto at = options.find(key);
+    return at == options.end() ? std::string() : at->second;
+  };
+  for (std::size_t i = 0; i < scale_names.size(); ++i)
+    if (chosen("scale") == scale_names[i]) kind_ = static_cast<ScaleKind>(i);
+  for (const ColorMap map : sequential)
+    if (chosen("color_map") == color_map_name(map)) map_ = map;
+}
+
 bool MapControls::key_pressed(int key, HeatMapWidget& map) {
   if (key == ImGuiKey_C || key == 'C')
     locked_ = !locked_;
@@ -204,6 +220,38 @@ bool move_token(int key, bool ctrl, bool shift, const Frame& frame) {
   selection.key = std::max<int64_t>(selection.key, 0);
   selection.channel = std::max<int64_t>(selection.channel, 0);
   return true;
+}
+
+bool map_key_pressed(int key, bool ctrl, bool shift, const Frame& frame, MapControls& controls, HeatMapWidget& map) {
+  if (!frame.selection) return false;
+  if (move_token(key, ctrl, shift, frame)) return true;
+  if (ctrl) return false;
+  if (key == ImGuiKey_Escape) {
+    frame.selection->clear_pins();
+    return true;
+  }
+  return move_layer_or_head(key, frame) || controls.key_pressed(key, map);
+}
+
+void copy_colors(const MapControls& controls, bool is_signed, Recipe& recipe) {
+  recipe.color_map = controls.map_for(is_signed);
+  recipe.log_color = !is_signed && controls.kind() == ScaleKind::log;
+  recipe.gamma_color = !is_signed && controls.kind() == ScaleKind::gamma;
+}
+
+void copy_window(const HeatMapWidget& map, bool tokens_along_x, Recipe& recipe) {
+  if (map.fitted()) return;
+  const Window window = map.window();
+  const auto range = [](double from, double to, int64_t& begin, int64_t& end) {
+    begin = static_cast<int64_t>(std::floor(from)), end = static_cast<int64_t>(std::ceil(to));
+  };
+  if (tokens_along_x) {
+    range(window.x0, window.x1, recipe.token_begin, recipe.token_end);
+    range(window.y0, window.y1, recipe.column_begin, recipe.column_end);
+  } else {
+    range(window.y0, window.y1, recipe.token_begin, recipe.token_end);
+    range(window.x0, window.x1, recipe.column_begin, recipe.column_end);
+  }
 }
 
 void clamp_selection(Selection& selection, const ModelConfig& model) {

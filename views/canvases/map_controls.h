@@ -20,6 +20,9 @@ class MapControls {
   float width(const Pen& pen, bool is_signed) const;
   bool key_pressed(int key, HeatMapWidget& map);  // C lock, L log, A fit
 
+  void save(Options& options) const;
+  void load(const Options& options);
+
   ScaleKind kind() const { return kind_; }
   bool locked() const { return locked_; }
   ColorMap map_for(bool is_signed) const { return is_signed ? ColorMap::diverging : map_; }
@@ -53,6 +56,11 @@ int layer_chips(const Pen& pen, Box& box, const ModelConfig& model, int current)
 bool move_layer_or_head(int key, const Frame& frame);
 // Left / Right move the pinned token by 1 (Shift: 10), Ctrl: to the next chunk boundary, Home / End to the ends.
 bool move_token(int key, bool ctrl, bool shift, const Frame& frame);
+// The keys every map canvas has: tokens, layer and head, Esc, and those of its controls.
+bool map_key_pressed(int key, bool ctrl, bool shift, const Frame& frame, MapControls& controls, HeatMapWidget& map);
+// What the screen shows, for a figure: colour map and scale; the range that the user zoomed to.
+void copy_colors(const MapControls& controls, bool is_signed, Recipe& recipe);
+void copy_window(const HeatMapWidget& map, bool tokens_along_x, Recipe& recipe);
 // Keeps layer and head inside the model.
 void clamp_selection(Selection& selection, const ModelConfig& model);
 

@@ -116,8 +116,8 @@ int64_t draw_token_strip(const Pen& pen, const Box& box, const TokenStrip& strip
   int64_t hovered = -1;
   const ImVec2 mouse = ImGui::GetIO().MousePos;
   for (std::size_t i = 0; i < strip.tokens.size(); ++i) {
-    const std::string text = token_text(strip.tokens[i], strip.byte_tokens);
-    const float wide = std::max(pen.width(text, pen.mono) + pen.px(strip.byte_tokens ? 2 : 8), pen.px(8));
+    const std::string text = token_text(strip.tokens[i], strip.style);
+    const float wide = std::max(pen.width(text, pen.mono) + pen.px(strip.style.bytes() ? 2 : 8), pen.px(8));
     const bool last_line = line + 1 >= lines;
     const bool last_token = i + 1 == strip.tokens.size();
     const float edge = box.x1 - (last_line && !last_token ? more_width : 0);
@@ -134,10 +134,10 @@ int64_t draw_token_strip(const Pen& pen, const Box& box, const TokenStrip& strip
     const float shade = i < strip.shade.size() ? strip.shade[i] : -1;
     const bool shaded = shade >= 0;
     const Color back = shaded ? color_at(strip.map, shade) : pen.theme->raised;
-    pen.fill({cell.x0, cell.y0, cell.x1 - (strip.byte_tokens ? 0 : pen.px(2)), cell.y1}, back);
+    pen.fill({cell.x0, cell.y0, cell.x1 - (strip.style.bytes() ? 0 : pen.px(2)), cell.y1}, back);
     const int64_t index = strip.first_index + static_cast<int64_t>(i);
     if (index == strip.marked) pen.outline(cell, pen.theme->accent, 1, 0);
-    pen.text({cell.x0 + pen.px(strip.byte_tokens ? 1 : 3), cell.y0 + pen.px(2)},
+    pen.text({cell.x0 + pen.px(strip.style.bytes() ? 1 : 3), cell.y0 + pen.px(2)},
              shaded ? readable_on(back) : pen.theme->text, text, Align::left, pen.mono);
     if (cell.contains(mouse) && ImGui::IsWindowHovered()) hovered = index;
     x += wide;

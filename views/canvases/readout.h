@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "views/canvases/token_text.h"
 #include "views/canvases/pen.h"
 
 namespace rat::views {
@@ -35,7 +36,7 @@ struct TokenStrip {
   std::string label;
   std::span<const int32_t> tokens;
   std::span<const float> shade;
-  bool byte_tokens = true;
+  TokenStyle style = true;
   int64_t first_index = 0;
   int64_t marked = -1;  // absolute index with an accent frame
   ColorMap map = ColorMap::viridis;

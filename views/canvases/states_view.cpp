@@ -32,6 +32,8 @@ class StatesView final : public View {
   ProbeRequest probes(const Selection& selection, const ModelConfig& model) const override;
   std::optional<Recipe> recipe(const Frame& frame) const override;
   bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) override;
+  Options options() const override;
+  void set_options(const Options& options) override;
 
  private:
   const StateKind& kind_for(const LayerConfig& layer) const;
@@ -234,7 +236,7 @@ void StatesView::draw_tokens(const Pen& pen, const Box& box, const TraceSnapshot
   strip.tokens =
       std::span(trace.tokens).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
   strip.shade = shade;
-  strip.byte_tokens = trace.byte_tokens;
+  strip.style = style_of(trace);
   strip.first_index = begin, strip.marked = token;
   strip.map = scale.map;
   draw_token_strip(pen, box, strip);
@@ -251,7 +253,7 @@ Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer
   if (token >= 0) {
     const int64_t c = order_[static_cast<std::size_t>(row)], per_head = std::max<int64_t>(trace.model.head_size(), 1);
     text = fmt::format("{} {}", grouped(token),
-                       quoted_token(trace.tokens[static_cast<std::size_t>(token)], trace.byte_tokens));
+                       quoted_token(trace.tokens[static_cast<std::size_t>(token)], style_of(trace)));
     if (chunk > 0)
       position =
           fmt::format("{} of {}", token % chunk + 1, std::min(chunk, trace.token_count() - token / chunk * chunk));
@@ -260,7 +262,7 @@ Readout StatesView::readout(const TraceSnapshot& trace, const LayerConfig& layer
     if (c < static_cast<int64_t>(lives_.tokens.size()))
       life = half_life_text(lives_.tokens[static_cast<std::size_t>(c)]);
   }
-  out.fields = {{"token", text, index + " " + widest_token(trace.model.vocab, trace.byte_tokens)}};
+  out.fields = {{"token", text, index + " " + widest_token(trace.model.vocab, style_of(trace))}};
   if (chunk > 0)
     out.fields.push_back({"in chunk", position, fmt::format("{0} of {0}", std::string(grouped(chunk).size(), '8'))});
   out.fields.push_back({"channel", channel, "8888 (head 88)"});
@@ -321,34 +323,36 @@ std::optional<Recipe> StatesView::recipe(const Frame& frame) const {
   recipe.probe = kind.probe;
   recipe.layer = selection.layer, recipe.head = selection.head;
   recipe.sort_channels = sorted_ && !lives_.tokens.empty();
-  recipe.color_map = controls_.map_for(kind.is_signed);
-  recipe.log_color = !kind.is_signed && controls_.kind() == ScaleKind::log;
+  copy_colors(controls_, kind.is_signed, recipe);
   if (const auto scale = controls_.shown(); scale)
     recipe.color_limits = kind.is_signed || controls_.locked() || recipe.log_color ? std::pair(scale->low, scale->high)
                                                                                    : std::pair(0.0f, 1.0f);
-  if (!map_.fitted()) {
-    const Window window = map_.window();
-    recipe.token_begin = static_cast<int64_t>(std::floor(window.x0)),
-    recipe.token_end = static_cast<int64_t>(std::ceil(window.x1));
-    recipe.column_begin = static_cast<int64_t>(std::floor(window.y0)),
-    recipe.column_end = static_cast<int64_t>(std::ceil(window.y1));
-  }
+  copy_window(map_, true, recipe);
   return recipe;
 }
 
+Options StatesView::options() const {
+  Options options;
+  controls_.save(options);
+  options["values"] = probe_name(wanted_);
+  options["sorted"] = sorted_ ? "yes" : "no";
+  return options;
+}
+
+void StatesView::set_options(const Options& options) {
+  controls_.load(options);
+  for (const StateKind& kind : state_kinds)
+    if (const auto at = options.find("values"); at != options.end() && at->second == probe_name(kind.probe))
+      wanted_ = kind.probe;
+  if (const auto at = options.find("sorted"); at != options.end()) sorted_ = at->second == "yes";
+}
+
 bool StatesView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
-  if (!frame.selection) return false;
-  if (move_token(key, ctrl, shift, frame)) return true;
-  if (ctrl) return false;
-  if (key == ImGuiKey_Escape) {
-    frame.selection->clear_pins();
-    return true;
-  }
-  if (key == 'S') {
+  if (frame.selection && !ctrl && key == 'S') {
     sorted_ = !sorted_;
     return true;
   }
-  return move_layer_or_head(key, frame) || controls_.key_pressed(key, map_);
+  return map_key_pressed(key, ctrl, shift, frame, controls_, map_);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "views/canvases/token_text.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <vector>
 
 namespace rat::views {
 namespace {
@@ -44,27 +47,30 @@ int utf8_length(std::span<const int32_t> tokens, std::size_t at) {
   return overlong || outside ? 0 : length;
 }
 
-std::string token_text(int32_t token, bool byte_tokens) {
-  if (!byte_tokens) return fmt::format("{}", token);
-  if (token == ' ') return open_box;
-  return printable(token) ? std::string(1, static_cast<char>(token)) : escaped(token);
+TokenStyle style_of(const TraceSnapshot& trace) {
+  return trace.tokenizer ? TokenStyle(trace.tokenizer) : TokenStyle(trace.byte_tokens);
 }
 
 namespace {
 
-std::string join(std::span<const int32_t> tokens, bool byte_tokens, bool keep_layout) {
+// The bytes of the tokens as ids of bytes; symbols by their names.
+std::vector<int32_t> bytes_of(std::span<const int32_t> tokens, const Tokenizer& tokenizer) {
+  std::vector<int32_t> bytes;
+  for (const int32_t token : tokens) {
+    const std::string text = tokenizer.bytes_of(token);
+    for (const char c : text.empty() ? tokenizer.symbol(token) : text) bytes.push_back(static_cast<unsigned char>(c));
+  }
+  return bytes;
+}
+
+std::string join_bytes(std::span<const int32_t> bytes, bool keep_layout) {
   std::string out;
-  for (std::size_t i = 0; i < tokens.size();) {
-    if (!byte_tokens) {
-      out += fmt::format("{}{}", i == 0 ? "" : " ", tokens[i]);
-      ++i;
-      continue;
-    }
-    const int length = utf8_length(tokens, i);
-    const int32_t byte = tokens[i];
+  for (std::size_t i = 0; i < bytes.size();) {
+    const int length = utf8_length(bytes, i);
+    const int32_t byte = bytes[i];
     const bool layout = byte == ' ' || (keep_layout && (byte == '\n' || byte == '\t'));
-    if (length > 1 && !(byte == 0xc2 && tokens[i + 1] < 0xa0)) {  // not the C1 control characters
-      for (int k = 0; k < length; ++k) out += static_cast<char>(tokens[i + static_cast<std::size_t>(k)]);
+    if (length > 1 && !(byte == 0xc2 && bytes[i + 1] < 0xa0)) {  // not the C1 control characters
+      for (int k = 0; k < length; ++k) out += static_cast<char>(bytes[i + static_cast<std::size_t>(k)]);
       i += static_cast<std::size_t>(length);
       continue;
     }
@@ -74,23 +80,43 @@ std::string join(std::span<const int32_t> tokens, bool byte_tokens, bool keep_la
   return out;
 }
 
+std::string join(std::span<const int32_t> tokens, const TokenStyle& style, bool keep_layout) {
+  if (style.numbers()) return fmt::format("{}", fmt::join(tokens, " "));
+  if (style.bytes()) return join_bytes(tokens, keep_layout);
+  return join_bytes(bytes_of(tokens, *style.tokenizer), keep_layout);
+}
+
 }  // namespace
 
-std::string span_text(std::span<const int32_t> tokens, bool byte_tokens) { return join(tokens, byte_tokens, false); }
-std::string running_text(std::span<const int32_t> tokens, bool byte_tokens) { return join(tokens, byte_tokens, true); }
-
-std::string quoted_token(int32_t token, bool byte_tokens) {
-  return byte_tokens ? "\xe2\x80\x9c" + token_text(token, true) + "\xe2\x80\x9d" : token_text(token, false);
+std::string token_text(int32_t token, const TokenStyle& style) {
+  if (style.numbers()) return fmt::format("{}", token);
+  if (style.bytes()) {
+    if (token == ' ') return open_box;
+    return printable(token) ? std::string(1, static_cast<char>(token)) : escaped(token);
+  }
+  std::string text = join_bytes(bytes_of({&token, 1}, *style.tokenizer), false);
+  for (std::size_t at = 0; (at = text.find(' ', at)) != std::string::npos;) text.replace(at, 1, open_box);
+  return text;
 }
 
-std::string widest_token(int64_t vocab, bool byte_tokens) {
-  return byte_tokens ? quoted_token(0xdd, true) : std::string(fmt::format("{}", vocab > 1 ? vocab - 1 : 8).size(), '8');
+std::string span_text(std::span<const int32_t> tokens, const TokenStyle& style) { return join(tokens, style, false); }
+std::string running_text(std::span<const int32_t> tokens, const TokenStyle& style) { return join(tokens, style, true); }
+
+std::string quoted_token(int32_t token, const TokenStyle& style) {
+  const std::string text = token_text(token, style);
+  return style.numbers() ? text : "\xe2\x80\x9c" + text + "\xe2\x80\x9d";
 }
 
-std::string tail_text(std::span<const int32_t> tokens, bool byte_tokens, std::size_t most) {
+std::string widest_token(int64_t vocab, const TokenStyle& style) {
+  if (style.numbers()) return std::string(fmt::format("{}", vocab > 1 ? vocab - 1 : 8).size(), '8');
+  if (style.bytes()) return quoted_token(0xdd, true);
+  return "\xe2\x80\x9c" + std::string(16, 'n') + "\xe2\x80\x9d";  // most pieces; a longer one pushes what follows
+}
+
+std::string tail_text(std::span<const int32_t> tokens, const TokenStyle& style, std::size_t most) {
   std::string best;
   for (std::size_t count = 1; count <= tokens.size() && count <= most; ++count) {
-    std::string text = span_text(tokens.last(count), byte_tokens);
+    std::string text = span_text(tokens.last(count), style);
     if (text.size() > most) break;
     best = std::move(text);
   }

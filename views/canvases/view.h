@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,8 @@
 #include "experiments/session.h"
 #include "views/plots/recipe.h"
 #include "views/theme/theme.h"
+
+struct ImFont;  // of Dear ImGui
 
 namespace rat::views {
 
@@ -41,6 +44,7 @@ struct CommandSink {
   std::function<void(int64_t count)> generate_more;
   std::function<void()> stop_generation;
   std::function<void(const std::string& text)> set_inspected_text;  // empty: validation text
+  std::function<void(std::vector<LayerConfig> layers)> set_layers;  // of the inspected weights; none: as trained
   std::function<void(const std::string& run_id)> open_run;
   std::function<void(const std::string& message)> notify;           // status bar
 };
@@ -59,10 +63,14 @@ struct Frame {
   CommandSink* commands = nullptr;
   TextureStore* textures = nullptr;
   const Theme* theme = nullptr;
-  struct ImFont* mono = nullptr;                         // tokens
-  struct ImFont* small_caps = nullptr;                   // headings
+  ImFont* mono = nullptr;                         // tokens
+  ImFont* small_caps = nullptr;                   // headings
   float scale = 1.0f;                                    // device pixels per logical pixel
+  bool wants_frame = false;                              // set while drawing: something is on its way, draw again soon
 };
+
+// Choices a canvas keeps from one start of the program to the next: "scale" = "log".
+using Options = std::map<std::string, std::string>;
 
 class View {
  public:
@@ -74,6 +82,8 @@ class View {
   virtual int64_t probe_tokens() const { return 512; }
   // What Export would draw: none when there is nothing to show. `trace_file` is filled by the exporter.
   virtual std::optional<Recipe> recipe(const Frame& frame) const = 0;
+  virtual Options options() const { return {}; }
+  virtual void set_options(const Options& options) { (void)options; }  // unknown keys and values are passed over
   // Ctrl+Left / Right etc.; returns whether it was used. `key` is an ImGuiKey_, or for keys that ImGui 1.86 does not
   // name the capital letter or sign itself: 'L', 'S', '[', ']'.
   virtual bool key_pressed(int key, bool ctrl, bool shift, Frame& frame) { (void)key, (void)ctrl, (void)shift, (void)frame; return false; }

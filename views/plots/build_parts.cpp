@@ -102,6 +102,8 @@ Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t
       return build_tradeoff(recipe, data);
     case FigureKind::throughput:
       return build_throughput(recipe, data);
+    case FigureKind::evaluation:
+      return build_evaluation(recipe, data);
     case FigureKind::attention:
     case FigureKind::states:
       break;

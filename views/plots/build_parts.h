@@ -15,6 +15,7 @@ namespace rat {
 Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64_t max_points);
 Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data);
 Result<PlotDescription> build_throughput(const Recipe& recipe, PlotData& data);
+Result<PlotDescription> build_evaluation(const Recipe& recipe, PlotData& data);
 
 // The rows of the recipe's runs, in its order; an id that is not in the store is an error.
 Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, PlotData& data);

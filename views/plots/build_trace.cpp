@@ -48,6 +48,7 @@ void set_color_range(const Recipe& recipe, bool signed_values, HeatMap& map, std
     if (std::isfinite(value)) finite.push_back(value);
   map.map = recipe.color_map;
   map.log_color = recipe.log_color && !signed_values;
+  map.gamma_color = recipe.gamma_color && !map.log_color && !signed_values;
   const auto extremes = std::minmax_element(finite.begin(), finite.end());
   float low = finite.empty() ? 0 : *extremes.first, high = finite.empty() ? 1 : *extremes.second;
   std::string how;
@@ -66,9 +67,10 @@ void set_color_range(const Recipe& recipe, bool signed_values, HeatMap& map, std
     low = std::max(smallest, high * 1e-4f);
     how = ", log";
   }
+  if (map.gamma_color) how = ", by square root";
   if (recipe.color_limits) {
     low = recipe.color_limits->first, high = recipe.color_limits->second;
-    how = map.log_color ? ", log, set by hand" : ", set by hand";
+    how = map.log_color ? ", log, set by hand" : map.gamma_color ? ", by square root, set by hand" : ", set by hand";
   }
   if (map.log_color && !(low > 0)) low = high * 1e-4f;
   if (!(high > low)) high = low + (low != 0 ? std::abs(low) * 1e-3f : 1.0f);

@@ -166,6 +166,8 @@ void add_point(const Configuration& one, const Recipe& recipe, bool same_depth, 
   series.size.push_back(sized ? std::max(smallest_pt, largest_pt * std::sqrt(one.size.mean / largest)) : 7.0);
   series.labels.push_back(short_label(one.runs.front(), same_depth));
   series.point_runs.push_back(one.runs.front().id);
+  std::vector<std::string>& seeds = series.point_seeds.emplace_back();
+  for (const RunRow& run : one.runs) seeds.push_back(run.id);
   series.details.push_back(detail_of(one, recipe));
 }
 

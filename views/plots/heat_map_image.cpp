@@ -52,9 +52,14 @@ std::string stored_zlib(std::string_view bytes) {
 
 }  // namespace
 
+float color_position_on_bar(const HeatMap& map, float share) {
+  return map.gamma_color && !map.log_color ? std::sqrt(share) : share;
+}
+
 float color_position(const HeatMap& map, float value) {
   if (std::isnan(value)) return value;
-  if (!map.log_color) return std::clamp((value - map.low) / (map.high - map.low), 0.0f, 1.0f);
+  if (!map.log_color)
+    return color_position_on_bar(map, std::clamp((value - map.low) / (map.high - map.low), 0.0f, 1.0f));
   if (!(value > map.low)) return 0;
   return std::clamp(std::log(value / map.low) / std::log(map.high / map.low), 0.0f, 1.0f);
 }

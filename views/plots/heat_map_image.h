@@ -16,7 +16,9 @@ struct IndexedImage {
   std::array<Color, 256> palette{};  // [0]: masked
 };
 
-// Where a value lies on the colour bar, 0 at its lower end; NaN stays NaN, values outside are clamped.
+// Which colour (0 to 1) a colour bar has at `share` of its length; not the same where the scale is a gamma.
+float color_position_on_bar(const HeatMap& map, float share);
+// The colour (0 to 1) of a value, 0 at its lower end; NaN stays NaN, values outside are clamped.
 float color_position(const HeatMap& map, float value);
 
 IndexedImage heat_map_image(const HeatMap& map, Color masked);

@@ -40,6 +40,7 @@ struct Series {
   std::vector<double> size;             // empty, or marker diameter in points
   std::vector<std::string> labels;      // empty, or a label for each point
   std::vector<std::string> point_runs;  // empty, or the run behind each point (click opens it)
+  std::vector<std::vector<std::string>> point_seeds;  // empty, or all runs that each point is the mean of
   std::vector<std::string> details;     // empty, or what the read-out strip says of each point
 };
 
@@ -49,6 +50,7 @@ struct HeatMap {
   std::vector<float> values;  // (rows, cols); row 0 at the top
   ColorMap map = ColorMap::viridis;
   bool log_color = false;
+  bool gamma_color = false;               // colours follow the square root of the linear position
   float low = 0, high = 1;                // range of the colour bar; for log_color low > 0
   std::string value_label;                // "attention weight"
   double x0 = 0, x1 = 1, y0 = 0, y1 = 1;  // data coordinates of the outer edges; row 0 lies at y0, drawn at the top

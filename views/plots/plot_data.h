@@ -19,6 +19,9 @@ class PlotData {
   // Rows are read again after this; points stay.
   void refresh() { rows_.clear(); }
   Result<RunRow> run(const std::string& id_or_name);
+  Result<std::vector<Evaluation>> evaluations(const std::string& run_id, const std::string& task) {
+    return store_->evaluations(run_id, task);
+  }
   // Every stored point, in order of step; valid until the next call.
   Result<std::span<const MetricPoint>> series(const std::string& run_id, const std::string& metric);
 

@@ -11,7 +11,9 @@
 namespace rat {
 namespace {
 
-constexpr std::array<std::string_view, 5> kind_names{"curves", "tradeoff", "throughput", "attention", "states"};
+constexpr std::array<std::string_view, 6> kind_names{"curves",    "tradeoff", "throughput",
+                                                     "attention", "states",   "evaluation"};
+constexpr std::array<std::string_view, 3> task_names{"length", "loss_by_position", "needle"};
 constexpr std::array<std::string_view, 4> scale_names{"linear", "log10", "log2", "symlog"};
 constexpr std::array<std::string_view, 4> map_names{"viridis", "cividis", "magma", "diverging"};
 constexpr std::array<std::string_view, 3> x_axis_names{"step", "tokens", "wall"};
@@ -218,6 +220,7 @@ const std::vector<Field>& fields() {
       text("x_metric", &Recipe::x_metric),
       text("y_metric", &Recipe::y_metric),
       text("size_metric", &Recipe::size_metric),
+      named_text("task", &Recipe::task, task_names),
       text("trace_file", &Recipe::trace_file),
       probe_field(),
       whole("layer", &Recipe::layer, -1),
@@ -225,6 +228,7 @@ const std::vector<Field>& fields() {
       flag("sort_channels", &Recipe::sort_channels),
       map_field(),
       flag("log_color", &Recipe::log_color),
+      flag("gamma_color", &Recipe::gamma_color),
       color_limits_field(),
       whole("token_begin", &Recipe::token_begin, 0),
       whole("token_end", &Recipe::token_end, 0),

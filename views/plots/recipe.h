@@ -1,5 +1,5 @@
-// A figure's recipe: everything needed to rebuild it headless from a database (curves, trade-off, throughput) or from
-// the trace file saved beside it (attention, states). Stored as <figure>.json.
+// A figure's recipe: everything needed to rebuild it headless from a database (curves, trade-off, throughput,
+// evaluation) or from the trace file saved beside it (attention, states). Stored as <figure>.json.
 #pragma once
 
 #include <filesystem>
@@ -16,7 +16,7 @@ namespace rat {
 
 class PlotData;
 
-enum class FigureKind { curves, tradeoff, throughput, attention, states };
+enum class FigureKind { curves, tradeoff, throughput, attention, states, evaluation };
 std::string_view figure_kind_name(FigureKind kind);
 
 struct Recipe {
@@ -31,6 +31,8 @@ struct Recipe {
   Axis x, y;                    // scale and typed limits; labels are derived when empty
   // tradeoff: any two metrics of the store; marker area shows a third
   std::string x_metric = "decode_tokens_per_s", y_metric = "val_loss", size_metric = "cache_bytes";
+  // evaluation: what `rat eval` stored; the metric above on the y axis
+  std::string task = "length";  // length, loss_by_position, needle
   // attention, states
   std::string trace_file;  // safetensors beside the recipe
   Probe probe = Probe::attention;
@@ -38,6 +40,7 @@ struct Recipe {
   bool sort_channels = false;  // by gate half-life
   ColorMap color_map = ColorMap::viridis;
   bool log_color = true;
+  bool gamma_color = false;  // square root, where log_color is off: lifts small values
   std::optional<std::pair<float, float>> color_limits;
   int64_t token_begin = 0, token_end = 0;  // visible range; 0, 0: all
   int64_t column_begin = 0, column_end = 0;

@@ -67,6 +67,7 @@ void keep_points(Series& series, std::span<const std::size_t> indices) {
   series.size = pick(series.size, indices);
   series.labels = pick(series.labels, indices);
   series.point_runs = pick(series.point_runs, indices);
+  series.point_seeds = pick(series.point_seeds, indices);
   series.details = pick(series.details, indices);
 }
 

@@ -187,7 +187,7 @@ void add_map(const HeatMap& map, std::string_view file, std::string& options, st
   }
   std::string stops;
   for (int i = 0; i <= 16; ++i) {
-    const Color c = color_at(map.map, static_cast<float>(i) / 16.0f);
+    const Color c = color_at(map.map, color_position_on_bar(map, static_cast<float>(i) / 16.0f));
     stops += fmt::format(" rgb255=({},{},{})", c.r, c.g, c.b);
   }
   const auto meta = [&map](float value) { return map.log_color ? std::log10(value) : value; };
