@@ -11,9 +11,10 @@
 #include <QVBoxLayout>
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "app/figure/metric_plot.h"
-#include "app/figure/plot_reader.h"
+#include "app/figure/plot_feed.h"
 #include "experiments/statistics.h"
 #include "views/plots/metric_info.h"
 
@@ -42,9 +43,8 @@ QString no_run_text(std::size_t plot) {
 
 struct CurvesPanel::Impl {
   CurvesPanel* panel;
-  PlotReader* reader;
+  std::optional<PlotFeed> feed;
   const Theme* theme = &rat::theme(ThemeKind::dark);
-  std::vector<std::string> runs;
   std::vector<std::string> metrics{"loss", "val_loss", "tokens_per_s", "grad_norm", "lr"};
   std::vector<std::string> available = metrics;
   std::vector<MetricPlot*> plots;
@@ -63,7 +63,8 @@ struct CurvesPanel::Impl {
   void fill_metric_menu();
   void toggle_metric(const std::string& metric, bool on);
   void add_plot(const std::string& metric);
-  void ask(bool force);
+  PlotRequest request() const;
+  void ask(bool force) { feed->ask(force); }
   void show_answer();
   void show_legend(const PlotDescription& plot);
   void set_cursor(double x);
@@ -74,16 +75,17 @@ struct CurvesPanel::Impl {
 CurvesPanel::CurvesPanel(const std::filesystem::path& database, QWidget* parent)
     : QWidget(parent), impl_(std::make_unique<Impl>()) {
   impl_->panel = this;
-  impl_->reader = new PlotReader(database, this);
+  impl_->feed.emplace(
+      database, [this] { return impl_->request(); },
+      [this](std::shared_ptr<const PlotAnswer> answer) {
+        impl_->answer = std::move(answer);
+        impl_->show_answer();
+        emit updated();
+      });
   impl_->build_ui();
-  connect(impl_->reader, &PlotReader::answered, this, [this](std::shared_ptr<const PlotAnswer> answer) {
-    impl_->answer = std::move(answer);
-    impl_->show_answer();
-    emit updated();
-  });
 }
 
-CurvesPanel::~CurvesPanel() { delete impl_->reader; }
+CurvesPanel::~CurvesPanel() { impl_->feed.reset(); }
 
 void CurvesPanel::Impl::build_ui() {
   auto* column = new QVBoxLayout(panel);
@@ -225,7 +227,7 @@ void CurvesPanel::Impl::add_plot(const std::string& metric) {
 Recipe CurvesPanel::Impl::recipe_of(const std::string& metric) const {
   Recipe recipe;
   recipe.kind = FigureKind::curves;
-  recipe.runs = runs;
+  recipe.runs = feed->runs();
   recipe.metric = metric;
   recipe.smoothing = metric == "lr" || metric.starts_with("val_") ? 0 : smoothing_of(slider->value());
   recipe.x_axis = x_axis->currentData().toString().toStdString();
@@ -233,10 +235,10 @@ Recipe CurvesPanel::Impl::recipe_of(const std::string& metric) const {
   return recipe;
 }
 
-void CurvesPanel::Impl::ask(bool force) {
+PlotRequest CurvesPanel::Impl::request() const {
   PlotRequest request;
   for (const std::string& metric : metrics) request.recipes.push_back(recipe_of(metric));
-  reader->ask(std::move(request), force);
+  return request;
 }
 
 void CurvesPanel::Impl::show_answer() {
@@ -252,7 +254,7 @@ void CurvesPanel::Impl::show_answer() {
       plots[i]->show(*answer->plots[k], *theme, last);
       if (!any) any = answer->plots[k].get();
     } else {
-      plots[i]->show_empty(runs.empty() ? no_run_text(i) : QString("no values yet"), *theme);
+      plots[i]->show_empty(feed->runs().empty() ? no_run_text(i) : QString("no values yet"), *theme);
     }
   }
   if (any)
@@ -299,17 +301,35 @@ void CurvesPanel::Impl::link_zoom(PlotWidget* source, double low, double high) {
 
 void CurvesPanel::set_runs(std::vector<std::string> ids, const std::string& live_id) {
   if (!live_id.empty() && std::find(ids.begin(), ids.end(), live_id) == ids.end()) ids.push_back(live_id);
-  if (ids == impl_->runs) return;
-  impl_->runs = std::move(ids);
-  impl_->ask(true);
+  impl_->feed->set_runs(std::move(ids));
 }
 
-void CurvesPanel::set_database(const std::filesystem::path& database) {
-  impl_->reader->set_database(database);
-  impl_->ask(true);
+void CurvesPanel::set_database(const std::filesystem::path& database) { impl_->feed->set_database(database); }
+
+void CurvesPanel::refresh() { impl_->feed->ask(false); }
+
+QVariantMap CurvesPanel::choices() const {
+  QStringList metrics;
+  for (const std::string& metric : impl_->metrics) metrics.push_back(QString::fromStdString(metric));
+  return {{"metrics", metrics},
+          {"smoothing", impl_->slider->value()},
+          {"x_axis", impl_->x_axis->currentData()},
+          {"mean_over_seeds", impl_->collapse->isChecked()}};
 }
 
-void CurvesPanel::refresh() { impl_->ask(false); }
+void CurvesPanel::set_choices(const QVariantMap& choices) {
+  const QSignalBlocker slider(impl_->slider), x_axis(impl_->x_axis), collapse(impl_->collapse);
+  if (choices.contains("smoothing")) impl_->slider->setValue(choices["smoothing"].toInt());
+  impl_->smoothing_label->setText(smoothing_text(smoothing_of(impl_->slider->value())));
+  if (const int at = impl_->x_axis->findData(choices["x_axis"]); at >= 0) impl_->x_axis->setCurrentIndex(at);
+  impl_->collapse->setChecked(choices["mean_over_seeds"].toBool());
+  if (choices.contains("metrics")) {
+    impl_->metrics.clear();
+    for (const QString& metric : choices["metrics"].toStringList()) impl_->metrics.push_back(metric.toStdString());
+    impl_->rebuild_stack();
+  }
+  impl_->ask(true);
+}
 
 void CurvesPanel::set_theme(const Theme& theme) {
   impl_->theme = &theme;

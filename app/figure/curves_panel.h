@@ -2,6 +2,7 @@
 // only what is new; the window never waits for it.
 #pragma once
 
+#include <QVariantMap>
 #include <QWidget>
 #include <memory>
 #include <string>
@@ -26,6 +27,9 @@ class CurvesPanel : public QWidget {
   // Asks for news; returns at once. Call it from a timer (about twice a second) while something trains.
   void refresh();
   void set_theme(const Theme& theme);
+  // What the user chose here, to be kept from one start to the next.
+  QVariantMap choices() const;
+  void set_choices(const QVariantMap& choices);
   // The plot that the user touched last, as a figure.
   Recipe recipe() const;
 

@@ -69,6 +69,18 @@ void PointsItem::draw_intervals(QCPPainter* painter, const Series& series, const
   }
 }
 
+namespace {
+
+bool stands_for(const Series& series, std::size_t point, const std::string& run) {
+  if (point < series.point_seeds.size()) {
+    const std::vector<std::string>& seeds = series.point_seeds[point];
+    return std::find(seeds.begin(), seeds.end(), run) != seeds.end();
+  }
+  return point < series.point_runs.size() && series.point_runs[point] == run;
+}
+
+}  // namespace
+
 void PointsItem::draw(QCPPainter* painter) {
   std::vector<QLineF> avoid;
   for (const QLineF& line : avoid_) avoid.emplace_back(pixel(line.x1(), line.y1()), pixel(line.x2(), line.y2()));
@@ -79,7 +91,7 @@ void PointsItem::draw(QCPPainter* painter) {
       const QPointF at = pixel(series.x[i], series.y[i]);
       const double diameter = (i < series.size.size() ? series.size[i] : 5) * px_;
       draw_marker(painter, series.marker, at, diameter, style_.colors[s], 0.9 * px_);
-      if (!style_.selected_run.empty() && i < series.point_runs.size() && series.point_runs[i] == style_.selected_run) {
+      if (!style_.selected_run.empty() && stands_for(series, i, style_.selected_run)) {
         painter->setBrush(Qt::NoBrush);
         painter->setPen(QPen(style_.accent, 1.2 * px_));
         painter->drawEllipse(at, diameter / 2 + 2.5 * px_, diameter / 2 + 2.5 * px_);

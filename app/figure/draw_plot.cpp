@@ -223,7 +223,11 @@ void add_color_bar(QCustomPlot& target, const HeatMap& map, const DrawStyle& sty
   bar->setMinimumMargins({static_cast<int>(4 * style.px), 0, static_cast<int>(2 * style.px), 0});
   QCPColorGradient gradient;
   gradient.clearColorStops();
-  for (int i = 0; i <= 8; ++i) gradient.setColorStopAt(i / 8.0, to_qt(color_at(map.map, static_cast<float>(i) / 8)));
+  constexpr int stops = 32;  // enough for the bend of a gamma scale
+  for (int i = 0; i <= stops; ++i) {
+    const float share = static_cast<float>(i) / stops;
+    gradient.setColorStopAt(share, to_qt(color_at(map.map, color_position_on_bar(map, share))));
+  }
   bar->setGradient(gradient);
   bar->setDataScaleType(map.log_color ? QCPAxis::stLogarithmic : QCPAxis::stLinear);
   bar->setDataRange({map.low, map.high});

@@ -11,8 +11,11 @@
 #include <QPushButton>
 #include <QScreen>
 #include <QScrollArea>
+#include <QThreadPool>
 #include <QTimer>
 #include <QVBoxLayout>
+#include <memory>
+#include <utility>
 
 #include "app/figure/doctor.h"
 #include "app/figure/exporters.h"
@@ -42,15 +45,20 @@ struct FigureDialog::Impl {
   QPushButton* save;
   std::vector<std::pair<std::string, QCheckBox*>> formats;
   QTimer settle;
+  bool building = false, changed_meanwhile = false, save_when_ready = false;
+  QThreadPool builder;  // one thread: reading the database never holds up the window
 
   void build_ui();
   QWidget* build_left();
   QWidget* build_right();
   void update();
+  void arrived(const Recipe& recipe, Result<PlotDescription> built);
+  void draw_preview();
   void show_problem(const QString& problem);
   void show_findings();
   std::vector<std::string> chosen() const;
   void ask_and_save();
+  void save_under_a_name();
 };
 
 FigureDialog::FigureDialog(Recipe recipe, Build build, std::shared_ptr<const TraceSnapshot> trace, QWidget* parent)
@@ -60,11 +68,12 @@ FigureDialog::FigureDialog(Recipe recipe, Build build, std::shared_ptr<const Tra
   impl_->trace = std::move(trace);
   impl_->current = recipe;
   impl_->form = new FigureForm(recipe, this);
+  impl_->builder.setMaxThreadCount(1);
   impl_->build_ui();
   impl_->update();
 }
 
-FigureDialog::~FigureDialog() = default;
+FigureDialog::~FigureDialog() { impl_->builder.waitForDone(); }
 
 void FigureDialog::Impl::build_ui() {
   dialog->setWindowTitle(QString("Figure: %1").arg(to_text(figure_kind_name(current.kind))));
@@ -143,6 +152,7 @@ QWidget* FigureDialog::Impl::build_right() {
 
 void FigureDialog::Impl::show_problem(const QString& problem) {
   plot.reset();
+  save_when_ready = false;
   save->setEnabled(false);
   preview->setPixmap({});
   preview->setText(problem);
@@ -153,13 +163,34 @@ void FigureDialog::Impl::show_problem(const QString& problem) {
   caption->clear();
 }
 
+// Starts building what the form says; `arrived` shows it. Changes made meanwhile are built afterwards, once.
 void FigureDialog::Impl::update() {
   const auto recipe = form->recipe();
   if (!recipe) return show_problem(QString::fromStdString(recipe.error().message));
-  auto built = build(*recipe);
+  if (building) {
+    changed_meanwhile = true;
+    return;
+  }
+  building = true;
+  builder.start([this, recipe = *recipe] {
+    auto built = std::make_shared<Result<PlotDescription>>(build(recipe));
+    QMetaObject::invokeMethod(
+        dialog, [this, recipe, built] { arrived(recipe, std::move(*built)); }, Qt::QueuedConnection);
+  });
+}
+
+void FigureDialog::Impl::arrived(const Recipe& recipe, Result<PlotDescription> built) {
+  building = false;
+  if (std::exchange(changed_meanwhile, false)) return update();
   if (!built) return show_problem(QString::fromStdString(built.error().message));
-  current = *recipe;
+  current = recipe;
   plot = *std::move(built);
+  draw_preview();
+  emit dialog->previewed();
+  if (std::exchange(save_when_ready, false) && plot) save_under_a_name();
+}
+
+void FigureDialog::Impl::draw_preview() {
   // Drawn at the screen's own resolution, shown at 96 dots per inch: 100 % of the printed size.
   const double ratio = dialog->devicePixelRatioF();
   auto image = figure_image(*plot, current, preview_dpi * ratio);
@@ -195,9 +226,14 @@ std::vector<std::string> FigureDialog::Impl::chosen() const {
   return ids;
 }
 
+// What is saved is what the form says now, which the preview may not show yet.
 void FigureDialog::Impl::ask_and_save() {
+  settle.stop();
+  save_when_ready = true;
   update();
-  if (!plot) return;
+}
+
+void FigureDialog::Impl::save_under_a_name() {
   const QString suggestion =
       folder + "/" + to_text(figure_kind_name(current.kind)) +
       (current.kind == FigureKind::curves ? "-" + QString::fromStdString(current.metric).replace('/', '-') : QString());
@@ -211,6 +247,8 @@ void FigureDialog::Impl::ask_and_save() {
 }
 
 Recipe FigureDialog::recipe() const { return impl_->current; }
+
+bool FigureDialog::ready() const { return impl_->plot && !impl_->building && !impl_->settle.isActive(); }
 
 void FigureDialog::set_folder(const QString& folder) { impl_->folder = folder; }
 

@@ -119,12 +119,14 @@ void FigureForm::add_map(QFormLayout& form) {
   for (const ColorMap map : {ColorMap::viridis, ColorMap::cividis, ColorMap::magma, ColorMap::diverging})
     map_->addItem(QString::fromUtf8(color_map_name(map).data(), static_cast<qsizetype>(color_map_name(map).size())));
   map_->setCurrentIndex(static_cast<int>(recipe_.color_map));
-  log_color_ = new QCheckBox("logarithmic colours", this);
-  log_color_->setChecked(recipe_.log_color);
+  color_scale_ = new QComboBox(this);
+  color_scale_->setAccessibleName("colour scale");
+  color_scale_->addItems({"linear", "logarithmic", "gamma (square root)"});
+  color_scale_->setCurrentIndex(recipe_.log_color ? 1 : recipe_.gamma_color ? 2 : 0);
   form.addRow("Colours", map_);
-  form.addRow("", log_color_);
+  form.addRow("Scale", color_scale_);
   connect(map_, &QComboBox::currentIndexChanged, this, &FigureForm::changed);
-  connect(log_color_, &QCheckBox::toggled, this, &FigureForm::changed);
+  connect(color_scale_, &QComboBox::currentIndexChanged, this, &FigureForm::changed);
 }
 
 Result<Axis> FigureForm::read_axis(const char* name, const AxisRow& row, const Axis& from) const {
@@ -159,7 +161,10 @@ Result<Recipe> FigureForm::recipe() const {
   if (smoothing_ && smoothing_->value() != slider_of(recipe_.smoothing))
     recipe.smoothing = std::min(0.999, 1 - std::pow(10, -smoothing_->value() / 100.0));
   if (raw_) recipe.show_raw = raw_->isChecked(), recipe.collapse_seeds = seeds_->isChecked();
-  if (map_) recipe.color_map = static_cast<ColorMap>(map_->currentIndex()), recipe.log_color = log_color_->isChecked();
+  if (map_) {
+    recipe.color_map = static_cast<ColorMap>(map_->currentIndex());
+    recipe.log_color = color_scale_->currentIndex() == 1, recipe.gamma_color = color_scale_->currentIndex() == 2;
+  }
   RAT_TRY(figure_size(recipe));
   return recipe;
 }

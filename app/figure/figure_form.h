@@ -45,8 +45,8 @@ class FigureForm : public QWidget {
   AxisRow x_{}, y_{};
   QSlider* smoothing_ = nullptr;
   QLabel* smoothing_text_ = nullptr;
-  QCheckBox *raw_ = nullptr, *seeds_ = nullptr, *log_color_ = nullptr;
-  QComboBox* map_ = nullptr;
+  QCheckBox *raw_ = nullptr, *seeds_ = nullptr;
+  QComboBox *map_ = nullptr, *color_scale_ = nullptr;
 };
 
 }  // namespace rat::app

@@ -259,8 +259,12 @@ void PlotWidget::mouseReleaseEvent(QMouseEvent* event) {
   if (event->button() == Qt::LeftButton && click) {
     if (const Hit found = hit(event->position()); found.series) {
       const Series& s = *found.series;
-      emit point_clicked(
-          QString::fromStdString(found.index < s.point_runs.size() ? s.point_runs[found.index] : s.run_id));
+      const std::string& run = found.index < s.point_runs.size() ? s.point_runs[found.index] : s.run_id;
+      QStringList seeds;
+      if (found.index < s.point_seeds.size())
+        for (const std::string& seed : s.point_seeds[found.index]) seeds.push_back(QString::fromStdString(seed));
+      if (seeds.empty() && !run.empty()) seeds.push_back(QString::fromStdString(run));
+      emit point_clicked(QString::fromStdString(run), seeds);
     }
   } else if (event->button() == Qt::RightButton && !click && !plot_.heat_map) {
     QRectF box = QRectF(press_, event->position()).normalized();

@@ -46,7 +46,7 @@ class PlotWidget : public QCustomPlot {
   std::optional<std::pair<double, double>> y_limits() const;
 
  signals:
-  void point_clicked(QString run_id);
+  void point_clicked(QString run_id, QStringList seeds);  // seeds: every run that the point is the mean of
   void point_hovered(QString label, QString run_id, double x, double y);  // empty strings: no point
   void cursor_moved(double x);                                            // NaN: the mouse left the plot
   void following_changed(bool following);

@@ -7,9 +7,11 @@
 #include <QToolButton>
 #include <QVBoxLayout>
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "app/figure/pattern_picker.h"
-#include "app/figure/plot_reader.h"
+#include "app/figure/plot_feed.h"
 #include "app/figure/plot_widget.h"
 #include "views/plots/metric_info.h"
 
@@ -27,21 +29,21 @@ const std::vector<std::string>& offered_metrics() {
 
 struct TradeoffCanvas::Impl {
   TradeoffCanvas* canvas;
-  PlotReader* reader;
+  std::optional<PlotFeed> feed;  // no runs: the reader chooses
   PatternPicker* picker;
   PlotWidget* plot;
   QComboBox *x, *y, *size;
   QCheckBox *log_x, *log_y;
   QLabel *title, *note, *strip;
   const Theme* theme = &rat::theme(ThemeKind::dark);
-  std::vector<std::string> runs;  // empty: the reader chooses
   std::shared_ptr<const PlotAnswer> answer;
 
   void build_ui();
   QHBoxLayout* build_axes_row();
   QComboBox* metric_box(const char* name, const std::string& chosen, bool may_be_none);
   void connect_plot();
-  void ask(bool force);
+  PlotRequest request() const;
+  void ask(bool force) { feed->ask(force); }
   void show_answer();
   void set_strip(const QString& label, const QString& text);
   void train();
@@ -50,17 +52,18 @@ struct TradeoffCanvas::Impl {
 TradeoffCanvas::TradeoffCanvas(const std::filesystem::path& database, QWidget* parent)
     : QWidget(parent), impl_(std::make_unique<Impl>()) {
   impl_->canvas = this;
-  impl_->reader = new PlotReader(database, this);
+  impl_->feed.emplace(
+      database, [this] { return impl_->request(); },
+      [this](std::shared_ptr<const PlotAnswer> answer) {
+        impl_->answer = std::move(answer);
+        impl_->show_answer();
+        emit updated();
+      });
   impl_->build_ui();
-  connect(impl_->reader, &PlotReader::answered, this, [this](std::shared_ptr<const PlotAnswer> answer) {
-    impl_->answer = std::move(answer);
-    impl_->show_answer();
-    emit updated();
-  });
   impl_->ask(true);
 }
 
-TradeoffCanvas::~TradeoffCanvas() { delete impl_->reader; }
+TradeoffCanvas::~TradeoffCanvas() { impl_->feed.reset(); }
 
 void TradeoffCanvas::Impl::build_ui() {
   auto* column = new QVBoxLayout(canvas);
@@ -145,8 +148,8 @@ void TradeoffCanvas::Impl::connect_plot() {
                    [this](const QString& label, const QString&, double, double) {
                      set_strip(label.section('\n', 0, 0), label.section('\n', 1));
                    });
-  QObject::connect(plot, &PlotWidget::point_clicked, canvas, [this](const QString& id) {
-    if (!id.isEmpty()) emit canvas->run_clicked(id);
+  QObject::connect(plot, &PlotWidget::point_clicked, canvas, [this](const QString& id, const QStringList& seeds) {
+    if (!id.isEmpty()) emit canvas->run_clicked(id, seeds);
   });
   QObject::connect(picker, &PatternPicker::train_requested, canvas, [this] { train(); });
   set_strip({}, {});
@@ -157,15 +160,15 @@ void TradeoffCanvas::Impl::set_strip(const QString& label, const QString& text) 
                                  : "<b>" + label.toHtmlEscaped() + "</b> &nbsp; " + text.toHtmlEscaped());
 }
 
-void TradeoffCanvas::Impl::ask(bool force) {
+PlotRequest TradeoffCanvas::Impl::request() const {
   PlotRequest request;
   request.recipes = {canvas->recipe()};
-  request.recipes[0].runs = runs;
+  request.recipes[0].runs = feed->runs();
   request.recipes[0].x.limits.reset();
   request.recipes[0].y.limits.reset();
   request.recipes[0].x.scale = request.recipes[0].y.scale = Scale::linear;  // the widget's own switches decide
-  request.choice = {runs.empty(), picker->sweep_id()};
-  reader->ask(std::move(request), force);
+  request.choice = {feed->runs().empty(), picker->sweep_id()};
+  return request;
 }
 
 void TradeoffCanvas::Impl::show_answer() {
@@ -195,7 +198,7 @@ void TradeoffCanvas::Impl::train() {
     return;
   }
   if (specs->empty()) return;
-  runs.clear();
+  feed->set_runs({});
   emit canvas->enqueue_requested(*std::move(specs), picker->sweep_id());
   ask(true);
 }
@@ -206,18 +209,26 @@ void TradeoffCanvas::set_base_spec(const RunSpec& spec) {
   if (impl_->picker->sweep_id() != before) impl_->ask(true);
 }
 
-void TradeoffCanvas::set_runs(std::vector<std::string> ids) {
-  if (ids == impl_->runs) return;
-  impl_->runs = std::move(ids);
-  impl_->ask(true);
+void TradeoffCanvas::set_runs(std::vector<std::string> ids) { impl_->feed->set_runs(std::move(ids)); }
+
+void TradeoffCanvas::set_database(const std::filesystem::path& database) { impl_->feed->set_database(database); }
+
+void TradeoffCanvas::refresh() { impl_->feed->ask(false); }
+
+QVariantMap TradeoffCanvas::choices() const {
+  return {{"x", impl_->x->currentData()},
+          {"y", impl_->y->currentData()},
+          {"size", impl_->size->currentData()},
+          {"log_x", impl_->log_x->isChecked()},
+          {"log_y", impl_->log_y->isChecked()}};
 }
 
-void TradeoffCanvas::set_database(const std::filesystem::path& database) {
-  impl_->reader->set_database(database);
-  impl_->ask(true);
+void TradeoffCanvas::set_choices(const QVariantMap& choices) {
+  for (const auto& [key, box] : {std::pair("x", impl_->x), std::pair("y", impl_->y), std::pair("size", impl_->size)})
+    if (const int at = choices.contains(key) ? box->findData(choices[key]) : -1; at >= 0) box->setCurrentIndex(at);
+  if (choices.contains("log_x")) impl_->log_x->setChecked(choices["log_x"].toBool());
+  if (choices.contains("log_y")) impl_->log_y->setChecked(choices["log_y"].toBool());
 }
-
-void TradeoffCanvas::refresh() { impl_->ask(false); }
 
 void TradeoffCanvas::set_theme(const Theme& theme) {
   impl_->theme = &theme;
@@ -234,7 +245,7 @@ void TradeoffCanvas::set_selected_run(const std::string& run_id) { impl_->plot->
 Recipe TradeoffCanvas::recipe() const {
   Recipe recipe;
   recipe.kind = FigureKind::tradeoff;
-  recipe.runs = impl_->runs;
+  recipe.runs = impl_->feed->runs();
   if (recipe.runs.empty() && impl_->answer && !impl_->answer->recipes.empty())
     recipe.runs = impl_->answer->recipes[0].runs;
   recipe.x_metric = impl_->x->currentData().toString().toStdString();

@@ -2,6 +2,7 @@
 // on the Pareto front, click one to open its run.
 #pragma once
 
+#include <QVariantMap>
 #include <QWidget>
 #include <memory>
 #include <string>
@@ -27,12 +28,15 @@ class TradeoffCanvas : public QWidget {
   void set_database(const std::filesystem::path& database);
   void refresh();  // returns at once; reads on the canvas's own thread
   void set_theme(const Theme& theme);
+  // What the user chose here, to be kept from one start to the next.
+  QVariantMap choices() const;
+  void set_choices(const QVariantMap& choices);
   void set_selected_run(const std::string& run_id);  // ringed
   Recipe recipe() const;
 
  signals:
   void enqueue_requested(std::vector<rat::RunSpec> specs, std::string sweep_id);
-  void run_clicked(QString run_id);
+  void run_clicked(QString run_id, QStringList seeds);  // the run to open; every seed of its configuration
   void export_requested(rat::Recipe recipe);
   void message(QString text);
   void updated();

@@ -26,6 +26,7 @@ enum class Enabled {
   resumable_run,
   openable_run,
   stored_subject,
+  dial,
   figure,
   can_undo,
   can_redo

@@ -10,12 +10,14 @@
 #include <QSignalBlocker>
 #include <QSpinBox>
 #include <QStyle>
+#include <QToolButton>
 #include <QVBoxLayout>
 #include <limits>
 
 #include "app/window/chunk_slider.h"
 #include "app/window/cost_table.h"
 #include "app/window/layer_chips.h"
+#include "app/window/preset_menu.h"
 #include "app/window/widgets.h"
 
 namespace rat::app {
@@ -128,12 +130,22 @@ void ExperimentPanel::build_model(QVBoxLayout& column) {
   layers_->setToolTip(
       "Kinds with their length, repeated: rat:16*4, or rat:16,swa:128*2, or (rat:16,swa:128)*2,attention");
   chips_ = new LayerChips(this);
+  presets_button_ = new QToolButton(this);
+  presets_button_->setText("Presets");
+  presets_button_->setToolTip("Published layer stacks, repeated to the number of layers there are (Ctrl+Shift+L)");
+  presets_ = new PresetMenu([this] { return spec_.model.layers.size(); },
+                            [this](const QString& pattern) { layers_->setText(pattern); }, this);
+  connect(presets_button_, &QToolButton::clicked, this, &ExperimentPanel::open_presets);
   width_ = spin(2, 65536, "Model width D", this);
   heads_ = spin(1, 1024, "Heads H", this);
   groups_ = spin(1, 1024, "Shared query and key groups G", this);
   context_ = spin(1, 1 << 24, "Context T, tokens", this);
   column.addLayout(row("Layers", {layers_}));
-  column.addWidget(chips_);
+  auto* stack = new QHBoxLayout;
+  stack->setSpacing(6);
+  stack->addWidget(chips_, 1);
+  stack->addWidget(presets_button_);
+  column.addLayout(stack);
   column.addLayout(row("Width, heads", {width_, heads_}, "\u00d7"));
   column.addLayout(row("T, q/k groups", {context_, groups_}, ","));
   section(column, "Chunk length L");
@@ -142,6 +154,10 @@ void ExperimentPanel::build_model(QVBoxLayout& column) {
   section(column, "Cost before you start");
   cost_ = new CostTable(this);
   column.addWidget(cost_);
+}
+
+void ExperimentPanel::open_presets() {
+  presets_->popup(presets_button_->mapToGlobal(QPoint(0, presets_button_->height())));
 }
 
 void ExperimentPanel::build_training(QVBoxLayout& column) {

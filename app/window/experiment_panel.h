@@ -8,7 +8,9 @@
 class QComboBox;
 class QLabel;
 class QLineEdit;
+class QMenu;
 class QSpinBox;
+class QToolButton;
 class QVBoxLayout;
 
 namespace rat::app {
@@ -28,6 +30,8 @@ class ExperimentPanel : public QWidget {
   bool valid() const { return problem_.isEmpty(); }
   const QString& problem() const { return problem_; }  // one sentence; empty: sound
   void set_measured_speed(double flops_per_s);
+  void open_presets();  // the menu of published layer stacks
+  QMenu& presets() { return *presets_; }
 
  signals:
   void spec_changed();
@@ -56,6 +60,8 @@ class ExperimentPanel : public QWidget {
   QSpinBox *pairs_, *queries_, *width_, *heads_, *groups_, *context_, *steps_, *batch_, *warmup_, *seed_, *eval_,
       *checkpoint_;
   LayerChips* chips_;
+  QToolButton* presets_button_;
+  QMenu* presets_;
   ChunkSlider* slider_;
   CostTable* cost_;
   QLabel* message_;

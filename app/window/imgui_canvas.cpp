@@ -15,6 +15,7 @@ namespace {
 
 constexpr int blink_ms = 400;  // the text cursor of a field
 constexpr int frame_ms = 12;   // between the frames that an input asks for
+constexpr int waiting_ms = 40;  // between looks at what a view waits for
 
 // Keys that a canvas may use even while the window has them as shortcuts: a view's own navigation.
 bool is_navigation(const QKeyEvent& key) {
@@ -51,7 +52,6 @@ ImGuiCanvas::ImGuiCanvas(const views::ViewType& type, std::function<void(views::
   blink_.setInterval(blink_ms);
   connect(&blink_, &QTimer::timeout, this, [this] { refresh(1); });
   next_.setSingleShot(true);
-  next_.setInterval(frame_ms);
   connect(&next_, &QTimer::timeout, this, [this] {
     frame_due_ = true;
     update();
@@ -88,7 +88,11 @@ void ImGuiCanvas::paintEvent(QPaintEvent*) {
   } else {
     painter.drawImage(QPoint(0, 0), picture_);
   }
-  if (device_ && (frames_wanted_ > 0 || input_.pending())) next_.start();
+  if (!device_) return;
+  if (frames_wanted_ > 0 || input_.pending())
+    next_.start(frame_ms);
+  else if (view_waits_)
+    next_.start(waiting_ms);
 }
 
 void ImGuiCanvas::render(float scale) {
@@ -140,6 +144,7 @@ void ImGuiCanvas::draw_view() {
                                      ImGuiWindowFlags_NoNav | ImGuiWindowFlags_NoScrollWithMouse;
   if (ImGui::Begin("canvas", nullptr, flags)) view_->draw(next);
   ImGui::End();
+  view_waits_ = next.wants_frame;
 }
 
 views::Frame ImGuiCanvas::frame() {

@@ -61,7 +61,7 @@ class ImGuiCanvas final : public QWidget {
   CanvasFonts fonts_;
   const Theme* theme_;
   float scale_ = 0;
-  bool gl_ready_ = false, style_dirty_ = true, frame_due_ = true;
+  bool gl_ready_ = false, style_dirty_ = true, frame_due_ = true, view_waits_ = false;
   int frames_wanted_ = 0;
   int64_t frames_drawn_ = 0;
   double last_frame_ms_ = 0;

@@ -13,6 +13,7 @@
 #include <QTableView>
 #include <QToolBar>
 #include <QVBoxLayout>
+#include <utility>
 
 #include "app/figure/curves_panel.h"
 #include "app/figure/tradeoff_canvas.h"
@@ -31,9 +32,8 @@
 namespace rat::app {
 namespace {
 
-constexpr int layout_version = 1;
-constexpr int first_runs_height = 210;
 constexpr int numbers_ms = 500;
+constexpr int actions_ms = 100;
 constexpr int fastest_repaint_ms = 33;
 constexpr double answer_first_ms = 150;
 constexpr double repaint_share = 4;  // a canvas that takes long is drawn less often: at most 1/4 of the UI thread
@@ -50,6 +50,7 @@ MainWindow::MainWindow(std::unique_ptr<Workbench> bench) : bench_(std::move(benc
   set_theme(settings.value("theme").toString() == "light" ? ThemeKind::light : ThemeKind::dark);
   first_layout_ = saveState(layout_version);
   restore_layout();
+  restore_choices();
   show_status();
   update_actions();
   if (const QString problem = opengl_problem(); !problem.isEmpty()) say(problem, true);
@@ -171,7 +172,7 @@ void MainWindow::connect_panels() {
   });
   connect(bench_.get(), &Workbench::trace_changed, this, [this] {
     repaint_canvases();
-    update_actions();
+    update_actions_soon();
   });
   connect(bench_.get(), &Workbench::runs_changed, this, [this] {
     curves_->refresh();
@@ -223,7 +224,13 @@ void MainWindow::connect_plots() {
     open_figure({recipe, nullptr});
   });
   TradeoffCanvas& tradeoff = canvases_->tradeoff();
-  connect(&tradeoff, &TradeoffCanvas::run_clicked, this, open);
+  connect(&tradeoff, &TradeoffCanvas::run_clicked, this, [this](const QString& id, const QStringList& seeds) {
+    std::vector<std::string> ids;
+    for (const QString& seed : seeds) ids.push_back(seed.toStdString());
+    runs_->select(ids);
+    canvases_->tradeoff().set_selected_run(id.toStdString());
+    bench_->open_run(id.toStdString());
+  });
   connect(&tradeoff, &TradeoffCanvas::export_requested, this, [this](const Recipe& recipe) {
     open_figure({recipe, nullptr});
   });
@@ -236,7 +243,14 @@ void MainWindow::connect_plots() {
   tradeoff.set_base_spec(experiment_->spec());
 }
 
+void MainWindow::update_actions_soon() {
+  if (!actions_timer_.isActive()) actions_timer_.start();
+}
+
 void MainWindow::start_timers() {
+  actions_timer_.setSingleShot(true);
+  actions_timer_.setInterval(actions_ms);
+  connect(&actions_timer_, &QTimer::timeout, this, &MainWindow::update_actions);
   repaint_timer_.setSingleShot(true);
   connect(&repaint_timer_, &QTimer::timeout, this, [this] {
     painted_.start();
@@ -277,7 +291,10 @@ void MainWindow::show_status() {
     shown_run_ = status.run_id;
     show_runs_in_curves();
   }
-  update_actions();
+  if (std::exchange(shown_activity_, status.activity) != status.activity)
+    update_actions();
+  else
+    update_actions_soon();
   if (closing_ && !bench_->busy()) close();
 }
 
@@ -314,30 +331,6 @@ void MainWindow::set_theme(ThemeKind kind) {
   canvases_->set_theme(chosen);
   curves_->set_theme(chosen);
   QSettings().setValue("theme", kind == ThemeKind::light ? "light" : "dark");
-}
-
-void MainWindow::save_layout() {
-  QSettings settings;
-  settings.setValue("window/geometry", saveGeometry());
-  settings.setValue("window/docks", saveState(layout_version));
-  settings.setValue("window/canvases", canvases_->saveState(layout_version));
-}
-
-void MainWindow::restore_layout() {
-  const QSettings settings;
-  restoreGeometry(settings.value("window/geometry").toByteArray());
-  restoreState(settings.value("window/docks").toByteArray(), layout_version);
-  canvases_->restoreState(settings.value("window/canvases").toByteArray(), layout_version);
-}
-
-void MainWindow::reset_layout() {
-  QSettings().remove("window");
-  restoreState(first_layout_, layout_version);
-  for (QDockWidget* dock : docks_) dock->show();
-  docks_["runs"]->raise();
-  canvases_->reset_layout();
-  resizeDocks({docks_["experiment"], docks_["curves"]}, {286, 340}, Qt::Horizontal);
-  resizeDocks({docks_["runs"]}, {first_runs_height}, Qt::Vertical);
 }
 
 void MainWindow::closeEvent(QCloseEvent* event) {

@@ -77,8 +77,11 @@ class MainWindow : public QMainWindow {
   void start_timers();
   QDockWidget* add_dock(const QString& id, const QString& title, QWidget* content, Qt::DockWidgetArea area);
   void restore_layout();
+  void save_choices() const;
+  void restore_choices();
   void run_action(const QString& id);
   void update_actions();
+  void update_actions_soon();  // after news that come many times a second
   void show_status();
   void show_subject();
   void show_runs_in_curves();
@@ -93,12 +96,16 @@ class MainWindow : public QMainWindow {
   void open_database(), new_database(), backup_database(), check_database(), load_spec(), save_spec();
   void rename(), tag(), delete_runs(), undo(), redo();
   void toggle_theme(), full_screen(), save_layout_now(), reset_layout_now();
+  void dial_up(), dial_down(), dial_reset(), presets();
   void open_run(), follow_live(), compare(), filter(), clear_selection(), frame_times();
   void figure(), figure_png(), figure_svg(), screenshot(), export_frame_times();
   void show_palette(), show_shortcuts(), about(), quit();
   void quick_figure(const QString& format);
   void request_database(const QString& path);
   const RunRow* single_selected() const;
+
+  static constexpr int layout_version = 1;
+  static constexpr int first_runs_height = 210;
 
   std::unique_ptr<Workbench> bench_;
   QHash<QString, QAction*> actions_;
@@ -115,12 +122,13 @@ class MainWindow : public QMainWindow {
   Banner* banner_;
   StatusLine* status_line_;
   ThemeKind theme_kind_ = ThemeKind::dark;
-  QTimer curves_timer_, repaint_timer_;
+  QTimer curves_timer_, repaint_timer_, actions_timer_;
   QElapsedTimer painted_;
   bool closing_ = false;
   QString next_database_;
   QByteArray first_layout_;
   std::string shown_run_;  // what the curves follow
+  SessionActivity shown_activity_ = SessionActivity::idle;
 };
 
 }  // namespace rat::app

@@ -15,6 +15,7 @@
 #include "app/window/run_bar.h"
 #include "app/window/runs_panel.h"
 #include "build_info.h"
+#include "views/canvases/layer_dial.h"
 
 namespace rat::app {
 namespace {
@@ -53,6 +54,10 @@ const QHash<QString, MainWindow::Handler>& MainWindow::handlers() {
                                              {"reset_layout", &W::reset_layout_now},
                                              {"open_run", &W::open_run},
                                              {"follow_live", &W::follow_live},
+                                             {"dial_up", &W::dial_up},
+                                             {"dial_down", &W::dial_down},
+                                             {"dial_reset", &W::dial_reset},
+                                             {"presets", &W::presets},
                                              {"compare", &W::compare},
                                              {"filter", &W::filter},
                                              {"clear_selection", &W::clear_selection},
@@ -111,7 +116,8 @@ bool MainWindow::is_enabled(Enabled rule) const {
     case Enabled::can_pause:
       return bench_->busy() && !stopping && activity != SessionActivity::preparing;
     case Enabled::can_step:
-      return activity == SessionActivity::paused || activity == SessionActivity::training;
+      return activity == SessionActivity::paused || activity == SessionActivity::training ||
+             activity == SessionActivity::evaluating;
     case Enabled::can_stop:
       return bench_->busy() && !stopping;
     case Enabled::queue_not_empty:
@@ -128,6 +134,8 @@ bool MainWindow::is_enabled(Enabled rule) const {
       return one != nullptr;
     case Enabled::stored_subject:
       return bench_->subject() == views::Subject::stored;
+    case Enabled::dial:
+      return views::layer_dial(bench_->inspect_status(), bench_->inspected_tokens()).has_value();
     case Enabled::figure:
       return figure_source().has_value();
     case Enabled::can_undo:
@@ -303,6 +311,15 @@ void MainWindow::open_run() {
 }
 
 void MainWindow::follow_live() { bench_->show_live(); }
+
+void MainWindow::dial_up() { bench_->turn_layer_dial(1); }
+void MainWindow::dial_down() { bench_->turn_layer_dial(-1); }
+void MainWindow::dial_reset() { bench_->turn_layer_dial(0); }
+
+void MainWindow::presets() {
+  docks_["experiment"]->show();
+  experiment_->open_presets();
+}
 
 void MainWindow::compare() {
   std::vector<RunRow> rows;

@@ -50,7 +50,7 @@ QueuePanel::QueuePanel(QWidget* parent)
 
 void QueuePanel::show_status(const TrainingStatus& status) {
   std::vector<std::string> ids;
-  for (const QueueItem& item : status.queue) ids.push_back(item.run_id);
+  for (const QueueItem& item : status.queue) ids.push_back(item.run_id + item.name);
   empty_->setVisible(ids.empty());
   if (ids == shown_) return;
   shown_ = ids;
@@ -60,6 +60,7 @@ void QueuePanel::show_status(const TrainingStatus& status) {
     auto* line = new QTreeWidgetItem(
         list_, {QString::number(++position), QString::fromStdString(item.name), QString::fromStdString(item.layers)});
     line->setData(0, Qt::UserRole, QString::fromStdString(item.run_id));
+    line->setDisabled(item.run_id.empty());  // the session has not taken it yet: in a moment it can be removed
   }
 }
 

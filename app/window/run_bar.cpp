@@ -127,12 +127,15 @@ void RunBar::show_status(const TrainingStatus& status) {
   steps_->set_text(QString("step %1 / %2").arg(format_count(status.step), format_count(status.steps_total)));
   const double rate = status.tokens_per_s_median > 0 ? status.tokens_per_s_median : status.last.tokens_per_s;
   speed_->set_text(rate > 0 ? format_rate(rate) + " tok/s train" : QString());
+  const bool evaluates = status.activity == SessionActivity::evaluating && status.step < status.steps_total;
   if (status.activity == SessionActivity::training) {
     left_->set_text(status.remaining_s > 0 ? format_duration(status.remaining_s) + " left" : QString());
   } else {
     const std::string_view name = activity_name(status.activity);
     const bool done = status.activity == SessionActivity::idle && status.step >= status.steps_total;
-    left_->set_text(done ? QString("done") : QString::fromUtf8(name.data(), static_cast<qsizetype>(name.size())));
+    left_->set_text(evaluates ? "evaluating"
+                    : done    ? QString("done")
+                              : QString::fromUtf8(name.data(), static_cast<qsizetype>(name.size())));
   }
 }
 

@@ -217,6 +217,8 @@ class Tour {
 
   Status dialog(QWidget* shown, const std::string& name) {
     if (!shown) return fail(ErrorCode::not_found, "The dialog {} did not open.", name);
+    if (const auto* figure = dynamic_cast<const FigureDialog*>(shown))
+      RAT_TRY(wait_for("the preview of a figure", [figure] { return figure->ready(); }));
     pause(4 * settle_ms);
     RAT_TRY(save(*shown, name));
     shown->close();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "views/canvases/layer_dial.h"
+
 namespace rat::app {
 namespace {
 
@@ -65,6 +67,7 @@ void Workbench::connect_commands() {
     with_subject_weights([=](InspectSession& inspect) { inspect.generate(prompt, count, sampling); });
   };
   commands_.generate_more = [this](int64_t count) { inspect_->generate_more(count); };
+  commands_.set_layers = [this](std::vector<LayerConfig> layers) { inspect_->set_layers(std::move(layers)); };
   commands_.stop_generation = [this] { inspect_->stop_generation(); };
   commands_.set_inspected_text = [this](const std::string& text) {
     inspected_text_ = text;
@@ -131,6 +134,13 @@ void Workbench::open_run(const std::string& id) {
   sent_inspect_tokens_ = -1;
   send_probes();
   emit subject_changed();
+}
+
+void Workbench::turn_layer_dial(int steps) {
+  const auto dial = views::layer_dial(*inspect_status_, inspected_tokens());
+  if (!dial) return;
+  inspect_->set_layers(steps == 0 ? std::vector<LayerConfig>{}
+                                  : views::turned_layers(*inspect_status_, views::turned_by(*dial, steps)));
 }
 
 void Workbench::show_live() {

@@ -39,6 +39,8 @@ class Workbench : public QObject {
 
   const TrainingStatus& status() const { return *status_; }
   const InspectStatus& inspect_status() const { return *inspect_status_; }
+  int64_t inspected_tokens() const { return inspect_trace_->token_count(); }
+  void turn_layer_dial(int steps);  // 0: back to as trained
   const RunList& runs() const { return runs_; }
   const RunRow* find_run(const std::string& id) const;
   // After a command that the user waits for: looks for the answer every few ms, until it is there or half a second on.

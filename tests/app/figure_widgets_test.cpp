@@ -8,6 +8,8 @@
 #include <QSignalSpy>
 #include <QSlider>
 #include <QTest>
+#include <QThread>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <set>
@@ -235,6 +237,19 @@ TEST_F(FigureWidgets, TradeoffCanvasShowsAndTrains) {
                     QPointF(plot->xAxis->coordToPixel(points.x[0]), plot->yAxis->coordToPixel(points.y[0])).toPoint());
   ASSERT_EQ(clicked.count(), 1);
   EXPECT_EQ(clicked[0][0].toString().toStdString(), points.point_runs[0]);
+  // The point stands for three seeds: all of them are given, and each of them rings it.
+  const QStringList seeds = clicked[0][1].toStringList();
+  ASSERT_EQ(seeds.size(), 3);
+  canvas.set_selected_run("");
+  const QImage without = shot(canvas, "tradeoff");
+  QImage first;
+  for (const QString& seed : seeds) {
+    canvas.set_selected_run(seed.toStdString());
+    const QImage ringed = shot(canvas, "tradeoff-ring");
+    EXPECT_NE(ringed, without) << seed.toStdString();
+    if (first.isNull()) first = ringed;
+    EXPECT_EQ(ringed, first) << "the same point";
+  }
 }
 
 TEST_F(FigureWidgets, PatternsAreRepeatedToTheDepthOrRefused) {
@@ -252,6 +267,7 @@ TEST_F(FigureWidgets, DialogPreviewsAndSaves) {
   recipe.runs = {ids[0], ids[6]};
   recipe.smoothing = 0.93;
   FigureDialog dialog(recipe, [&](const Recipe& r) { return build_plot(r, *store, figure_max_points); });
+  ASSERT_TRUE(test::wait_until([&] { return dialog.ready(); }));
   EXPECT_GT(color_count(shot(dialog, "dialog-curves")), 50u);
   EXPECT_EQ(dialog.recipe().smoothing, 0.93) << "an untouched slider changes nothing";
   for (QComboBox* box : dialog.findChildren<QComboBox*>())
@@ -266,12 +282,38 @@ TEST_F(FigureWidgets, DialogPreviewsAndSaves) {
   EXPECT_TRUE(saved[0][0].toString().contains("loss.pdf"));
 }
 
+// A database that is slow to answer holds up neither the window nor what comes after the answer.
+TEST_F(FigureWidgets, DialogBuildsOffTheWindowsThread) {
+  auto trace = std::make_shared<TraceSnapshot>(test::small_trace(97, 6));
+  Recipe recipe;
+  recipe.kind = FigureKind::attention;
+  std::atomic<int> builds = 0;
+  std::atomic<bool> on_window_thread = false, may_go_on = false;
+  QThread* const window_thread = QThread::currentThread();
+  const auto slow = [&](const Recipe& r) -> Result<PlotDescription> {
+    on_window_thread = on_window_thread || QThread::currentThread() == window_thread;
+    while (!may_go_on) QThread::msleep(1);
+    ++builds;
+    return build_plot(r, *trace);
+  };
+  FigureDialog dialog(recipe, slow, trace);
+  for (QComboBox* box : dialog.findChildren<QComboBox*>())
+    if (const int at = box->findData("icml"); at >= 0) box->setCurrentIndex(at);
+  EXPECT_FALSE(test::wait_until([&] { return dialog.ready(); }, 300));
+  may_go_on = true;
+  ASSERT_TRUE(test::wait_until([&] { return dialog.ready(); }));
+  EXPECT_EQ(dialog.recipe().venue, "icml") << "the preview shows an older form";
+  EXPECT_EQ(builds, 2);
+  EXPECT_FALSE(on_window_thread);
+}
+
 TEST_F(FigureWidgets, DialogSavesTheTraceOfAMap) {
   auto trace = std::make_shared<TraceSnapshot>(test::small_trace(97, 6));
   Recipe recipe;
   recipe.kind = FigureKind::attention;
   FigureDialog dialog(
       recipe, [trace](const Recipe& r) { return build_plot(r, *trace); }, trace);
+  ASSERT_TRUE(test::wait_until([&] { return dialog.ready(); }));
   shot(dialog, "dialog-attention");
   const auto files = dialog.save_as(folder_.path() / "map");
   ASSERT_TRUE(files) << files.error().message;

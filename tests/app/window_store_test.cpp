@@ -5,9 +5,15 @@
 #include <QApplication>
 #include <QDockWidget>
 #include <QElapsedTimer>
+#include <QMenu>
+#include <QPushButton>
 #include <QTableView>
+#include <QWidgetAction>
 #include <fstream>
 
+#include "app/figure/curves_panel.h"
+#include "app/figure/tradeoff_canvas.h"
+#include "app/window/canvas_area.h"
 #include "app/window/compare_dialog.h"
 #include "app/window/experiment_panel.h"
 #include "app/window/runs_panel.h"
@@ -143,6 +149,45 @@ TEST_F(WindowTest, LayoutIsRememberedAndReset) {
   EXPECT_EQ(window_->theme_kind(), ThemeKind::light);
   window_->action("reset_layout")->trigger();
   EXPECT_TRUE(window_->findChild<QDockWidget*>("dock_curves")->isVisible());
+}
+
+TEST_F(WindowTest, ChoicesOfPanelsAndCanvasesAreRemembered) {
+  open();
+  window_->curves().set_choices({{"metrics", QStringList{"val_loss", "step_ms"}},
+                                 {"smoothing", 40},
+                                 {"x_axis", "tokens"},
+                                 {"mean_over_seeds", true}});
+  window_->canvases().tradeoff().set_choices({{"x", "tokens_per_s"}, {"log_y", true}});
+  views::View& states = window_->canvases().canvas("states")->view();
+  states.set_options({{"values", "state_k"}, {"sorted", "yes"}, {"scale", "gamma"}});
+  const QVariantMap curves = window_->curves().choices(), tradeoff = window_->canvases().tradeoff().choices();
+  const views::Options options = states.options();
+  EXPECT_EQ(options.at("sorted"), "yes");
+  close();
+  open();
+  EXPECT_EQ(window_->curves().choices(), curves);
+  EXPECT_EQ(window_->canvases().tradeoff().choices(), tradeoff);
+  EXPECT_EQ(window_->canvases().canvas("states")->view().options(), options);
+}
+
+TEST_F(WindowTest, PresetsFillTheLayersThereAre) {
+  MainWindow& window = open();
+  window.experiment().set_spec(tiny_spec());
+  ASSERT_FALSE(window.experiment().presets().actions().isEmpty());
+  for (QAction* entry : window.experiment().presets().actions()) {
+    auto* row = qobject_cast<QPushButton*>(qobject_cast<QWidgetAction*>(entry)->defaultWidget());
+    ASSERT_NE(row, nullptr);
+    row->click();
+    const std::string name = entry->objectName().toStdString();
+    const std::vector<LayerConfig>& layers = window.experiment().spec().model.layers;
+    EXPECT_GE(layers.size(), 1u) << name;
+    EXPECT_EQ(layers.size() % parse_layers(name)->size(), 0u) << name;
+    EXPECT_EQ(layers.front().kind, parse_layers(name)->front().kind) << name;
+  }
+  window.action("presets")->trigger();
+  EXPECT_TRUE(wait_for([&] { return window.experiment().presets().isVisible(); }));
+  keep(picture(window.experiment().presets()), "presets");
+  window.experiment().presets().close();
 }
 
 TEST_F(WindowTest, ForeignAndBrokenDatabasesAreRefusedUntouched) {
