@@ -27,7 +27,7 @@ std::vector<float> probabilities(std::span<const float> logits, double temperatu
 
 }  // namespace
 
-Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte_tokens, int64_t vocab) {
+Result<std::vector<int32_t>> tokens_from_text(const std::string& text, const Tokenizer* tokenizer, int64_t vocab) {
   std::vector<int32_t> tokens;
   const auto add = [&](int64_t id) -> Status {
     if (id < 0 || id >= vocab)
@@ -35,8 +35,9 @@ Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte
     tokens.push_back(static_cast<int32_t>(id));
     return ok();
   };
-  if (byte_tokens) {
-    for (const char c : text) RAT_TRY(add(static_cast<unsigned char>(c)));
+  if (tokenizer) {
+    RAT_ASSIGN(const std::vector<int32_t> ids, tokenizer->encode(text));
+    for (const int32_t id : ids) RAT_TRY(add(id));
     return tokens;
   }
   const char* at = text.data();

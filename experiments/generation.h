@@ -11,8 +11,8 @@
 
 namespace rat {
 
-// Bytes of text, or numbers separated by blanks for a model whose ids are not bytes.
-Result<std::vector<int32_t>> tokens_from_text(const std::string& text, bool byte_tokens, int64_t vocab);
+// Typed text in the tokenizer's ids; without a tokenizer, numbers separated by blanks.
+Result<std::vector<int32_t>> tokens_from_text(const std::string& text, const Tokenizer* tokenizer, int64_t vocab);
 
 class Generation {
  public:

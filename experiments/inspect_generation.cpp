@@ -37,7 +37,7 @@ void InspectSession::Impl::start_generation(const InspectPrompt& prompt) {
   generation.reset();
   if (!model) return publish_generation("No run is open; choose one first.", true);
   auto started = [&]() -> Result<std::unique_ptr<Generation>> {
-    RAT_ASSIGN(std::vector<int32_t> tokens, tokens_from_text(prompt.text, byte_tokens, model_config.vocab));
+    RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(prompt.text));
     return Generation::start(*model, std::move(tokens), prompt.sampling, &generation_stop);
   }();
   if (!started) {
@@ -83,6 +83,7 @@ void InspectSession::Impl::publish_generation(const std::string& message, bool i
   auto next = std::make_shared<GenerationStatus>();
   next->run_id = run_id;
   next->step = step;
+  next->tokenizer = tokenizer;
   if (generation) generation->fill(*next);
   next->running = remaining > 0;
   next->message = message;

@@ -1,9 +1,10 @@
-// rat generate: prompt in, bytes out as they are drawn.
+// rat generate: prompt in, text out as it is drawn.
 #include <chrono>
 #include <cstdio>
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/layer_override.h"
 #include "app/cli/output.h"
 #include "app/cli/run_lookup.h"
 #include "core/sampler.h"
@@ -12,7 +13,7 @@ namespace rat::cli {
 namespace {
 
 struct GenerateOptions {
-  std::string run, prompt;
+  std::string run, prompt, layers;
   int64_t tokens = 200;
   SamplingConfig sampling;
 };
@@ -21,14 +22,16 @@ constexpr const char* examples =
     "Examples:\n"
     "  rat generate first --prompt \"int main(\"\n"
     "  rat generate first --prompt \"The \" --tokens 500 --temperature 0.6 --seed 7\n"
-    "  rat generate first --prompt \"The \" --temperature 0      greedy: always the most likely byte\n"
+    "  rat generate first --prompt \"The \" --temperature 0      greedy: always the most likely token\n"
     "\n"
-    "The bytes go to stdout as they are drawn (the prompt is not repeated); speeds to stderr. The same seed gives\n"
+    "The text goes to stdout as it is drawn (the prompt is not repeated); speeds to stderr. The same seed gives\n"
     "the same text.";
 
 struct Generated {
   std::string text;
   std::vector<int32_t> tokens;
+  std::size_t prompt_tokens = 0;
+  int64_t without_text = 0;  // control symbols and ids outside the tokenizer
   double prefill_s = 0, decode_s = 0;
   int64_t cache_bytes = 0;
 };
@@ -38,8 +41,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 Result<Generated> generate(const GenerateOptions& options, const LoadedRun& loaded, bool stream) {
-  RAT_ASSIGN(const std::vector<int32_t> prompt, text_tokens(loaded, options.prompt));
+  RAT_ASSIGN(const std::shared_ptr<const Tokenizer> tokenizer, text_tokenizer(loaded));
+  RAT_ASSIGN(const std::vector<int32_t> prompt, text_tokens(loaded, *tokenizer, options.prompt));
   Generated out;
+  out.prompt_tokens = prompt.size();
   const auto state = loaded.model->start_decoding();
   auto start = std::chrono::steady_clock::now();
   RAT_ASSIGN(std::vector<float> logits, loaded.model->prefill(*state, prompt));
@@ -49,10 +54,11 @@ Result<Generated> generate(const GenerateOptions& options, const LoadedRun& load
   while (static_cast<int64_t>(out.tokens.size()) < options.tokens) {
     const int32_t token = sampler.sample(logits);
     out.tokens.push_back(token);
-    // Text runs have a vocabulary of at least 256; ids above that are not bytes and have no text.
-    if (token < 256) out.text.push_back(static_cast<char>(token));
-    if (stream && token < 256) {
-      std::fputc(token, stdout);
+    const std::string text = tokenizer->bytes_of(token);
+    out.without_text += text.empty();
+    out.text += text;
+    if (stream && !text.empty()) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
     }
     RAT_ASSIGN(logits, loaded.model->decode(*state, token));
@@ -64,12 +70,14 @@ Result<Generated> generate(const GenerateOptions& options, const LoadedRun& load
 
 Result<int> run_generate(const GenerateOptions& options, const Context& context) {
   RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_TRY(override_layers(loaded, options.layers));
   RAT_ASSIGN(const Generated out, generate(options, loaded, !context.json));
-  const double prefill_speed = static_cast<double>(options.prompt.size()) / out.prefill_s;
+  const double prefill_speed = static_cast<double>(out.prompt_tokens) / out.prefill_s;
   const double decode_speed = static_cast<double>(out.tokens.size()) / out.decode_s;
   if (context.json) {
     print_json({{"run", loaded.run.id},
                 {"step", loaded.step},
+                {"layers", format_layers(loaded.model->config().layers)},
                 {"prompt", options.prompt},
                 {"text", out.text},
                 {"tokens", out.tokens},
@@ -85,8 +93,10 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
     fmt::print("\n");
     std::fflush(stdout);
   }
-  const auto beyond = static_cast<std::size_t>(out.tokens.size() - out.text.size());
-  if (beyond > 0) print_note(fmt::format("{} tokens were above 255 and have no byte; --json lists them", beyond));
+  if (out.without_text > 0)
+    print_note(fmt::format("{} tokens have no text (control symbols, or ids the tokenizer does not have); --json lists "
+                           "them",
+                           out.without_text));
   print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch 1, f32 on the CPU), cache {}",
                          loaded.run.id, loaded.step, format_count(prefill_speed), format_count(decode_speed),
                          format_bytes(static_cast<double>(out.cache_bytes))));
@@ -99,7 +109,7 @@ void add_generate(CLI::App& command, Context& context) {
   const auto options = std::make_shared<GenerateOptions>();
   command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
   command.add_option("--prompt", options->prompt, "Text to continue")->required()->type_name("TEXT");
-  command.add_option("--tokens", options->tokens, "How many bytes to draw")
+  command.add_option("--tokens", options->tokens, "How many tokens to draw")
       ->check(at_least(1))
       ->capture_default_str()
       ->type_name("N");
@@ -107,11 +117,12 @@ void add_generate(CLI::App& command, Context& context) {
       ->check(between(0.0, 100.0))
       ->capture_default_str()
       ->type_name("X");
-  command.add_option("--top-k", options->sampling.top_k, "Draw from the K most likely bytes; 0: from all")
+  command.add_option("--top-k", options->sampling.top_k, "Draw from the K most likely tokens; 0: from all")
       ->check(at_least(0))
       ->capture_default_str()
       ->type_name("K");
   command.add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str()->type_name("N");
+  add_layers_option(command, options->layers);
   command.footer(examples);
   finish_command(command, context, [options, &context] { return run_generate(*options, context); });
 }

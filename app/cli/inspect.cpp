@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/layer_override.h"
 #include "app/cli/output.h"
 #include "app/cli/run_lookup.h"
 #include "core/trace/snapshot.h"
@@ -13,7 +14,7 @@ namespace rat::cli {
 namespace {
 
 struct InspectOptions {
-  std::string run, text, out;
+  std::string run, text, out, layers;
   std::vector<std::string> probes;
   int layer = -1;
 };
@@ -84,12 +85,16 @@ Range range_of(const ProbeTensor& tensor) {
 
 Result<int> inspect(const InspectOptions& options, const Context& context) {
   RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
-  RAT_ASSIGN(const std::vector<int32_t> tokens, text_tokens(loaded, options.text));
+  RAT_TRY(override_layers(loaded, options.layers));
+  RAT_ASSIGN(const std::shared_ptr<const Tokenizer> tokenizer, text_tokenizer(loaded));
+  RAT_ASSIGN(const std::vector<int32_t> tokens, text_tokens(loaded, *tokenizer, options.text));
   RAT_ASSIGN(const ProbeRequest request, request_of(options, loaded.spec.model));
   RAT_ASSIGN(TraceSnapshot trace, loaded.model->trace(tokens, request));
   trace.run_id = loaded.run.id;
   trace.step = loaded.step;
   trace.source = "prompt";
+  trace.byte_tokens = tokenizer->is_bytes();
+  trace.tokenizer = tokenizer;
   RAT_TRY(check_complete(request, trace, options));
   RAT_TRY(write_trace(options.out, trace));
   using enum Table::Align;
@@ -106,6 +111,7 @@ Result<int> inspect(const InspectOptions& options, const Context& context) {
   if (context.json)
     print_json({{"run", loaded.run.id},
                 {"step", loaded.step},
+                {"layers", format_layers(trace.model.layers)},
                 {"tokens", tokens.size()},
                 {"file", options.out},
                 {"device", trace.device},
@@ -130,6 +136,7 @@ void add_inspect(CLI::App& command, Context& context) {
       ->check(at_least(0))
       ->type_name("N");
   command.add_option("--out", options->out, "File to write")->required()->type_name("FILE.safetensors");
+  add_layers_option(command, options->layers);
   command.footer(examples());
   finish_command(command, context, [options, &context] { return inspect(*options, context); });
 }

@@ -2,6 +2,8 @@
 
 #include "app/cli/context.h"
 #include "core/io/checkpoint.h"
+#include "experiments/data/tokenizers.h"
+#include "experiments/generation.h"
 #include "experiments/statistics.h"
 
 namespace rat::cli {
@@ -49,14 +51,19 @@ Result<LoadedRun> load_run(const std::filesystem::path& database, const std::str
   return loaded;
 }
 
-Result<std::vector<int32_t>> text_tokens(const LoadedRun& loaded, const std::string& text) {
-  if (loaded.spec.data.kind != "text")
-    return fail(ErrorCode::unsupported,
-                "Run {} was trained on '{}', whose tokens are not text: choose a run trained on text.", loaded.run.id,
-                loaded.spec.data.kind);
+Result<std::shared_ptr<const Tokenizer>> text_tokenizer(const LoadedRun& loaded) {
+  RAT_ASSIGN(std::shared_ptr<const Tokenizer> tokenizer, tokenizer_of(loaded.spec.data, loaded.spec.model));
+  if (tokenizer) return tokenizer;
+  return fail(ErrorCode::unsupported,
+              "Run {} was trained on '{}', whose tokens are not text: choose a run trained on text{}.", loaded.run.id,
+              loaded.spec.data.kind,
+              loaded.spec.data.kind == "tokens" ? ", or one whose data.tokenizer names a SentencePiece model" : "");
+}
+
+Result<std::vector<int32_t>> text_tokens(const LoadedRun& loaded, const Tokenizer& tokenizer, const std::string& text) {
   if (text.empty()) return fail(ErrorCode::invalid_argument, "The text is empty: give at least one byte.");
-  std::vector<int32_t> tokens;
-  for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+  RAT_ASSIGN(std::vector<int32_t> tokens, tokens_from_text(text, &tokenizer, loaded.spec.model.vocab));
+  if (tokens.empty()) return fail(ErrorCode::invalid_argument, "The text has no tokens: give at least one letter.");
   return tokens;
 }
 

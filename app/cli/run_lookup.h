@@ -10,6 +10,7 @@
 
 #include "app/cli/output.h"
 #include "core/model.h"
+#include "core/tokenizer.h"
 #include "experiments/run_spec.h"
 #include "experiments/store/store.h"
 
@@ -27,8 +28,10 @@ struct LoadedRun {
   std::unique_ptr<Model> model;
 };
 Result<LoadedRun> load_run(const std::filesystem::path& database, const std::string& id_or_name);
-// Text as token ids; refused for runs whose tokens are not bytes of text.
-Result<std::vector<int32_t>> text_tokens(const LoadedRun& loaded, const std::string& text);
+// What turns text into the run's token ids; refused for runs whose tokens are numbers. The run's data need not be there.
+Result<std::shared_ptr<const Tokenizer>> text_tokenizer(const LoadedRun& loaded);
+// At least one token, all inside the vocabulary.
+Result<std::vector<int32_t>> text_tokens(const LoadedRun& loaded, const Tokenizer& tokenizer, const std::string& text);
 
 // Repeated `--set key=value`.
 CLI::Option* add_assignments(CLI::App& command, std::vector<std::string>& assignments);

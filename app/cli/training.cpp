@@ -63,10 +63,12 @@ Result<TrainingOutcome> drive(Trainer& trainer, Interrupts& interrupts, const st
 }
 
 void make_data_path_absolute(RunSpec& spec) {
-  if (spec.data.path.empty() || spec.data.path == "-") return;
-  std::error_code error;
-  const std::filesystem::path absolute = std::filesystem::absolute(spec.data.path, error);
-  if (!error) spec.data.path = absolute.lexically_normal().string();
+  for (std::string* path : {&spec.data.path, &spec.data.tokenizer}) {
+    if (path->empty() || *path == "-") continue;
+    std::error_code error;
+    const std::filesystem::path absolute = std::filesystem::absolute(*path, error);
+    if (!error) *path = absolute.lexically_normal().string();
+  }
 }
 
 Result<std::string> read_text_file(const std::string& path) {

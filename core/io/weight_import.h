@@ -45,7 +45,7 @@ class WeightFile {
 
 // What a person says about the model. Empty or 0: take it from the file.
 struct ImportChoices {
-  std::string layers;  // a pattern; repeated when the file has a multiple of its layers
+  std::string layers = {};  // a pattern; repeated when the file has a multiple of its layers
   int64_t heads = 0, groups = 0;
   std::optional<Positions> positions = {};
   double rope_base = 0;

@@ -44,14 +44,22 @@ Status write_all(int fd, std::span<const char> bytes) {
 }  // namespace
 
 Result<ByteStream> ByteStream::from_files(const std::vector<std::filesystem::path>& files, const StopFlag* stop,
-                                          uint64_t keep_below) {
+                                          uint64_t keep_below, const Inspect& inspect) {
   ByteStream stream;
   for (const std::filesystem::path& path : files) {
     RAT_ASSIGN(const RegularFile file, RegularFile::open(path));
     stream.parts_.push_back({path, stream.size_, file.size(), file.modified_ns()});
     stream.size_ += file.size();
   }
-  RAT_TRY(stream.hash_and_keep(stop, keep_below));
+  RAT_TRY(stream.hash_and_keep(stop, keep_below, inspect));
+  return stream;
+}
+
+ByteStream ByteStream::from_memory(std::vector<char> bytes) {
+  ByteStream stream;
+  stream.size_ = bytes.size();
+  stream.hash_ = sha256_hex({bytes.data(), bytes.size()});
+  stream.memory_ = std::move(bytes);
   return stream;
 }
 
@@ -75,7 +83,7 @@ Result<ByteStream> ByteStream::from_descriptor(int fd, const StopFlag* stop, uin
 }
 
 // One pass over everything: the hash covers every byte, and a small stream stays in memory as it was hashed.
-Status ByteStream::hash_and_keep(const StopFlag* stop, uint64_t keep_below) {
+Status ByteStream::hash_and_keep(const StopFlag* stop, uint64_t keep_below, const Inspect& inspect) {
   Sha256 hash;
   const bool keep = size_ <= keep_below;
   std::vector<char> kept, block(std::min<uint64_t>(block_bytes, size_));
@@ -85,6 +93,7 @@ Status ByteStream::hash_and_keep(const StopFlag* stop, uint64_t keep_below) {
     block.resize(std::min<uint64_t>(block_bytes, size_ - offset));
     RAT_TRY(read(offset, block));
     hash.update({block.data(), block.size()});
+    if (inspect) RAT_TRY(inspect(offset, block));
     if (keep) kept.insert(kept.end(), block.begin(), block.end());
   }
   memory_ = std::move(kept);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -32,8 +33,12 @@ class ByteStream {
  public:
   static constexpr uint64_t memory_limit = 64u << 20;  // bytes; larger streams stay on disk
 
+  // Sees every byte once, in blocks of at most 1 MiB that begin at multiples of it, and may refuse.
+  using Inspect = std::function<Status(uint64_t offset, std::span<const char> block)>;
+
   static Result<ByteStream> from_files(const std::vector<std::filesystem::path>& files, const StopFlag* stop,
-                                       uint64_t keep_below = memory_limit);
+                                       uint64_t keep_below = memory_limit, const Inspect& inspect = {});
+  static ByteStream from_memory(std::vector<char> bytes);
   // Copies standard input (any descriptor) to an unnamed temporary file first.
   static Result<ByteStream> from_descriptor(int fd, const StopFlag* stop, uint64_t keep_below = memory_limit);
 
@@ -48,7 +53,7 @@ class ByteStream {
     int64_t modified_ns = 0;
   };
 
-  Status hash_and_keep(const StopFlag* stop, uint64_t keep_below);
+  Status hash_and_keep(const StopFlag* stop, uint64_t keep_below, const Inspect& inspect = {});
   Status read_part(const Part& part, uint64_t offset, std::span<char> out) const;
 
   std::vector<Part> parts_;

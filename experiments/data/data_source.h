@@ -12,6 +12,7 @@
 #include "core/config.h"
 #include "core/stop.h"
 #include "core/token_batch.h"
+#include "core/tokenizer.h"
 #include "kernels/base/status.h"
 
 namespace rat {
@@ -19,17 +20,27 @@ namespace rat {
 struct DataConfig {
   std::string kind = "text";  // one of data_kinds()
   // text: a file, a folder (walked in sorted order), "-" for standard input; empty: the project's own source tree.
+  // tokens: a file of uint16 ids.
   std::string path;
-  double validation_fraction = 0.1;  // text: this share of the bytes, at the end of the stream, is never trained on
+  // text, tokens: a SentencePiece model; empty: text is bytes, the ids of a token file are numbers.
+  std::string tokenizer;
+  double validation_fraction = 0.1;  // text, tokens: this share, at the end of the stream, is never trained on
   // mqar: `pairs` key-value pairs open the sequence, then `queries` keys are asked for at random places.
+  // needle: `pairs` pairs are hidden in noise, then `queries` keys are asked for.
   int64_t pairs = 4;
   int64_t queries = 16;
+  int64_t span = 0;  // copy: the longest string, in tokens; 0: half of the sequence
   bool operator==(const DataConfig&) const = default;
 };
 
 std::span<const std::string_view> data_kinds();
 // Checks what can be checked without touching a file: kind, ranges, vocabulary, sequence length.
 Status validate(const DataConfig& data, const ModelConfig& model, int64_t seq_len);
+
+// Token ids first .. first + count - 1.
+struct TokenRange {
+  int64_t first = 0, count = 0;
+};
 
 class DataSource {
  public:
@@ -49,10 +60,15 @@ class DataSource {
   // Validation tokens for probes: the first min(n, available) of them, always the same.
   virtual Result<std::vector<int32_t>> probe_tokens(int64_t n) const = 0;
 
-  virtual std::string hash() const = 0;         // hex SHA-256 of the content (text) or of the task's settings (mqar)
+  virtual std::string hash() const = 0;         // hex SHA-256 of the content (text) or of the task's settings
   virtual std::string description() const = 0;  // one line: what was used, what was skipped, the split
   virtual int64_t vocab() const = 0;            // ids are below this
   virtual bool byte_tokens() const = 0;         // ids are bytes of text
+  virtual std::shared_ptr<const Tokenizer> tokenizer() const { return nullptr; }  // null: ids are numbers
+  // Tokens of the validation part, where it is a part of something: opened with a longer seq_len, it must not have
+  // grown into what was trained on. 0: validation sequences are made as needed.
+  virtual int64_t validation_size() const = 0;
+  virtual TokenRange answers() const { return {}; }  // what an answer can be, of tasks that ask; empty: it is text
 
  protected:
   DataSource() = default;

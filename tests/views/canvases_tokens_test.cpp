@@ -28,8 +28,9 @@ class Pieces final : public Tokenizer {
 TEST(TokenText, PiecesAreShownAsTheirText) {
   const TokenStyle style(std::make_shared<const Pieces>());
   EXPECT_EQ(token_text(1, style), "\xe2\x90\xa3the");  // the sign for a space
-  EXPECT_EQ(quoted_token(2, style), "\xe2\x80\x9c\xe2\x90\xa3"
-                                    "fox\xe2\x80\x9d");
+  EXPECT_EQ(quoted_token(2, style),
+            "\xe2\x80\x9c\xe2\x90\xa3"
+            "fox\xe2\x80\x9d");
   EXPECT_EQ(token_text(0, style), "<s>");
   EXPECT_EQ(token_text(5, style), "\\n");
   EXPECT_EQ(token_text(3, style), "\\xc3");  // half a character
@@ -52,8 +53,9 @@ TEST(TokenText, ATraceKnowsItsStyle) {
   EXPECT_EQ(token_text(65, style_of(trace)), "65");
   trace.tokenizer = std::make_shared<const Pieces>();
   EXPECT_FALSE(style_of(trace).numbers());
-  EXPECT_EQ(token_text(2, style_of(trace)), "\xe2\x90\xa3"
-                                            "fox");
+  EXPECT_EQ(token_text(2, style_of(trace)),
+            "\xe2\x90\xa3"
+            "fox");
 }
 
 }  // namespace
