@@ -1,106 +1,196 @@
-// rat eval: loss, perplexity and accuracy of a run's checkpoint.
-#include <cmath>
+// rat eval: what a run's checkpoint can do, task by task.
+#include <algorithm>
+#include <chrono>
+#include <fstream>
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/eval_report.h"
+#include "app/cli/interrupt.h"
+#include "app/cli/layer_override.h"
 #include "app/cli/output.h"
+#include "app/cli/progress.h"
 #include "app/cli/run_lookup.h"
-#include "experiments/data/data_source.h"
+#include "experiments/tasks/task.h"
 
 namespace rat::cli {
 namespace {
 
 struct EvalOptions {
-  std::string run, data;
-  std::vector<std::string> tasks;
-  int64_t tokens = 0;
+  std::string run, data, csv, layers;
+  std::vector<std::string> tasks, assignments;
+  double memory_gib = 0;
+  bool no_store = false, show = false;
+  TaskOptions task;
 };
 
-constexpr const char* examples =
-    "Examples:\n"
-    "  rat eval first                            validation text of the run itself\n"
-    "  rat eval first --data ~/other.txt         the validation part of another text\n"
-    "  rat eval recall-16 --task mqar --tokens 65536 --json\n"
-    "\n"
-    "Loss is the mean cross-entropy in nats; perplexity is its exponential, per token (per byte for text);\n"
-    "accuracy is the share of targets that were the most likely token.";
+using Clock = std::chrono::steady_clock;
+constexpr auto quiet_for = std::chrono::seconds(1);  // what takes no longer shows no progress
 
-struct TaskResult {
-  std::string task, data, hash;
-  Model::Evaluation sum;
+std::string dtype_of(const LoadedRun& loaded) { return std::string(kernels::dtype_name(loaded.model->dtype())); }
 
-  double loss() const { return sum.loss_sum / static_cast<double>(sum.targets); }
-  double accuracy() const { return static_cast<double>(sum.correct) / static_cast<double>(sum.targets); }
-};
-
-Result<DataConfig> data_of(const EvalOptions& options, const LoadedRun& loaded, const std::string& task) {
-  DataConfig data = loaded.spec.data;
-  if (task != data.kind) {
-    data = DataConfig{};
-    data.kind = task;
+std::string help_text() {
+  std::string text =
+      "Examples:\n"
+      "  rat eval first                            the task of the run's own data\n"
+      "  rat eval first --data ~/other.txt         the validation part of another text\n"
+      "  rat eval first --task length --task loss_by_position --json\n"
+      "  rat eval recall --task needle --set data.pairs=8 --lengths 64,256 --depths 0,0.5,1\n"
+      "\n"
+      "Loss is the mean cross-entropy in nats, accuracy the share of targets that were the most likely token, each "
+      "with\n"
+      "its standard error over n sequences. What is measured is stored with the run: `rat runs show RUN`.\n"
+      "\n"
+      "Tasks:\n";
+  for (const Task& task : tasks()) {
+    text += fmt::format("  {:<17} {}\n", task.name, task.description);
+    for (const TaskSetting& setting : task.settings)
+      text += fmt::format("  {:<17}   {} (default {}): {}\n", "", setting.name, setting.fallback, setting.meaning);
   }
-  if (!options.data.empty()) {
-    if (data.kind != "text")
-      return fail(ErrorCode::invalid_argument, "--data names text, but the task is '{}': leave --data out.", data.kind);
-    data.path = options.data;
-  } else if (data.kind == "text" && data.path == "-") {
-    return fail(ErrorCode::invalid_argument,
-                "Run {} read its text from standard input, which is not kept: give it again with --data FILE.",
-                loaded.run.id);
-  }
-  RAT_TRY(validate(data, loaded.spec.model, loaded.spec.train.seq_len));
-  return data;
+  return text;
 }
 
-Result<TaskResult> evaluate(const EvalOptions& options, const LoadedRun& loaded, const std::string& task) {
-  const TrainConfig& train = loaded.spec.train;
-  RAT_ASSIGN(const DataConfig config, data_of(options, loaded, task));
-  RAT_ASSIGN(const auto data, DataSource::open(config, loaded.spec.model, train.seq_len, train.seed));
-  RAT_ASSIGN(const std::vector<TokenBatch> batches,
-             data->validation(train.batch, options.tokens > 0 ? options.tokens : train.eval_tokens));
-  TaskResult result{task, data->description(), data->hash(), {}};
-  for (const TokenBatch& batch : batches) {
-    RAT_ASSIGN(const Model::Evaluation one, loaded.model->evaluate(batch));
-    result.sum.loss_sum += one.loss_sum;
-    result.sum.targets += one.targets;
-    result.sum.correct += one.correct;
+Status read_data_options(EvalOptions& options, const LoadedRun& loaded, const std::vector<const Task*>& wanted) {
+  for (const std::string& assignment : options.assignments) {
+    const std::size_t equals = assignment.find('=');
+    if (equals == std::string::npos)
+      return fail(ErrorCode::invalid_argument, "--set takes key=value, e.g. data.pairs=8, not '{}'.", assignment);
+    options.task.data.emplace_back(assignment.substr(0, equals), assignment.substr(equals + 1));
   }
-  if (result.sum.targets == 0)
-    return fail(ErrorCode::invalid_argument, "Task '{}' gave no targets to measure: use more text or --tokens.", task);
-  if (task == loaded.spec.data.kind && options.data.empty() && !loaded.run.data_hash.empty() &&
-      result.hash != loaded.run.data_hash)
+  if (options.data.empty()) return ok();
+  for (const Task* task : wanted) {
+    const std::string kind = task->data_kind.empty() ? loaded.spec.data.kind : std::string(task->data_kind);
+    if (DataConfig{}.kind != kind && kind != "tokens")
+      return fail(ErrorCode::invalid_argument,
+                  "--data names text, but the task '{}' makes its own data ('{}'): leave "
+                  "--data out.",
+                  task->name, kind);
+  }
+  options.task.data.emplace_back("data.path", options.data);
+  return ok();
+}
+
+Result<Evaluation> measure(const Task& task, const EvalOptions& options, const LoadedRun& loaded,
+                           const Interrupts& interrupts) {
+  const auto start = Clock::now();
+  std::unique_ptr<Progress> progress;
+  TaskContext context{*loaded.model, loaded.spec, options.task, &interrupts.stop(), {}};
+  context.progress = [&](int64_t done, int64_t total) {
+    if (!progress && Clock::now() - start < quiet_for) return;
+    if (!progress)
+      progress = std::make_unique<Progress>(stderr, is_terminal(STDERR_FILENO), fmt::format("{}: tokens", task.name), 0,
+                                            total, start);
+    progress->update(done, "", Clock::now());
+  };
+  RAT_ASSIGN(Evaluation evaluation, task.run(context));
+  evaluation.task = std::string(task.name);
+  evaluation.step = loaded.step;
+  evaluation.device = "cpu";
+  evaluation.dtype = dtype_of(loaded);
+  evaluation.elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
+  return evaluation;
+}
+
+Status write_csv(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary);
+  file << text << std::flush;
+  if (file) return ok();
+  return fail(ErrorCode::io_failure, "'{}' could not be written: check the folder and the room on the disk.", path);
+}
+
+Result<std::vector<const Task*>> wanted_tasks(const EvalOptions& options, const LoadedRun& loaded) {
+  std::vector<const Task*> wanted;
+  for (const std::string& name : options.tasks) {
+    RAT_ASSIGN(wanted.emplace_back(), find_task(name));
+  }
+  if (wanted.empty()) wanted.push_back(&default_task(loaded.spec));
+  return wanted;
+}
+
+void note_changed_data(const EvalOptions& options, const LoadedRun& loaded, const Task& task,
+                       const Evaluation& evaluation) {
+  const bool own = (task.data_kind.empty() || task.data_kind == loaded.spec.data.kind) && options.task.data.empty();
+  if (own && !loaded.run.data_hash.empty() && evaluation.data_hash != loaded.run.data_hash)
     print_note("note: the data has changed since this run was trained; the loss is of the data as it is now");
-  return result;
 }
 
-Json to_document(const TaskResult& result, bool bytes) {
-  Json row{{"task", result.task}, {"loss", result.loss()}, {"perplexity", std::exp(result.loss())}};
-  if (bytes) row["bits_per_byte"] = result.loss() / std::log(2.0);
-  row["accuracy"] = result.accuracy();
-  row["targets"] = result.sum.targets;
-  row["data"] = result.data;
-  row["data_hash"] = result.hash;
-  return row;
-}
-
-Result<int> eval(const EvalOptions& options, const Context& context) {
-  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
-  const std::vector<std::string> tasks = options.tasks.empty() ? std::vector{loaded.spec.data.kind} : options.tasks;
-  using enum Table::Align;
-  Table table({{"task"}, {"loss (nats)", right}, {"perplexity", right}, {"accuracy", right}, {"targets", right}});
+// The tokens of one sequence of each task and, below each, what is asked for.
+Status show_examples(const EvalOptions& options, const LoadedRun& loaded, const std::vector<const Task*>& wanted,
+                     const Context& context) {
   Json rows = Json::array();
-  for (const std::string& task : tasks) {
-    RAT_ASSIGN(const TaskResult result, evaluate(options, loaded, task));
-    rows.push_back(to_document(result, task == "text"));
-    table.add({task, fmt::format("{:.4f}", result.loss()), fmt::format("{:.3f}", std::exp(result.loss())),
-               fmt::format("{:.2f} %", 100 * result.accuracy()), std::to_string(result.sum.targets)});
+  for (const Task* task : wanted) {
+    const TaskContext task_context{*loaded.model, loaded.spec, options.task, nullptr, {}};
+    RAT_ASSIGN(const TokenBatch example, example_sequence(task_context, *task));
+    rows.push_back({{"task", task->name}, {"inputs", example.inputs}, {"targets", example.targets}});
+    std::string inputs = "inputs ", targets = "targets";
+    for (std::size_t i = 0; i < example.inputs.size(); ++i) {
+      const std::string target = example.targets[i] == ignore_target ? "." : std::to_string(example.targets[i]);
+      const std::size_t width = std::max(target.size(), std::to_string(example.inputs[i]).size());
+      inputs += fmt::format(" {:>{}}", example.inputs[i], width);
+      targets += fmt::format(" {:>{}}", target, width);
+    }
+    if (!context.json) fmt::print("{}\n{}\n{}\n", task->name, inputs, targets);
   }
-  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, f32 on the CPU", loaded.run.id, loaded.run.name,
-                         loaded.step, loaded.run.layers));
+  if (context.json) print_json({{"run", loaded.run.id}, {"examples", rows}});
+  return ok();
+}
+
+// Each task is stored as soon as it is done, so a stop loses only the one under way.
+Result<std::vector<Evaluation>> measure_all(const EvalOptions& options, const LoadedRun& loaded, StoreWriter* store,
+                                            const std::vector<const Task*>& wanted, const Interrupts& interrupts) {
+  std::vector<Evaluation> done;
+  for (const Task* task : wanted) {
+    Result<Evaluation> one = measure(*task, options, loaded, interrupts);
+    if (!one && one.error().code == ErrorCode::cancelled)
+      return fail(ErrorCode::cancelled, "Stopped in task '{}'; {} of {} tasks were measured{}.", task->name,
+                  done.size(), wanted.size(), store ? " and stored" : "");
+    if (!one) return fail(one.error().code, "Task '{}': {}", task->name, one.error().message);
+    if (store) RAT_TRY(store->record_evaluation(loaded.run.id, *one));
+    note_changed_data(options, loaded, *task, *one);
+    for (const std::string& note : one->notes) print_note(fmt::format("note: {}: {}", task->name, note));
+    done.push_back(*std::move(one));
+  }
+  return done;
+}
+
+Result<int> eval(EvalOptions options, const Context& context) {
+  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_TRY(override_layers(loaded, options.layers));
+  // Numbers of other layers are not the run's own, so they are shown and not kept.
+  if (!options.layers.empty()) options.no_store = true;
+  RAT_ASSIGN(const std::vector<const Task*> wanted, wanted_tasks(options, loaded));
+  RAT_TRY(read_data_options(options, loaded, wanted));
+  options.task.memory_bytes = static_cast<int64_t>(options.memory_gib * (1 << 30));
+  if (options.show) {
+    RAT_TRY(show_examples(options, loaded, wanted, context));
+    return exit_done;
+  }
+  std::unique_ptr<StoreWriter> store;
+  if (!options.no_store) {
+    auto opened = StoreWriter::open(context.database_path());
+    if (!opened) return fail(opened.error().code, "{} (--no-store measures without storing.)", opened.error().message);
+    store = *std::move(opened);
+  }
+  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, {} on the CPU", loaded.run.id, loaded.run.name,
+                         loaded.step, format_layers(loaded.model->config().layers), dtype_of(loaded)));
+  Interrupts interrupts;
+  interrupts.begin_measuring();
+  RAT_ASSIGN(const std::vector<Evaluation> done, measure_all(options, loaded, store.get(), wanted, interrupts));
+  if (!options.csv.empty()) RAT_TRY(write_csv(options.csv, evaluation_csv(loaded.run.id, done)));
+  const int64_t T = loaded.spec.train.seq_len;
+  Json rows = Json::array();
+  for (const Evaluation& one : done) {
+    rows.push_back(evaluation_document(one, T));
+    if (!context.json) fmt::print("{}{}\n{}", &one == &done.front() ? "" : "\n", one.task, evaluation_table(one));
+  }
   if (context.json)
-    print_json({{"run", loaded.run.id}, {"step", loaded.step}, {"device", "cpu"}, {"dtype", "f32"}, {"tasks", rows}});
-  else
-    fmt::print("{}", table.text());
+    print_json({{"run", loaded.run.id},
+                {"step", loaded.step},
+                {"layers", format_layers(loaded.model->config().layers)},
+                {"device", "cpu"},
+                {"dtype", dtype_of(loaded)},
+                {"stored", store != nullptr},
+                {"tasks", rows}});
   return exit_done;
 }
 
@@ -108,18 +198,42 @@ Result<int> eval(const EvalOptions& options, const Context& context) {
 
 void add_eval(CLI::App& command, Context& context) {
   const auto options = std::make_shared<EvalOptions>();
+  std::vector<std::string> names;
+  for (const Task& task : tasks()) names.emplace_back(task.name);
   command.add_option("RUN", options->run, "Id (or the start of it) or name")->required()->type_name("");
-  command
-      .add_option("--task", options->tasks, "What to measure (default: what the run was trained on); may be repeated")
+  command.add_option("--task", options->tasks, "What to measure (default: that of the run's data); may be repeated")
       ->allow_extra_args(false)
-      ->check(CLI::IsMember(std::vector<std::string>(data_kinds().begin(), data_kinds().end())))
+      ->check(CLI::IsMember(names))
       ->type_name("NAME");
   command.add_option("--data", options->data, "Other text: a file, a folder, or - for standard input")
       ->type_name("PATH");
-  command.add_option("--tokens", options->tokens, "How many positions (default: train.eval_tokens of the run)")
+  command.add_option("--set", options->assignments, "A setting of the task's data, e.g. data.pairs=8; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  command.add_option("--lengths", options->task.lengths, "Tokens of the sequences, e.g. 64,128")
+      ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(at_least(1))
+      ->type_name("LIST");
+  command.add_option("--depths", options->task.depths, "needle: where it lies, 0 start to 1 end")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(between(0.0, 1.0))
+      ->type_name("LIST");
+  CLI::Option* sequences = command.add_option("--sequences", options->task.sequences, "How many, at each length");
+  sequences->check(at_least(1))->type_name("N");
+  command.add_option("--tokens", options->task.tokens, "The same in tokens (default: train.eval_tokens of the run)")
+      ->check(at_least(1))
+      ->excludes(sequences)
       ->type_name("N");
-  command.footer(examples);
+  command.add_option("--memory", options->memory_gib, "GiB that a pass may use (default: half of what is free)")
+      ->check(between(0.001, 1e6))
+      ->type_name("GIB");
+  command.add_option("--csv", options->csv, "Also write every number, each position, to this file")->type_name("FILE");
+  command.add_flag("--show", options->show, "Print a sequence of each task instead of measuring");
+  command.add_flag("--no-store", options->no_store, "Do not keep the result in the run database");
+  add_layers_option(command, options->layers)->description("Other layer settings on the run's weights, not stored");
+  command.footer(help_text());
   finish_command(command, context, [options, &context] { return eval(*options, context); });
 }
 

@@ -30,7 +30,7 @@ using Options = std::shared_ptr<FigureOptions>;
 Result<int> from_recipe(const FigureOptions& options, const Context& context) {
   if (options.recipe_file.empty())
     return wrong_usage(
-        context, "rat figure takes a recipe file, or one of curves, tradeoff, throughput. Try `rat figure --help`.");
+        context, "rat figure takes a recipe file, or one of curves, tradeoff, throughput, evaluation. Try `rat figure --help`.");
   const Result<std::vector<std::string>> formats = formats_of(options.request());
   if (!formats) return wrong_usage(context, formats.error().message);
   RAT_ASSIGN(const std::string text, read_text_file(options.recipe_file));
@@ -163,6 +163,25 @@ void add_throughput(CLI::App& figure, Context& context) {
   finish_kind(command, options, FigureKind::throughput, context);
 }
 
+void add_evaluation(CLI::App& figure, Context& context) {
+  const auto options = std::make_shared<FigureOptions>();
+  CLI::App& command = add_kind(figure, options, "evaluation", "What `rat eval` measured: by length, position or depth");
+  Recipe& recipe = options->recipe;
+  command.add_option("--task", recipe.task, "Which task")
+      ->check(CLI::IsMember({"length", "loss_by_position", "needle"}))
+      ->capture_default_str()
+      ->type_name("");
+  command.add_option("--metric", recipe.metric, "length: loss, loss_beyond or accuracy")
+      ->check(CLI::IsMember({"loss", "loss_beyond", "accuracy"}))
+      ->capture_default_str()
+      ->type_name("");
+  add_scales(command, options);
+  command.footer(
+      "Examples:\n  rat figure evaluation --runs first,second --task length --out length.pdf\n"
+      "  rat figure evaluation --runs first --task needle --out needle.pdf");
+  finish_kind(command, options, FigureKind::evaluation, context);
+}
+
 }  // namespace
 
 void add_figure(CLI::App& command, Context& context) {
@@ -173,6 +192,7 @@ void add_figure(CLI::App& command, Context& context) {
   add_curves(command, context);
   add_tradeoff(command, context);
   add_throughput(command, context);
+  add_evaluation(command, context);
   command.require_subcommand(0, 1);
   std::string formats;
   for (const Exporter& exporter : data_exporters())

@@ -13,7 +13,7 @@
 namespace rat::cli {
 namespace {
 
-enum Phase { preparing, stepping, finishing };
+enum Phase { preparing, stepping, finishing, measuring };
 
 std::atomic<int> phase{preparing};
 std::atomic<int> signals{0};
@@ -40,6 +40,12 @@ void on_stop_signal(int) {
   if (phase == preparing) {
     say("\nrat: stopped before the first step.\n");
     _exit(exit_failed);
+  }
+  if (phase == measuring) {
+    if (count > 1) _exit(exit_failed);
+    say("\nStopping; the task under way is not stored.\n");
+    stop_flag().request();
+    return;
   }
   if (count == 1) {
     say("\nStopping after this step; once more to stop inside it.\n");
@@ -86,6 +92,7 @@ Interrupts::~Interrupts() {
 }
 
 void Interrupts::begin_work() { phase = stepping; }
+void Interrupts::begin_measuring() { phase = measuring; }
 void Interrupts::stop_inside_steps() {
   phase = finishing;
   if (requested()) stop_flag().request();

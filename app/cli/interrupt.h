@@ -16,6 +16,8 @@ class Interrupts {
 
   // Before training starts nothing is worth saving: a signal ends the process at once. From here on it is.
   void begin_work();
+  // Work that leaves nothing half done (rat eval): the first signal stops it inside the pass.
+  void begin_measuring();
   // Evaluation at the end, too, may be cut short by the first signal.
   void stop_inside_steps();
   bool requested() const;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <set>
 
+#include "app/cli/eval_report.h"
 #include "app/cli/output.h"
 #include "app/cli/run_lookup.h"
 #include "app/cli/runs.h"
@@ -112,12 +113,18 @@ std::vector<std::pair<std::string, std::string>> facts(const RunRow& run) {
 }
 
 Result<int> show(const std::string& wanted, const Context& context) {
-  RAT_ASSIGN(const RunRow run, find_run(context.database_path(), wanted));
+  RAT_ASSIGN(const StoreReader store, StoreReader::open(context.database_path()));
+  RAT_ASSIGN(const RunRow run, find_run(store, wanted));
+  RAT_ASSIGN(const std::vector<Evaluation> evaluations, store.evaluations(run.id));
+  const Result<RunSpec> parsed = parse_spec(run.spec_json);
+  const int64_t seq_len = parsed ? parsed->train.seq_len : 0;
   const Json spec = Json::parse(run.spec_json, nullptr, false);
   if (context.json) {
     Json document = run_summary(run);
     for (const auto& [name, value] : facts(run))
       if (!document.contains(name) && name != "steps") document[name] = value;
+    document["evaluations"] = Json::array();
+    for (const Evaluation& one : evaluations) document["evaluations"].push_back(evaluation_document(one, seq_len));
     document["spec"] = spec.is_discarded() ? Json(run.spec_json) : spec;
     print_json(document);
     return exit_done;
@@ -130,6 +137,10 @@ Result<int> show(const std::string& wanted, const Context& context) {
     metrics.add({name, format_value(metric.last), format_value(metric.best), std::to_string(metric.last_step),
                  std::to_string(metric.count)});
   if (!metrics.empty()) fmt::print("\n{}", metrics.text());
+  Table measured({{"evaluation"}, {"step", Table::Align::right}, {"result"}, {"measured"}});
+  for (const Evaluation& one : evaluations)
+    measured.add({one.task, std::to_string(one.step), evaluation_headline(one, seq_len), format_time(one.created_at)});
+  if (!measured.empty()) fmt::print("\n{}", measured.text());
   fmt::print("\nspec {}\n",
              spec.is_discarded() ? run.spec_json : spec.dump(2, ' ', false, Json::error_handler_t::replace));
   return exit_done;
