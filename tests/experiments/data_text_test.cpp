@@ -186,7 +186,7 @@ TEST(TextData, WhatCannotBeUsedIsRefusedInOneSentence) {
   config.kind = "txet";
   const Status unknown = validate(config, ModelConfig{}, 32);
   ASSERT_FALSE(unknown);
-  EXPECT_THAT(unknown.error().message, testing::AllOf(HasSubstr("'txet'"), HasSubstr("text, mqar")));
+  EXPECT_THAT(unknown.error().message, testing::AllOf(HasSubstr("'txet'"), HasSubstr("text, tokens, mqar")));
 }
 
 TEST(TextData, NoPermissionIsRefused) {
