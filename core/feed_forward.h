@@ -17,6 +17,8 @@ class FeedForward {
   Status backward(const MixerPass& pass, const float* x, float* grad);
 
  private:
+  Status forward_few(const MixerPass& pass, const float* x, float* y);
+
   int64_t D_, F_;
   Parameter *fc1_, *fc2_, *norm_;
 };

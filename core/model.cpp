@@ -42,6 +42,16 @@ MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& save
   pass.saved = &saved;
   pass.work = &work;
   pass.times = options.times;
+  pass.dtype = dtype;
+  return pass;
+}
+
+Result<MixerPass> Model::Impl::decode_pass(const PassOptions& options) {
+  MixerPass pass = pass_for(1, 1, shared, options);
+  if (dtype == kernels::Dtype::bf16) {
+    RAT_TRY(rounded.ensure(store.values()));
+    pass.rounded = &rounded;
+  }
   return pass;
 }
 
@@ -74,19 +84,21 @@ Status Model::Impl::embed(std::span<const int32_t> tokens, float* x, const PassO
                             {});
 }
 
-Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits, const PassOptions& options) {
+Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass) {
   const int64_t D = config.d_model;
   const Output normed(work[work_normed].ensure(count * D), count, D);
   {
-    const OpTimer timer(options.times, Op::norm);
-    RAT_TRY(kernels::rms_norm({.x = Input(stream, count, D), .weight = norm->value, .y = normed}, {}));
+    const OpTimer timer(pass.times, Op::norm);
+    RAT_TRY(kernels::rms_norm({.x = Input(stream, count, D), .weight = norm->value, .y = normed}, pass.exec));
   }
-  const OpTimer timer(options.times, Op::gemm);
+  const OpTimer timer(pass.times, Op::gemm);
   return kernels::matmul({.a = normed,
                           .b = Input(head->value.data(), config.vocab, D),
                           .c = Output(logits, count, config.vocab),
-                          .transpose_b = true},
-                         {});
+                          .transpose_b = true,
+                          .dtype = pass.dtype,
+                          .b_bf16 = pass.rounded ? pass.rounded->of(head->value) : nullptr},
+                         pass.exec);
 }
 
 // About 16 MiB of logits at a time, whatever the vocabulary.
@@ -104,10 +116,11 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
   float* logits = work[work_logits].ensure(block * V);
   float* grad_normed = grad ? work[work_narrow].ensure(block * D) : nullptr;
   kernels::CrossEntropySums sums;
+  const MixerPass pass = pass_for(batch.batch, batch.tokens, shared, options);
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
     RAT_TRY(stopped(options));
-    RAT_TRY(logits_of(stream + begin * D, count, logits, options));
+    RAT_TRY(logits_of(stream + begin * D, count, logits, pass));
     {
       const OpTimer timer(options.times, Op::cross_entropy);
       RAT_TRY(kernels::cross_entropy(
@@ -123,12 +136,14 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
     const Output to_normed(grad_normed, count, D);
     {
       const OpTimer timer(options.times, Op::gemm);
-      RAT_TRY(kernels::matmul({.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed}, {}));
+      RAT_TRY(kernels::matmul(
+          {.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed, .dtype = dtype}, {}));
       RAT_TRY(kernels::matmul({.a = grad_logits,
                                .b = normed,
                                .c = Output(head->grad.data(), V, D),
                                .transpose_a = true,
-                               .accumulate = true},
+                               .accumulate = true,
+                               .dtype = dtype},
                               {}));
     }
     const OpTimer timer(options.times, Op::norm);
@@ -163,14 +178,24 @@ Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
-std::span<Parameter> Model::parameters() { return impl_->store.parameters(); }
+std::span<Parameter> Model::parameters() {
+  impl_->rounded.invalidate();
+  return impl_->store.parameters();
+}
 std::span<const Parameter> Model::parameters() const { return std::as_const(impl_->store).parameters(); }
 int64_t Model::parameter_count() const { return impl_->store.count(); }
+Status Model::set_dtype(kernels::Dtype dtype) {
+  RAT_TRY(kernels::cpu_supports(dtype));
+  impl_->dtype = dtype;
+  return ok();
+}
+kernels::Dtype Model::dtype() const { return impl_->dtype; }
 void Model::zero_gradients() { impl_->store.zero_gradients(); }
 
 Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options) {
   Impl& m = *impl_;
   RAT_TRY(m.check_batch(batch));
+  m.rounded.invalidate();
   const int64_t rows = batch.batch * batch.tokens, size = rows * m.config.d_model;
   const auto input_of = [&](std::size_t i) {
     return i < m.blocks.size() ? m.blocks[i].saved[saved_x].ensure(size) : m.work[work_stream].ensure(size);
@@ -222,7 +247,7 @@ Result<std::vector<float>> Model::logits(std::span<const int32_t> tokens, int64_
   RAT_ASSIGN(const float* stream, impl_->run_blocks(tokens, batch, options, nothing, nothing));
   const auto rows = static_cast<int64_t>(tokens.size());
   std::vector<float> result(tokens.size() * static_cast<std::size_t>(impl_->config.vocab));
-  RAT_TRY(impl_->logits_of(stream, rows, result.data(), options));
+  RAT_TRY(impl_->logits_of(stream, rows, result.data(), impl_->pass_for(batch, rows / batch, impl_->shared, options)));
   return result;
 }
 

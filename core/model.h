@@ -12,6 +12,7 @@
 #include "core/stop.h"
 #include "core/token_batch.h"
 #include "core/trace/snapshot.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/status.h"
 
 namespace rat {
@@ -39,9 +40,18 @@ class Model {
   ~Model();
 
   const ModelConfig& config() const;
+  // Other settings of the layers on the same weights: RAT+ dilation, window and initial tokens, the window of swa and
+  // rattention, RAT's chunk length, positions. Refused where a layer would need other weights. Decode states of before
+  // cannot be continued.
+  Status set_layers(std::span<const LayerConfig> layers);
+  // Values may be written until the next pass: decoding in bf16 keeps rounded copies from then on.
   std::span<Parameter> parameters();
   std::span<const Parameter> parameters() const;
   int64_t parameter_count() const;
+  // In which precision matrix products are computed from now on; weights, optimizer and everything else stay f32.
+  // Refused where the CPU cannot. A new model computes in f32.
+  Status set_dtype(kernels::Dtype dtype);
+  kernels::Dtype dtype() const;
   void zero_gradients();
 
   // Mean cross-entropy in nats over the targets that are not ignored; adds `scale` times its gradient to every
@@ -74,6 +84,11 @@ class Model {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Whether a model of this configuration may take these layers: see Model::set_layers.
+Status check_layer_change(const ModelConfig& config, std::span<const LayerConfig> layers);
+// One sentence for whoever reads numbers of changed layers; empty when nothing changed.
+std::string layer_change_note(const std::vector<LayerConfig>& trained, const std::vector<LayerConfig>& now);
 
 // Everything generation must remember between tokens.
 class DecodeState {

@@ -4,9 +4,19 @@
 #include "core/model_impl.h"
 
 namespace rat {
+namespace {
+
+Status same_layers(const DecodeState::Impl& state, uint64_t version) {
+  if (state.layers_version == version) return ok();
+  return fail(ErrorCode::invalid_argument,
+              "the model's layers were changed after this decode state was started; start another");
+}
+
+}  // namespace
 
 std::unique_ptr<DecodeState> Model::start_decoding() const {
   auto state = std::make_unique<DecodeState::Impl>();
+  state->layers_version = impl_->layers_version;
   for (const Impl::Block& block : impl_->blocks) state->layers.push_back(block.sequence.start());
   return std::make_unique<DecodeState>(std::move(state));
 }
@@ -18,6 +28,7 @@ Result<std::vector<float>> Model::prefill(DecodeState& state, std::span<const in
   RAT_TRY(impl_->check_tokens(tokens));
   DecodeState::Impl& cache = state.impl();
   RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
+  RAT_TRY(same_layers(cache, impl_->layers_version));
   if (cache.position > 0) {
     for (const int32_t token : tokens.first(tokens.size() - 1)) RAT_TRY(decode(state, token, options));
     return decode(state, tokens.back(), options);
@@ -33,7 +44,8 @@ Result<std::vector<float>> Model::prefill(DecodeState& state, std::span<const in
   }
   cache.position = static_cast<int64_t>(tokens.size());
   std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
-  RAT_TRY(impl_->logits_of(*stream + (cache.position - 1) * impl_->config.d_model, 1, logits.data(), options));
+  RAT_ASSIGN(const MixerPass last, impl_->decode_pass(options));
+  RAT_TRY(impl_->logits_of(*stream + (cache.position - 1) * impl_->config.d_model, 1, logits.data(), last));
   return logits;
 }
 
@@ -42,16 +54,17 @@ Result<std::vector<float>> Model::decode(DecodeState& state, int32_t token, cons
   RAT_TRY(stopped(options));  // before the first layer only: a half-done step could not be undone
   DecodeState::Impl& cache = state.impl();
   RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
+  RAT_TRY(same_layers(cache, impl_->layers_version));
   float* x = impl_->work[work_stream].ensure(impl_->config.d_model);
   RAT_TRY(impl_->embed({&token, 1}, x, options));
-  const MixerPass pass = impl_->pass_for(1, 1, impl_->shared, options);
+  RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(options));
   for (std::size_t i = 0; i < impl_->blocks.size(); ++i) {
     RAT_TRY(impl_->blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
     RAT_TRY(impl_->blocks[i].feed_forward.forward(pass, x, x, false));
   }
   ++cache.position;
   std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
-  RAT_TRY(impl_->logits_of(x, 1, logits.data(), options));
+  RAT_TRY(impl_->logits_of(x, 1, logits.data(), pass));
   return logits;
 }
 

@@ -26,6 +26,9 @@ struct Model::Impl {
   Parameter *embedding, *norm, *head;
   Activations shared;  // of whichever layer runs now, in passes without backward
   Workspace work;
+  kernels::Dtype dtype = kernels::Dtype::f32;
+  RoundedWeights rounded;
+  uint64_t layers_version = 0;  // counts set_layers: a decode state belongs to one
 
   MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);
   Status check_tokens(std::span<const int32_t> tokens) const;
@@ -38,8 +41,10 @@ struct Model::Impl {
   template <class AfterLayer, class AfterBlock>
   Result<float*> run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
                             const AfterLayer& after_layer, const AfterBlock& after_block);
+  // What a step of decoding runs with: in bf16, rounds the weights if they may have changed.
+  Result<MixerPass> decode_pass(const PassOptions& options);
   // Final norm and head of rows [begin, begin + count) of the stream: logits (count, V).
-  Status logits_of(const float* stream, int64_t count, float* logits, const PassOptions& options);
+  Status logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass);
   // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
   Status head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad, Model::Evaluation& sums,
                        const PassOptions& options);

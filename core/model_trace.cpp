@@ -96,7 +96,8 @@ Result<TraceSnapshot> Model::trace(std::span<const int32_t> tokens, const ProbeR
   TraceSnapshot snapshot;
   snapshot.model = m.config;
   snapshot.tokens.assign(tokens.begin(), tokens.end());
-  snapshot.kernel_path = "probe pass, f32 CPU kernels";
+  snapshot.dtype = kernels::dtype_name(m.dtype);
+  snapshot.kernel_path = fmt::format("probe pass, CPU kernels, products {}", kernels::cpu_matmul_path(m.dtype));
   Recorder recorder(request, m.config, snapshot);
   const auto T = static_cast<int64_t>(tokens.size());
   RAT_ASSIGN(const float* stream, m.run_blocks(
@@ -110,7 +111,7 @@ Result<TraceSnapshot> Model::trace(std::span<const int32_t> tokens, const ProbeR
                                       }));
   if (request.wants(Probe::logits, -1)) {
     std::vector<float> logits(static_cast<std::size_t>(T * m.config.vocab));
-    RAT_TRY(m.logits_of(stream, T, logits.data(), options));
+    RAT_TRY(m.logits_of(stream, T, logits.data(), m.pass_for(1, T, m.shared, options)));
     snapshot.tensors.push_back({Probe::logits, -1, {T, m.config.vocab}, std::move(logits)});
   }
   snapshot.cost_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();

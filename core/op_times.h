@@ -9,10 +9,10 @@
 
 namespace rat {
 
-enum class Op : uint8_t { embedding, norm, gemm, scan, attention, gelu, cross_entropy, optimizer, probes, data, count };
+enum class Op : uint8_t { embedding, norm, gemm, scan, attention, gelu, cross_entropy, optimizer, probes, data, feed_forward, count };
 
 inline constexpr std::array<std::string_view, static_cast<std::size_t>(Op::count)> op_names{
-    "embedding", "norm", "gemm", "scan", "attention", "gelu", "cross entropy", "optimizer", "probes", "data"};
+    "embedding", "norm", "gemm", "scan", "attention", "gelu", "cross entropy", "optimizer", "probes", "data", "feed-forward"};
 
 struct OpTimes {
   std::array<double, static_cast<std::size_t>(Op::count)> ms{};

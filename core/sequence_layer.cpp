@@ -22,6 +22,13 @@ SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer
   }
 }
 
+void SequenceLayer::set_layer(const ModelConfig& config, const LayerConfig& layer) {
+  const auto type = find_mixer_type(layer.kind);
+  RAT_CHECK(bool(type) && (*type)->projected_width(config) == N_, "the layer was checked against its weights");
+  type_ = *type;
+  mixer_->set_layer(config, layer);
+}
+
 Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y,
                                   bool residual) {
   const OpTimer timer(pass.times, Op::gemm);
@@ -30,7 +37,9 @@ Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const flo
                           .c = Output(y, rows, D_),
                           .transpose_b = true,
                           .accumulate = residual && x == y,
-                          .addend = residual && x != y ? x : nullptr},
+                          .addend = residual && x != y ? x : nullptr,
+                          .dtype = pass.rounded ? pass.dtype : kernels::cpu_careful(pass.dtype),
+                          .b_bf16 = pass.rounded ? pass.rounded->of(out_proj_->value) : nullptr},
                          pass.exec);
 }
 
@@ -48,7 +57,8 @@ Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, b
     RAT_TRY(kernels::matmul({.a = normed,
                              .b = Input(in_proj_->value.data(), N_, D_),
                              .c = Output(projected, rows, N_),
-                             .transpose_b = true},
+                             .transpose_b = true,
+                             .dtype = kernels::cpu_careful(pass.dtype)},  // softmax and gates amplify its errors
                             pass.exec));
   }
   RAT_TRY(mixer_->forward(pass, extra_, projected, mixed));
@@ -70,21 +80,28 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
   }
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = grad_rows, .b = Input(out_proj_->value.data(), D_, D_), .c = narrow}, pass.exec));
+    RAT_TRY(kernels::matmul(
+        {.a = grad_rows, .b = Input(out_proj_->value.data(), D_, D_), .c = narrow, .dtype = pass.dtype}, pass.exec));
     RAT_TRY(kernels::matmul({.a = grad_rows,
                              .b = Input(mixed, rows, D_),
                              .c = Output(out_proj_->grad.data(), D_, D_),
                              .transpose_a = true,
-                             .accumulate = true},
+                             .accumulate = true,
+                             .dtype = pass.dtype},
                             pass.exec));
   }
   RAT_TRY(mixer_->backward(pass, extra_, projected, mixed, narrow.data, wide.data));
   {
     const OpTimer timer(pass.times, Op::gemm);
+    RAT_TRY(kernels::matmul({.a = wide,
+                             .b = normed,
+                             .c = Output(in_proj_->grad.data(), N_, D_),
+                             .transpose_a = true,
+                             .accumulate = true,
+                             .dtype = pass.dtype},
+                            pass.exec));
     RAT_TRY(kernels::matmul(
-        {.a = wide, .b = normed, .c = Output(in_proj_->grad.data(), N_, D_), .transpose_a = true, .accumulate = true},
-        pass.exec));
-    RAT_TRY(kernels::matmul({.a = wide, .b = Input(in_proj_->value.data(), N_, D_), .c = narrow}, pass.exec));
+        {.a = wide, .b = Input(in_proj_->value.data(), N_, D_), .c = narrow, .dtype = pass.dtype}, pass.exec));
   }
   const OpTimer timer(pass.times, Op::norm);
   return kernels::rms_norm_backward({.x = x_rows,
@@ -109,7 +126,13 @@ Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float*
   {
     const OpTimer timer(pass.times, Op::gemm);
     RAT_TRY(kernels::matmul(
-        {.a = normed, .b = Input(in_proj_->value.data(), N_, D_), .c = projected, .transpose_b = true}, pass.exec));
+        {.a = normed,
+         .b = Input(in_proj_->value.data(), N_, D_),
+         .c = projected,
+         .transpose_b = true,
+         .dtype = pass.dtype,
+         .b_bf16 = pass.rounded ? pass.rounded->of(in_proj_->value) : nullptr},
+        pass.exec));
   }
   {
     const OpTimer timer(pass.times, Op::attention);

@@ -17,6 +17,8 @@ struct SingleLayer::Impl {
   SequenceLayer layer;
   Activations saved;
   Workspace work;
+  kernels::Dtype dtype = kernels::Dtype::f32;
+  RoundedWeights rounded;
   std::vector<float> x;           // of the last forward
   int64_t batch = 0, tokens = 0;  // 0: no forward to go back from
 
@@ -27,6 +29,7 @@ struct SingleLayer::Impl {
     pass.saved = &saved;
     pass.work = &work;
     pass.times = options.times;
+    pass.dtype = dtype;
     return pass;
   }
 
@@ -51,7 +54,16 @@ Result<std::unique_ptr<SingleLayer>> SingleLayer::create(const ModelConfig& conf
   return layer;
 }
 
-std::span<Parameter> SingleLayer::parameters() { return impl_->store.parameters(); }
+std::span<Parameter> SingleLayer::parameters() {
+  impl_->rounded.invalidate();
+  return impl_->store.parameters();
+}
+
+Status SingleLayer::set_dtype(kernels::Dtype dtype) {
+  RAT_TRY(kernels::cpu_supports(dtype));
+  impl_->dtype = dtype;
+  return ok();
+}
 
 Status SingleLayer::forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y,
                             const PassOptions& options) {
@@ -98,7 +110,12 @@ Status SingleLayer::prefill(DecodeState& state, std::span<const float> x, int64_
 Status SingleLayer::decode(DecodeState& state, std::span<const float> x_t, std::span<float> y_t) {
   RAT_TRY(impl_->check(x_t, y_t, 1, 1));
   DecodeState::Impl& cache = state.impl();
-  RAT_TRY(impl_->layer.step(impl_->pass(1, 1, {}), cache.position, x_t.data(), *cache.layers[0], y_t.data(), false));
+  MixerPass pass = impl_->pass(1, 1, {});
+  if (impl_->dtype == kernels::Dtype::bf16) {
+    RAT_TRY(impl_->rounded.ensure(impl_->store.values()));
+    pass.rounded = &impl_->rounded;
+  }
+  RAT_TRY(impl_->layer.step(pass, cache.position, x_t.data(), *cache.layers[0], y_t.data(), false));
   ++cache.position;
   return ok();
 }

@@ -17,6 +17,7 @@ class SingleLayer {
   ~SingleLayer();
 
   std::span<Parameter> parameters();
+  Status set_dtype(kernels::Dtype dtype);  // as Model's
   // Keeps what backward needs. x and y are (B, T, D).
   Status forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y, const PassOptions& options = {});
   // After forward, once: gradient of sum(y * grad_out). Adds to Parameter::grad, writes grad_x (B, T, D).

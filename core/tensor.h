@@ -7,6 +7,8 @@
 #include <memory>
 #include <new>
 
+#include "kernels/base/huge_pages.h"
+
 namespace rat {
 
 // A block of floats, 64-byte aligned. Contents are undefined after a call that grows it.
@@ -16,6 +18,7 @@ class Buffer {
     if (count > capacity_) {
       data_.reset(static_cast<float*>(::operator new(static_cast<std::size_t>(count) * sizeof(float), alignment)));
       capacity_ = count;
+      kernels::advise_huge_pages(data_.get(), static_cast<std::size_t>(count) * sizeof(float));
     }
     return data_.get();
   }

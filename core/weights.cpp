@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/mixer_list.h"
+#include "kernels/base/huge_pages.h"
 
 namespace rat {
 namespace {
@@ -61,10 +62,12 @@ ParameterStore::ParameterStore(const std::vector<WeightSpec>& table, uint64_t se
   const auto floats = static_cast<std::size_t>(2 * total + alignment_floats);
   memory_.reset(static_cast<float*>(std::calloc(floats, sizeof(float))));
   if (!memory_) throw std::bad_alloc();
+  kernels::advise_huge_pages(memory_.get(), floats * sizeof(float));
   void* begin = memory_.get();
   std::size_t space = floats * sizeof(float);
   auto* values = static_cast<float*>(std::align(64, static_cast<std::size_t>(2 * total) * sizeof(float), begin, space));
   float* grads = values + total;
+  values_ = {values, static_cast<std::size_t>(total)};
   std::seed_seq streams{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   std::vector<uint32_t> seeds(2 * table.size());
   streams.generate(seeds.begin(), seeds.end());

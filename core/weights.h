@@ -19,6 +19,8 @@ class ParameterStore {
   std::span<Parameter> parameters() { return parameters_; }
   std::span<const Parameter> parameters() const { return parameters_; }
   int64_t count() const { return count_; }
+  // All values in one block, alignment gaps (zeros) included.
+  std::span<const float> values() const { return values_; }
   void zero_gradients();
 
  private:
@@ -27,6 +29,7 @@ class ParameterStore {
   };
   std::unique_ptr<float, Free> memory_;
   std::vector<Parameter> parameters_;
+  std::span<const float> values_;
   int64_t count_ = 0;
 };
 

@@ -38,8 +38,8 @@ Status check(const BenchConfig& config) {
   if (config.device != "cpu")
     return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
                 config.device);
-  if (config.dtype != "f32")
-    return fail(ErrorCode::unsupported, "The dtype '{}' is unsupported in this build; use --dtype f32", config.dtype);
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
+  RAT_TRY(kernels::cpu_supports(dtype));
   if (config.seq_len < 1 || config.batch < 1)
     return fail(ErrorCode::invalid_argument, "seq_len is {} and batch {}; both must be 1 or more", config.seq_len,
                 config.batch);
@@ -47,6 +47,12 @@ Status check(const BenchConfig& config) {
     return fail(ErrorCode::invalid_argument, "repetitions is {} and warm-up {}; use 1 or more and 0 or more",
                 config.repetitions, config.warmup);
   return validate(config.model);
+}
+
+template <class Computes>
+Status set_dtype(Computes& what, const BenchConfig& config) {
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
+  return what.set_dtype(dtype);
 }
 
 // The model reduced to its first layer.
@@ -110,6 +116,7 @@ Result<BenchRow> layer_train(const BenchConfig& config) {
   const std::vector<float> x = random_normal(static_cast<std::size_t>(tokens * config.model.d_model));
   const PeakMemory peak;
   RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  RAT_TRY(set_dtype(*layer, config));
   std::vector<float> y(x.size()), grad_x(x.size());
   RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
     const PassOptions pass{.stop = config.stop, .times = times};
@@ -125,6 +132,7 @@ Result<BenchRow> layer_prefill(const BenchConfig& config) {
   const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len * config.model.d_model));
   const PeakMemory peak;
   RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  RAT_TRY(set_dtype(*layer, config));
   std::vector<float> y(x.size());
   RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes*) -> Status {
     for (int64_t b = 0; b < config.batch; ++b) RAT_TRY(layer->prefill(*layer->start_decoding(), x, config.seq_len, y));
@@ -140,6 +148,7 @@ Result<BenchRow> layer_decode(const BenchConfig& config) {
   const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len) * dim);
   const PeakMemory peak;
   RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  RAT_TRY(set_dtype(*layer, config));
   std::vector<float> y(x.size());
   std::vector<std::unique_ptr<DecodeState>> states;
   for (int64_t b = 0; b < config.batch; ++b) {
@@ -167,6 +176,7 @@ Result<BenchRow> model_train(const BenchConfig& config) {
                          .targets = {stream.begin() + 1, stream.end()}};
   const PeakMemory peak;
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  RAT_TRY(set_dtype(*model, config));
   AdamW optimizer(model->parameters(), OptimizerConfig{});
   RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
     model->zero_gradients();
@@ -184,6 +194,7 @@ Result<BenchRow> model_prefill(const BenchConfig& config) {
   const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
   const PeakMemory peak;
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  RAT_TRY(set_dtype(*model, config));
   RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes* times) -> Status {
     for (int64_t b = 0; b < config.batch; ++b)
       RAT_TRY(model->prefill(*model->start_decoding(), tokens, {.stop = config.stop, .times = times}));
@@ -198,6 +209,7 @@ Result<BenchRow> model_decode(const BenchConfig& config) {
   const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
   const PeakMemory peak;
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  RAT_TRY(set_dtype(*model, config));
   std::vector<std::unique_ptr<DecodeState>> states;
   for (int64_t b = 0; b < config.batch; ++b) {
     states.push_back(model->start_decoding());

@@ -59,14 +59,16 @@ Status adamw(const AdamWArgs& args) {
 Status squared_norm(const SquaredNormArgs& args) {
   constexpr int64_t block = int64_t{1} << 15, piece = 1024;  // a piece is short enough to sum in single precision
   const auto n = static_cast<int64_t>(args.x.size());
-  std::vector<double> sums(static_cast<std::size_t>((n + block - 1) / block));
+  static thread_local std::vector<double> storage;  // the caller's; grows once
+  storage.resize(static_cast<std::size_t>((n + block - 1) / block));
+  double* const sums = storage.data();
   parallel_ranges(n, block, [&](int64_t begin, int64_t end) {
     double sum = 0;
     for (int64_t i = begin; i < end; i += piece)
       sum += static_cast<double>(HWY_DYNAMIC_DISPATCH(SquaresOf)(args.x.data() + i, std::min(piece, end - i)));
-    sums[static_cast<std::size_t>(begin / block)] = sum;
+    sums[begin / block] = sum;
   });
-  for (const double sum : sums) *args.sum += sum;
+  for (const double sum : storage) *args.sum += sum;
   return ok();
 }
 

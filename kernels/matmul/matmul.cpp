@@ -1,5 +1,7 @@
 #include "kernels/matmul/matmul.h"
 
+#include "kernels/matmul/packed_matrix.h"
+
 namespace rat::kernels {
 
 Status matmul(const MatmulArgs& args, const Exec& exec) {
@@ -15,6 +17,11 @@ Status matmul(const MatmulArgs& args, const Exec& exec) {
   RAT_TRY(expect_shape("matmul", "c", args.c, m, n));
   if (args.accumulate && args.addend)
     return fail(ErrorCode::invalid_argument, "matmul: accumulate and addend exclude each other");
+  if (args.packed_b && (args.packed_b->k() != k || args.packed_b->n() != n || args.packed_b->dtype() != args.dtype ||
+                        args.transpose_a))
+    return fail(ErrorCode::shape_mismatch, "matmul: the packed b is ({}, {}) in {}, but ({}, {}) in {} is needed",
+                args.packed_b->k(), args.packed_b->n(), dtype_name(args.packed_b->dtype()), k, n,
+                dtype_name(args.dtype));
   return exec.run(&Backend::matmul, "matmul", args);
 }
 

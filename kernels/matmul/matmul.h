@@ -10,10 +10,16 @@
 //         c must not overlap a or b. K = 0 gives zeros (or the addend).
 #pragma once
 
+#include <cstdint>
+#include <span>
+
 #include "kernels/backend.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 
 namespace rat::kernels {
+
+class PackedMatrix;
 
 struct MatmulArgs {
   Input a, b;
@@ -22,8 +28,15 @@ struct MatmulArgs {
   bool transpose_b = false;
   bool accumulate = false;
   const float* addend = nullptr;  // (M, N) with row stride N; not together with accumulate
+  Dtype dtype = Dtype::f32;       // bf16: a and b are rounded to bf16, sums and c stay f32
+  // b already rounded by round_weights, rows of k without padding, or null: what decoding streams.
+  const uint16_t* b_bf16 = nullptr;
+  // op(b) laid out by PackedMatrix::pack with the same dtype, or null. CPU only.
+  const PackedMatrix* packed_b = nullptr;
 };
 
+// out = x rounded to bf16.
+[[nodiscard]] Status round_weights(std::span<const float> x, std::span<uint16_t> out);
 [[nodiscard]] Status matmul(const MatmulArgs& args, const Exec& exec);
 
 }  // namespace rat::kernels

@@ -5,33 +5,108 @@
 #include <cstring>
 
 #include "kernels/base/parallel.h"
+#include "kernels/base/scratch.h"
 #include "kernels/cpu_ops.h"
+#include "kernels/matmul/few_rows.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/packed_matrix.h"
+#include "kernels/matmul/panels.h"
 #include "kernels/matmul/sgemm.h"
 
 namespace rat::kernels::cpu {
 namespace {
 
-// Rows and columns of C that one block computes. A function of the shape alone, so that sums are always cut alike.
-struct Tiles {
-  int64_t rows, cols;
+constexpr int64_t few_rows = 8;  // below this, packing B would cost more than the product
+
+int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
+
+// Where C starts: the addend, what C holds, or nothing.
+struct Start {
+  const float* data;
+  int64_t stride;
 };
 
-// Large tiles amortise the library's packing; at least eight of them keep several cores busy.
-Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
-  constexpr int64_t smallest = 128;
-  const auto flops = [&](const Tiles& t) {
-    return 2.0 * static_cast<double>(t.rows) * static_cast<double>(t.cols) * static_cast<double>(k);
-  };
-  Tiles tiles{m, n};
-  // Few rows only stream the weights: sharing that between cores pays off earlier than sharing arithmetic.
-  const double most = std::clamp(flops(tiles) / 8, m < 32 ? 2e6 : 3e7, 6e8);
-  while (flops(tiles) > most) {
-    int64_t& longer = tiles.rows >= tiles.cols ? tiles.rows : tiles.cols;
-    if (longer <= smallest) break;
-    longer = ((longer + 1) / 2 + 63) / 64 * 64;
+Start start_of(const MatmulArgs& args) {
+  if (args.addend) return {args.addend, args.c.cols};
+  if (args.accumulate) return {args.c.data, args.c.stride};
+  return {nullptr, 0};
+}
+
+void copy_start(const MatmulArgs& args) {
+  const auto bytes = static_cast<std::size_t>(args.c.cols) * sizeof(float);
+  for (int64_t i = 0; i < args.c.rows && !args.accumulate; ++i) {
+    if (args.addend)
+      std::memcpy(args.c.row(i), args.addend + i * args.c.cols, bytes);
+    else
+      std::memset(args.c.row(i), 0, bytes);
   }
-  return tiles;
+}
+
+// C (M, N) = start + A op(B): B is packed once, then blocks of rows (and of panels, when rows are few) are independent.
+Status multiply(const MatmulArgs& args, const PanelKernels& kernels) {
+  static thread_local PackedMatrix storage;  // of the caller; the blocks read it
+  if (args.packed_b == nullptr) RAT_TRY(storage.pack(args.b, args.transpose_b, args.dtype));
+  const PackedMatrix& packed = args.packed_b ? *args.packed_b : storage;
+  const int64_t m = args.c.rows, n = args.c.cols, k = args.a.cols, width = packed.panel_cols();
+  const int64_t panels = pieces(n, width);
+  constexpr int64_t block_rows = 128, most_blocks = 8;
+  const int64_t row_blocks = pieces(m, block_rows);
+  // With b packed by the caller, the caller shares out the rows.
+  const bool share = args.packed_b == nullptr && m * n * k >= int64_t{1} << 20;
+  const int64_t groups = share ? std::clamp(most_blocks / row_blocks, int64_t{1}, pieces(panels, 4)) : 1;
+  const int64_t group_cols = pieces(panels, groups) * width;
+  const Start start = start_of(args);
+  const auto block = [&](int64_t i, int64_t j) {
+    kernels.multiply({.a = args.a.row(i),
+                      .a_stride = args.a.stride,
+                      .rows = std::min(block_rows, m - i),
+                      .k = k,
+                      .cols = std::min(group_cols, n - j),
+                      .panels = packed.panel(j),
+                      .c = args.c.row(i) + j,
+                      .c_stride = args.c.stride,
+                      .start = start.data ? start.data + i * start.stride + j : nullptr,
+                      .start_stride = start.stride});
+  };
+  const int64_t column_blocks = pieces(n, group_cols);
+  parallel_ranges(row_blocks * column_blocks, share ? 1 : row_blocks * column_blocks, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) block(b / column_blocks * block_rows, b % column_blocks * group_cols);
+  });
+  return ok();
+}
+
+// C (M, N) = start + A^T B: tiles of C are independent, each sums over all of K in order.
+void outer(const MatmulArgs& args, const PanelKernels& kernels) {
+  constexpr int64_t smallest = 128, most_cells = int64_t{1} << 16, enough_tiles = 4;
+  const int64_t m = args.c.rows, n = args.c.cols, k = args.a.rows;
+  int64_t rows = m, cols = n;
+  while (rows * cols > most_cells || pieces(m, rows) * pieces(n, cols) < enough_tiles) {
+    int64_t& longer = rows >= cols ? rows : cols;
+    if (longer <= smallest) break;
+    longer = pieces(pieces(longer, 2), 32) * 32;
+  }
+  if (args.addend) copy_start(args);
+  const int64_t column_tiles = pieces(n, cols);
+  parallel_for(pieces(m, rows) * column_tiles, [&](int64_t tile) {
+    const int64_t i = tile / column_tiles * rows, j = tile % column_tiles * cols;
+    kernels.outer({.a = args.a.data + i,
+                   .a_stride = args.a.stride,
+                   .b = args.b.data + j,
+                   .b_stride = args.b.stride,
+                   .m = std::min(rows, m - i),
+                   .n = std::min(cols, n - j),
+                   .k = k,
+                   .c = args.c.row(i) + j,
+                   .c_stride = args.c.stride,
+                   .add = args.accumulate || args.addend != nullptr});
+  });
+}
+
+Result<const PanelKernels*> kernels_for(Dtype dtype) {
+  if (dtype == Dtype::f32) return &f32_panels();
+  RAT_TRY(cpu_supports(dtype));
+  if (dtype == Dtype::bf16x3) return amx_bf16x3_panels();
+  return amx_bf16_panels() ? amx_bf16_panels() : avx512_bf16_panels();
 }
 
 }  // namespace
@@ -51,31 +126,64 @@ Status matmul(const MatmulArgs& args) {
   const int64_t m = args.c.rows, n = args.c.cols;
   const int64_t k = args.transpose_a ? args.a.rows : args.a.cols;
   if (m == 0 || n == 0) return ok();
-  const Tiles tiles = choose_tiles(m, n, k);
-  const int64_t tile_cols = (n + tiles.cols - 1) / tiles.cols, tile_rows = (m + tiles.rows - 1) / tiles.rows;
-  parallel_for(tile_rows * tile_cols, [&](int64_t block) {
-    const int64_t i = block / tile_cols * tiles.rows, j = block % tile_cols * tiles.cols;
-    const int64_t rows = std::min(tiles.rows, m - i), cols = std::min(tiles.cols, n - j);
-    float* c = args.c.row(i) + j;
-    for (int64_t r = 0; r < rows && (args.addend || k == 0); ++r) {
-      const auto bytes = static_cast<std::size_t>(cols) * sizeof(float);
-      if (args.addend)
-        std::memcpy(c + r * args.c.stride, args.addend + (i + r) * n + j, bytes);
-      else if (!args.accumulate)
-        std::memset(c + r * args.c.stride, 0, bytes);
-    }
-    if (k == 0) return;
-    // A transposed A of many rows (a weight's gradient) runs twice as fast in pieces that stay in the cache.
-    const int64_t piece = args.transpose_a ? 512 : k;
-    for (int64_t p = 0; p < k; p += piece) {
-      const float* a = args.transpose_a ? args.a.row(p) + i : args.a.row(i) + p;
-      const float* b = args.transpose_b ? args.b.row(j) + p : args.b.row(p) + j;
-      const bool add = p > 0 || args.accumulate || args.addend;
-      sgemm_on_this_thread(args.transpose_a, args.transpose_b, rows, cols, std::min(piece, k - p), 1.0f, a,
-                           args.a.stride, b, args.b.stride, add ? 1.0f : 0.0f, c, args.c.stride);
+  if (k == 0) {
+    copy_start(args);
+    return ok();
+  }
+  RAT_ASSIGN(const PanelKernels* kernels, kernels_for(args.dtype));
+  if (args.transpose_a && args.transpose_b) {  // no model needs it: the library's own, as one piece
+    if (args.dtype != Dtype::f32)
+      return fail(ErrorCode::unsupported, "matmul: two transposed operands are multiplied in f32 only, not {}",
+                  dtype_name(args.dtype));
+    copy_start(args);
+    sgemm_on_this_thread(true, true, m, n, k, 1.0f, args.a.data, args.a.stride, args.b.data, args.b.stride, 1.0f,
+                         args.c.data, args.c.stride);
+  } else if (args.transpose_a) {
+    outer(args, *kernels);
+  } else if (m < few_rows && args.transpose_b && args.dtype == Dtype::f32) {
+    multiply_few_rows(args);
+  } else if (m < few_rows && args.transpose_b && args.b_bf16 != nullptr) {
+    multiply_few_rows_bf16(args);
+  } else {
+    return multiply(args, *kernels);
+  }
+  return ok();
+}
+
+}  // namespace rat::kernels::cpu
+
+namespace rat::kernels {
+
+Status PackedMatrix::pack(const Input& b, bool transpose, Dtype dtype) {
+  RAT_ASSIGN(const cpu::PanelKernels* kernels, cpu::kernels_for(dtype));
+  k_ = transpose ? b.cols : b.rows;
+  n_ = transpose ? b.rows : b.cols;
+  dtype_ = dtype;
+  panel_cols_ = kernels->panel_cols();
+  panel_bytes_ = kernels->panel_bytes(k_);
+  const int64_t panels = cpu::pieces(n_, panel_cols_);
+  auto* const data = memory_.ensure<std::byte>(panels * panel_bytes_);
+  data_ = data;
+  const int64_t at_once = std::max<int64_t>(1, (int64_t{1} << 16) / std::max<int64_t>(1, k_ * panel_cols_));
+  parallel_ranges(panels, at_once, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const int64_t first = p * panel_cols_;
+      kernels->pack(transpose ? b.row(first) : b.data + first, b.stride, transpose, k_, std::min(panel_cols_, n_ - first),
+                    data + p * panel_bytes_);
     }
   });
   return ok();
 }
 
-}  // namespace rat::kernels::cpu
+const std::byte* PackedMatrix::panel(int64_t column) const { return data_ + column / panel_cols_ * panel_bytes_; }
+
+Status round_weights(std::span<const float> x, std::span<uint16_t> out) {
+  RAT_TRY(cpu_supports(Dtype::bf16));
+  RAT_CHECK(x.size() == out.size(), "rounding keeps the number of weights");
+  parallel_ranges(static_cast<int64_t>(x.size()), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
+    cpu::round_to_bf16(x.data() + begin, end - begin, out.data() + begin);
+  });
+  return ok();
+}
+
+}  // namespace rat::kernels

@@ -73,8 +73,8 @@ TEST(Bench, StopsAndRefuses) {
   config.stop = &stop;
   EXPECT_EQ(bench_model(config).error().code, ErrorCode::cancelled);
   config = small();
-  config.dtype = "bf16";
-  EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("'bf16'"));
+  config.dtype = "f16";
+  EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("'f16'"));
   config = small();
   config.device = "cuda";
   EXPECT_FALSE(bench_decode(config));

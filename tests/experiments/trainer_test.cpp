@@ -265,9 +265,29 @@ TEST_F(Training, RefusesWhatThisBuildCannotDo) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().message, "device 'cuda' is not available in this build; use cpu.");
   spec.device = "cpu";
-  spec.train.dtype = "bf16";
+  spec.train.dtype = "f16";
   EXPECT_FALSE(Trainer::start(spec, *store_));
   EXPECT_TRUE(StoreReader::open(store_->path())->runs()->empty());
+}
+
+TEST_F(Training, TrainsInBf16WhereTheCpuCanAndSaysSo) {
+  RunSpec spec = tiny_spec(text_);
+  spec.train.dtype = "bf16";
+  auto trainer = Trainer::start(spec, *store_);
+  if (!kernels::cpu_supports(kernels::Dtype::bf16)) {
+    ASSERT_FALSE(trainer);
+    EXPECT_NE(trainer.error().message.find("use dtype f32"), std::string::npos) << trainer.error().message;
+    return;
+  }
+  ASSERT_TRUE(trainer) << trainer.error().message;
+  const auto report = (*trainer)->train_step();
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_TRUE(std::isfinite(report->loss));
+  EXPECT_EQ(row((*trainer)->run_id()).dtype, "bf16");
+  const auto trace = (*trainer)->trace({}, 8);
+  ASSERT_TRUE(trace) << trace.error().message;
+  EXPECT_EQ(trace->dtype, "bf16");
+  EXPECT_NE(trace->kernel_path.find("bf16"), std::string::npos) << trace->kernel_path;
 }
 
 TEST_F(Training, AQueuedRunWithoutDataFailsWithTheReason) {

@@ -14,6 +14,7 @@
 
 #include "core/io/safetensors.h"
 #include "experiments/verify/golden_case.h"
+#include "kernels/base/dtype.h"
 #include "tests/core/io_temp_folder.h"
 
 namespace rat {
@@ -235,8 +236,8 @@ TEST(Verify, FilesThatAreNoGoldenFilesAreErrors) {
   ASSERT_FALSE(orphan);
   EXPECT_THAT(orphan.error().message, HasSubstr("orphan/x"));
   VerifyOptions options;
-  options.dtype = "bf16";
-  EXPECT_THAT(verify_one(golden_folder / "mixers.safetensors", options).error().message, HasSubstr("'bf16'"));
+  options.dtype = "f16";
+  EXPECT_THAT(verify_one(golden_folder / "mixers.safetensors", options).error().message, HasSubstr("'f16'"));
   options = {};
   options.device = "cuda";
   EXPECT_THAT(verify_one(golden_folder / "mixers.safetensors", options).error().message, HasSubstr("'cuda'"));
@@ -293,6 +294,27 @@ TEST(RelativeError, FailsOnNanAndOnAZeroReference) {
   std::string reason;
   EXPECT_FALSE(within(worst, 1e9, "output", reason));
   EXPECT_THAT(reason, HasSubstr("broken"));
+}
+
+TEST(Verify, ReducedPrecisionStaysWithinItsBounds) {
+  for (const std::string dtype : {"bf16", "bf16x3"}) {
+    if (!kernels::cpu_supports(*kernels::parse_dtype(dtype))) continue;
+    VerifyOptions options;
+    options.dtype = dtype;
+    double worst = 0;
+    for (const char* name : {"mixers.safetensors", "models.safetensors"}) {
+      const auto report = verify_one(golden_folder / name, options);
+      ASSERT_TRUE(report) << report.error().message;
+      EXPECT_EQ(report->dtype, dtype);
+      EXPECT_GT(report->passed, 0);
+      for (const CaseResult& one : report->cases) {
+        EXPECT_TRUE(one.pass) << dtype << " " << one.name << ": " << one.reason;
+        worst = std::max(worst, one.output_err.value_or(0));
+      }
+    }
+    // Were it f32 in disguise, it would be closer: the dtype of a report tells the truth.
+    EXPECT_GT(worst, dtype == "bf16" ? 1e-3 : 2e-6) << dtype;
+  }
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+// The two inner kernels of the CPU matrix product, on the calling thread. CPU only.
+//
+// B (K, N) is packed into panels of `panel_cols` columns, in the order in which the kernel reads it, padded with zeros.
+// Products are then computed for a block of rows against a range of panels.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/dtype.h"
+
+namespace rat::kernels::cpu {
+
+// c (rows, cols) = start + a (rows, k) times `cols` columns of B, beginning with the first column of `panels`.
+struct PanelBlock {
+  const float* a;
+  int64_t a_stride;
+  int64_t rows, k, cols;
+  const void* panels;
+  float* c;
+  int64_t c_stride;
+  const float* start;  // null: zero; may be c
+  int64_t start_stride;
+};
+
+// c (m, n) = (add ? c : 0) + a^T b, where a is (k, m) and b is (k, n): the gradient of a weight.
+struct OuterBlock {
+  const float* a;
+  int64_t a_stride;
+  const float* b;
+  int64_t b_stride;
+  int64_t m, n, k;
+  float* c;
+  int64_t c_stride;
+  bool add;
+};
+
+struct PanelKernels {
+  int64_t (*panel_cols)();
+  int64_t (*panel_bytes)(int64_t k);
+  // Columns [0, cols) of op(B), cols at most panel_cols. `transposed`: b is (cols, k), else (k, cols).
+  void (*pack)(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, void* panel);
+  void (*multiply)(const PanelBlock& block);
+  void (*outer)(const OuterBlock& block);
+};
+
+const PanelKernels& f32_panels();
+// Null where this CPU cannot: with AMX tiles, or with AVX-512 bf16 dot products.
+const PanelKernels* amx_bf16_panels();
+const PanelKernels* amx_bf16x3_panels();
+const PanelKernels* avx512_bf16_panels();
+
+}  // namespace rat::kernels::cpu

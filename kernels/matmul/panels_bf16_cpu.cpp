@@ -1,0 +1,384 @@
+// Products of bf16 operands with f32 sums, by AMX tiles or by AVX-512 bf16 dot products, on the same packed data:
+// a panel is 32 columns as [k / 32][2 tiles][16 pairs of k][16 columns][2], and A is converted to rows of bf16.
+// With three terms, x is high + low, both bf16, and a b is taken as high high + high low + low high: every 32 of k
+// become three times 32, and the kernels stay the same.
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/base/scratch.h"
+#include "kernels/matmul/panels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
+
+namespace rat::kernels::cpu {
+namespace {
+
+constexpr int64_t tile = 16, step = 32, panel_width = 2 * tile;
+constexpr int64_t step_elements = step * panel_width;  // of a panel
+constexpr int64_t outer_depth = 512;                   // of K at a time in weight gradients
+
+template <int Terms>
+bool low_part_of_a(int term) {
+  return Terms == 3 && term == 2;
+}
+template <int Terms>
+bool low_part_of_b(int term) {
+  return Terms == 3 && term == 1;
+}
+
+int64_t rounded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+__mmask16 first_lanes(int64_t n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xffff : n <= 0 ? 0 : (1u << static_cast<unsigned>(n)) - 1);
+}
+
+__m512i two_to_bf16(__m512 high, __m512 low) {
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);  // NOLINT: vectors of one size
+}
+
+// x, or what is left of it after rounding to bf16.
+__m512 part(__m512 x, bool low) {
+  if (!low) return x;
+  const auto high = (__m256i)_mm512_cvtneps_pbh(x);  // NOLINT: vectors of one size
+  return _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
+}
+
+// Dword j: (even[j], odd[j]) as bf16.
+__m512i interleaved(__m512 even, __m512 odd) {
+  alignas(64) static constexpr uint16_t order[32] = {0,  16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8,  24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_load_si512(order), two_to_bf16(odd, even));
+}
+
+void transpose_16x16(__m512i (&r)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    r[i + 4] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88);
+    r[i + 12] = _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd);
+  }
+}
+
+// Rows [0, rows) and columns [0, 16) of b, in pairs of rows: out[pair] is one vector. Missing cells are zero.
+void load_pairs(const float* b, int64_t stride, int64_t rows, __mmask16 cols, bool low, __m512i (&out)[16]) {
+  for (int64_t p = 0; p < 16; ++p) {
+    const __m512 even =
+        2 * p < rows ? _mm512_maskz_loadu_ps(cols, b + 2 * p * stride) : _mm512_setzero_ps();
+    const __m512 odd =
+        2 * p + 1 < rows ? _mm512_maskz_loadu_ps(cols, b + (2 * p + 1) * stride) : _mm512_setzero_ps();
+    out[p] = interleaved(part(even, low), part(odd, low));
+  }
+}
+
+int64_t panel_cols() { return panel_width; }
+template <int Terms>
+int64_t panel_bytes(int64_t k) {
+  return rounded(k, step) / step * step_elements * 2 * Terms;
+}
+
+// Sixteen columns and 32 of k, as one tile. `transposed`: b is (cols, k), rows of b are columns here.
+void load_tile(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, bool low, __m512i (&r)[16]) {
+  if (!transposed) return load_pairs(b, stride, k, first_lanes(cols), low, r);
+  const __mmask16 first = first_lanes(k), second = first_lanes(k - 16);
+  for (int64_t c = 0; c < tile; ++c) {
+    const float* row = b + c * stride;
+    r[c] = c < cols ? two_to_bf16(part(_mm512_maskz_loadu_ps(second, row + 16), low),
+                                  part(_mm512_maskz_loadu_ps(first, row), low))
+                    : _mm512_setzero_si512();
+  }
+  transpose_16x16(r);
+}
+
+template <int Terms>
+void pack_panel(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, void* panel) {
+  auto* out = static_cast<uint16_t*>(panel);
+  __m512i r[16];
+  for (int64_t i = 0; i < k; i += step)
+    for (int term = 0; term < Terms; ++term)
+      for (int64_t j = 0; j < panel_width; j += tile) {
+        const float* from = transposed ? b + j * stride + i : b + i * stride + j;
+        load_tile(from, stride, transposed, k - i, cols - j, low_part_of_b<Terms>(term), r);
+        for (int64_t p = 0; p < tile; ++p, out += 2 * tile) _mm512_store_si512(out, r[p]);
+      }
+}
+
+// Rows of bf16, `depth` columns padded with zeros to whole steps.
+template <int Terms>
+void to_bf16_rows(const float* x, int64_t stride, int64_t rows, int64_t depth, uint16_t* out, int64_t out_stride) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < depth; i += step) {
+      const float* from = x + r * stride + i;
+      const __m512 first = _mm512_maskz_loadu_ps(first_lanes(depth - i), from);
+      const __m512 second = _mm512_maskz_loadu_ps(first_lanes(depth - i - 16), from + 16);
+      for (int term = 0; term < Terms; ++term) {
+        const bool low = low_part_of_a<Terms>(term);
+        _mm512_storeu_si512(out + r * out_stride + i * Terms + term * step,
+                            two_to_bf16(part(second, low), part(first, low)));
+      }
+    }
+}
+
+// out (cols, depth) = transpose of x (depth, cols); columns padded to 32, depth to whole steps.
+template <int Terms>
+void to_bf16_columns(const float* x, int64_t stride, int64_t depth, int64_t cols, uint16_t* out, int64_t out_stride) {
+  __m512i r[16];
+  for (int64_t i = 0; i < depth; i += step)
+    for (int64_t j = 0; j < rounded(cols, panel_width); j += tile)
+      for (int term = 0; term < Terms; ++term) {
+        load_pairs(x + i * stride + j, stride, depth - i, first_lanes(cols - j), low_part_of_a<Terms>(term), r);
+        transpose_16x16(r);
+        for (int64_t c = 0; c < tile; ++c)
+          _mm512_storeu_si512(out + (j + c) * out_stride + i * Terms + term * step, r[c]);
+      }
+}
+
+// 32 x 32 values of C: a (32 rows of bf16) times one panel. `start` null: zero.
+struct Product32 {
+  const uint16_t* a;
+  int64_t a_stride;
+  int64_t steps;
+  const uint16_t* panel;
+  float* c;
+  int64_t c_stride;
+  const float* start;
+  int64_t start_stride;
+};
+
+void product_amx(const Product32& p, bool lower_half) {
+  const auto c_bytes = static_cast<std::size_t>(p.c_stride) * 4, a_bytes = static_cast<std::size_t>(p.a_stride) * 2;
+  if (p.start) {
+    const auto bytes = static_cast<std::size_t>(p.start_stride) * 4;
+    _tile_loadd(0, p.start, bytes);
+    _tile_loadd(1, p.start + tile, bytes);
+    if (lower_half) {
+      _tile_loadd(2, p.start + tile * p.start_stride, bytes);
+      _tile_loadd(3, p.start + tile * p.start_stride + tile, bytes);
+    }
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const uint16_t* a = p.a;
+  const uint16_t* lower = p.a + tile * p.a_stride;
+  const uint16_t* b = p.panel;
+  if (lower_half) {
+    for (int64_t s = 0; s < p.steps; ++s, a += step, lower += step, b += step_elements) {
+      _tile_loadd(6, b, 64);
+      _tile_loadd(4, a, a_bytes);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, b + step_elements / 2, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, lower, a_bytes);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(2, p.c + tile * p.c_stride, c_bytes);
+    _tile_stored(3, p.c + tile * p.c_stride + tile, c_bytes);
+  } else {
+    for (int64_t s = 0; s < p.steps; ++s, a += step, b += step_elements) {
+      _tile_loadd(4, a, a_bytes);
+      _tile_loadd(6, b, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, b + step_elements / 2, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+  }
+  _tile_stored(0, p.c, c_bytes);
+  _tile_stored(1, p.c + tile, c_bytes);
+}
+
+void product_avx512(const Product32& p, bool lower_half) {
+  for (int64_t r = 0; r < (lower_half ? panel_width : tile); r += 8) {
+    __m512 acc[8][2];
+    for (int64_t i = 0; i < 8; ++i) {
+      const float* start = p.start ? p.start + (r + i) * p.start_stride : nullptr;
+      acc[i][0] = start ? _mm512_loadu_ps(start) : _mm512_setzero_ps();
+      acc[i][1] = start ? _mm512_loadu_ps(start + tile) : _mm512_setzero_ps();
+    }
+    for (int64_t s = 0; s < p.steps; ++s)
+      for (int64_t pair = 0; pair < tile; ++pair) {
+        const uint16_t* b = p.panel + s * step_elements + pair * 2 * tile;
+        const auto b0 = (__m512bh)_mm512_load_si512(b);                      // NOLINT: vectors of one size
+        const auto b1 = (__m512bh)_mm512_load_si512(b + step_elements / 2);  // NOLINT
+        for (int64_t i = 0; i < 8; ++i) {
+          int32_t two;
+          __builtin_memcpy(&two, p.a + (r + i) * p.a_stride + s * step + 2 * pair, sizeof(two));
+          const auto a = (__m512bh)_mm512_set1_epi32(two);  // NOLINT
+          acc[i][0] = _mm512_dpbf16_ps(acc[i][0], a, b0);
+          acc[i][1] = _mm512_dpbf16_ps(acc[i][1], a, b1);
+        }
+      }
+    for (int64_t i = 0; i < 8; ++i) {
+      _mm512_storeu_ps(p.c + (r + i) * p.c_stride, acc[i][0]);
+      _mm512_storeu_ps(p.c + (r + i) * p.c_stride + tile, acc[i][1]);
+    }
+  }
+}
+
+struct Amx {
+  Amx() {  // eight tiles of 16 rows of 64 bytes
+    alignas(64) static constexpr struct {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } config;
+    _tile_loadconfig(&config);
+  }
+  ~Amx() { _tile_release(); }
+  static void product(const Product32& p, bool lower_half) { product_amx(p, lower_half); }
+};
+
+struct Avx512 {
+  Avx512() {}
+  static void product(const Product32& p, bool lower_half) { product_avx512(p, lower_half); }
+};
+
+// The part of C that exists: whole squares in place, others by way of a square of scratch.
+template <class Unit>
+void product_part(Product32 p, int64_t rows, int64_t cols) {
+  if (rows >= panel_width && cols >= panel_width) return Unit::product(p, true);
+  const bool lower_half = rows > tile;
+  if (cols >= panel_width && rows == tile) return Unit::product(p, false);
+  alignas(64) float square[panel_width * panel_width] = {};
+  float* const c = p.c;
+  const int64_t c_stride = p.c_stride;
+  if (p.start) {
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(p.start + r * p.start_stride, cols, square + r * panel_width);
+    p.start = square;
+    p.start_stride = panel_width;
+  }
+  p.c = square;
+  p.c_stride = panel_width;
+  Unit::product(p, lower_half);
+  for (int64_t r = 0; r < rows; ++r) std::copy_n(square + r * panel_width, cols, c + r * c_stride);
+}
+
+template <class Unit, int Terms>
+void multiply(const PanelBlock& block) {
+  static thread_local Scratch scratch;
+  const int64_t depth = rounded(block.k, step) * Terms, stride = depth + step;  // rows must not share cache sets
+  auto* const a = scratch.ensure<uint16_t>(rounded(block.rows, panel_width) * stride);
+  to_bf16_rows<Terms>(block.a, block.a_stride, block.rows, block.k, a, stride);
+  const Unit unit;
+  for (int64_t j = 0; j < block.cols; j += panel_width) {
+    const auto* panel = static_cast<const uint16_t*>(block.panels) + j * depth;
+    for (int64_t r = 0; r < block.rows; r += panel_width) {
+      const int64_t rows = std::min(panel_width, block.rows - r);
+      product_part<Unit>({a + r * stride, stride, depth / step, panel, block.c + r * block.c_stride + j, block.c_stride,
+                          block.start ? block.start + r * block.start_stride + j : nullptr, block.start_stride},
+                         rows, block.cols - j);
+    }
+  }
+}
+
+// sums (m, n) = a^T b over all of k; both padded to 32.
+template <class Unit, int Terms>
+void outer_sums(const float* a, int64_t a_stride, int64_t m, const float* b, int64_t b_stride, int64_t n, int64_t k,
+                float* sums, uint16_t* a_columns, uint16_t* panels) {
+  constexpr int64_t stride = outer_depth + step;  // rows must not share cache sets
+  const int64_t n_wide = rounded(n, panel_width);
+  const Unit unit;
+  constexpr int64_t at_once = outer_depth / Terms / step * step;
+  for (int64_t i = 0; i < k; i += at_once) {
+    const int64_t depth = std::min(at_once, k - i), whole = rounded(depth, step) * Terms;
+    to_bf16_columns<Terms>(a + i * a_stride, a_stride, depth, m, a_columns, stride);
+    for (int64_t j = 0; j < n; j += panel_width)
+      pack_panel<Terms>(b + i * b_stride + j, b_stride, false, depth, std::min(panel_width, n - j), panels + j * whole);
+    for (int64_t j = 0; j < n; j += panel_width)
+      for (int64_t r = 0; r < m; r += panel_width) {
+        float* c = sums + r * n_wide + j;
+        unit.product({a_columns + r * stride, stride, whole / step, panels + j * whole, c, n_wide, i > 0 ? c : nullptr,
+                      n_wide},
+                     true);
+      }
+  }
+}
+
+template <class Unit, int Terms>
+void outer(const OuterBlock& block) {
+  static thread_local Scratch scratch;
+  const bool swap = block.m > block.n;  // the operand that is transposed should be the narrower one
+  const int64_t m = swap ? block.n : block.m, n = swap ? block.m : block.n;
+  const int64_t m_wide = rounded(m, panel_width), n_wide = rounded(n, panel_width);
+  const int64_t columns = m_wide * (outer_depth + step), panels = n_wide * outer_depth;
+  float* const sums = scratch.ensure<float>(m_wide * n_wide + (columns + panels) / 2);
+  auto* const a_columns = reinterpret_cast<uint16_t*>(sums + m_wide * n_wide);
+  if (swap)
+    outer_sums<Unit, Terms>(block.b, block.b_stride, m, block.a, block.a_stride, n, block.k, sums, a_columns,
+                     a_columns + columns);
+  else
+    outer_sums<Unit, Terms>(block.a, block.a_stride, m, block.b, block.b_stride, n, block.k, sums, a_columns,
+                     a_columns + columns);
+  const int64_t i_step = swap ? 1 : n_wide, j_step = swap ? n_wide : 1;
+  for (int64_t i0 = 0; i0 < block.m; i0 += tile)  // squares, so that either order reads whole cache lines
+    for (int64_t j0 = 0; j0 < block.n; j0 += tile)
+      for (int64_t i = i0; i < std::min(i0 + tile, block.m); ++i) {
+        float* c = block.c + i * block.c_stride;
+        for (int64_t j = j0; j < std::min(j0 + tile, block.n); ++j)
+          c[j] = (block.add ? c[j] : 0.0f) + sums[i * i_step + j * j_step];
+      }
+}
+
+// Linux gives a process the tile registers when it asks.
+bool amx_usable() {
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  return __builtin_cpu_supports("avx512bf16") && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+
+}  // namespace
+
+const PanelKernels* avx512_bf16_panels() {
+  static constexpr PanelKernels kernels{panel_cols, panel_bytes<1>, pack_panel<1>, multiply<Avx512, 1>,
+                                        outer<Avx512, 1>};
+  static const bool usable = __builtin_cpu_supports("avx512bf16");
+  return usable ? &kernels : nullptr;
+}
+
+const PanelKernels* amx_bf16_panels() {
+  static constexpr PanelKernels kernels{panel_cols, panel_bytes<1>, pack_panel<1>, multiply<Amx, 1>, outer<Amx, 1>};
+  static const bool usable = amx_usable();
+  return usable ? &kernels : nullptr;
+}
+
+const PanelKernels* amx_bf16x3_panels() {
+  static constexpr PanelKernels kernels{panel_cols, panel_bytes<3>, pack_panel<3>, multiply<Amx, 3>, outer<Amx, 3>};
+  return amx_bf16_panels() ? &kernels : nullptr;
+}
+
+}  // namespace rat::kernels::cpu
+#pragma GCC pop_options
+
+#else
+
+namespace rat::kernels::cpu {
+const PanelKernels* avx512_bf16_panels() { return nullptr; }
+const PanelKernels* amx_bf16_panels() { return nullptr; }
+const PanelKernels* amx_bf16x3_panels() { return nullptr; }
+}  // namespace rat::kernels::cpu
+
+#endif

@@ -1,0 +1,83 @@
+"""RAT Workbench beside PyTorch: the same model, the same machine, the same run, one after the other in turn.
+
+Usage: python3 tests/peers/compare.py --rat PATH/TO/rat [--python PYTHON_WITH_TORCH] [--seq-len 512,4096] [--json OUT]
+Prints one Markdown table; takes about seven minutes on two quiet cores. For each T: ours, every mode of the peer, and
+ours again, so that a machine that became slower or faster meanwhile shows as a spread of our own two numbers.
+"""
+import argparse, json, os, pathlib, platform, subprocess, sys
+
+PEER = pathlib.Path(__file__).with_name("torch_rat.py")
+PEER_MODES = [("eager", "f32"), ("compile", "f32"), ("eager", "bf16-autocast"), ("compile", "bf16-autocast"), ("compile", "bf16-pure")]
+
+
+def run(command):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def ours(a, T, dtype):
+    command = [a.rat, "bench", "model", "--layers", "rat:16*4", "--d-model", "256", "--heads", "4", "--vocab", "256"]
+    rows = run(command + ["--seq-len", str(T), "--tokens", str(a.tokens), "--dtype", dtype, "--json"])
+    decode = run([a.rat, "bench", "decode", "--layers", "rat:16*4", "--d-model", "256", "--heads", "4", "--vocab", "256",
+                  "--seq-len", str(T), "--batch", "1", "--dtype", dtype, "--json"])
+    rows = [row for row in rows if row["what"] == "train"] + [row for row in decode if row["what"] == "decode"]
+    return [{**row, "who": "ours", "mode": "-"} for row in rows]
+
+
+def peer(a, T, mode, dtype):
+    command = [a.python, str(PEER), "--seq-len", str(T), "--tokens", str(a.tokens), "--mode", mode, "--dtype", dtype,
+               "--seconds", str(a.seconds)]
+    return [{**row, "who": "PyTorch", "mode": f"{mode}, {row['dtype']}", "dtype": dtype[:4].rstrip("-")} for row in run(command)]
+
+
+def cell(row):
+    if row["what"] == "train":
+        return f"{row['tokens_per_s']:,.0f} tok/s ({row['q1_ms']:.0f}–{row['q3_ms']:.0f} ms)"
+    return f"{row['median_ms']:.3f} ms ({row['q1_ms']:.3f}–{row['q3_ms']:.3f})"
+
+
+def best(rows):  # the shortest median per token
+    return max(rows, key=lambda row: row["tokens_per_s"])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rat", required=True)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--seq-len", default="512,4096")
+    parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--json")
+    a = parser.parse_args()
+    rows = []
+    for T in map(int, a.seq_len.split(",")):
+        def note(new):
+            for row in new:
+                row["seq_len"] = T
+                print(f"T {T} {row['who']} {row['what']} {row['dtype']} {row['mode']}: {cell(row)}", file=sys.stderr, flush=True)
+            rows.extend(new)
+        for dtype in ("f32", "bf16"):
+            note(ours(a, T, dtype))
+        for mode, dtype in PEER_MODES:
+            note(peer(a, T, mode, dtype))
+        for dtype in ("f32", "bf16"):
+            note(ours(a, T, dtype))
+    version = next(row["torch"] for row in rows if row["who"] == "PyTorch")
+    print(f"PyTorch {version}, {os.cpu_count()} cores, {platform.machine()}, {a.tokens} tokens a step, median (quartiles)\n")
+    print("| what | T | dtype | ours, before | ours, after | PyTorch, best mode | mode | times faster |\n|---|---|---|---|---|---|---|---|")
+    for what in ("train", "decode"):
+        for T in sorted({row["seq_len"] for row in rows}):
+            for dtype in ("f32", "bf16"):
+                of = lambda who: [r for r in rows if (r["who"], r["what"], r["seq_len"], r["dtype"]) == (who, what, T, dtype)]
+                before, after = of("ours")
+                other = best(of("PyTorch"))
+                ratio = min(before["tokens_per_s"], after["tokens_per_s"]) / other["tokens_per_s"]  # our worse one
+                print(f"| {what} | {T} | {dtype} | {cell(before)} | {cell(after)} | {cell(other)} | {other['mode']} | {ratio:.2f} |")
+    if a.json:
+        pathlib.Path(a.json).write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
