@@ -134,7 +134,7 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
         terms[ring.stage].lse[lane + 32 * i] = lse[i];
         terms[ring.stage].delta[lane + 32 * i] = delta[i];
       }
-      release(shared + Layout::full + 8 * ring.stage);
+      barrier_arrive(shared + Layout::full + 8 * ring.stage);  // every lane, for what it stored
       ring.advance<kStages>();
     }
   }
@@ -156,7 +156,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     float scores[32], grad_weights[32];
     barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
     if ((block.row_of(step) + kStep - 1) / L <= my_first_key) {  // none of these rows sees a key of this warpgroup
-      release(shared + Layout::free + 8 * ring.stage);
+      barrier_arrive(shared + Layout::free + 8 * ring.stage);
       ring.advance<kStages>();
       continue;
     }
@@ -214,7 +214,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     wait_products<0>();  // no registers are left to go on meanwhile; the other warpgroup keeps the tensor cores busy
     hold(grad_keys);
     hold(grad_values);
-    release(shared + Layout::free + 8 * ring.stage);
+    barrier_arrive(shared + Layout::free + 8 * ring.stage);
     ring.advance<kStages>();
   }
   const int valid = static_cast<int>(s.keys()) - my_first_key;
@@ -231,8 +231,8 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
   if (threadIdx.x == 0) {
     barrier_init(shared + Layout::keys_full, 1);
     for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(shared + Layout::full + 8 * stage, 2);  // the copies and the terms
-      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps);
+      barrier_init(shared + Layout::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
+      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps * 32);
     }
     make_barriers_visible();
   }

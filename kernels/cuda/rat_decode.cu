@@ -12,7 +12,7 @@ using tiles::exp2_fast;
 using tiles::kLog2e;
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
-constexpr int kAhead = 4;  // keys and values in flight per lane
+constexpr int kAhead = 2;  // keys and values in flight per lane; with 8 blocks a multiprocessor faster than 4 with fewer
 constexpr int kMostSplits = 64;
 constexpr int kMaxHead = 256;
 
@@ -40,23 +40,31 @@ struct Head {  // of one block, in shared memory
   bool last;
 };
 
-// Running state, own score and the append; the query rotated into shared memory.
+// The rotated query, into shared memory; the caller synchronises.
 template <class T>
-__device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c, int l, bool owner) {
+__device__ void rotate_query(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c) {
+  const RatShape& s = a.shape;
+  const int P = static_cast<int>(s.head_size), half = P / 2;
+  const T* q = a.proj + b * a.proj_stride + s.query_column() + h % static_cast<int>(s.groups) * P;
+  const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
+  for (int i = threadIdx.x; i < half; i += kThreads) {
+    const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
+    const float low = to_float(q[i]), high = to_float(q[i + half]);
+    head.query[i] = (low * turn.x - high * turn.y) * scale;
+    head.query[i + half] = (high * turn.x + low * turn.y) * scale;
+  }
+}
+
+// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the long one.
+template <class T>
+__device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c, int l) {
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), half = P / 2, G = static_cast<int>(s.groups);
   const T* row = a.proj + b * a.proj_stride;
   const T* q = row + s.query_column() + h % G * P;
   const T* k = row + s.key_column() + h % G * P;
-  const float2* turns = a.rope == nullptr ? nullptr : a.rope + c * half;
-  const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
   float own = 0.0f;
   for (int i = threadIdx.x; i < half; i += kThreads) {
-    const float2 turn = turns == nullptr ? make_float2(1.0f, 0.0f) : turns[i];
-    const float low = to_float(q[i]), high = to_float(q[i + half]);
-    head.query[i] = (low * turn.x - high * turn.y) * scale;
-    head.query[i + half] = (high * turn.x + low * turn.y) * scale;
-    if (!owner) continue;
     float key[2];
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
@@ -72,15 +80,15 @@ __device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h
       head.own_v[channel] = value;
       if (l == s.chunk_len - 1) a.values.at(b, h, c)[channel] = from_float<T>(value);
     }
-    own += low * key[0] + high * key[1];
+    own += to_float(q[i]) * key[0] + to_float(q[i + half]) * key[1];
     if (l == s.chunk_len - 1) {
+      const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
       a.keys.at(b, h, c)[i] = from_float<T>(key[0] * turn.x - key[1] * turn.y);
       a.keys.at(b, h, c)[i + half] = from_float<T>(key[1] * turn.x + key[0] * turn.y);
     }
   }
   own = sum_over_lanes(own);
-  if (threadIdx.x % 32 == 0) head.own_score[threadIdx.x / 32] = own * scale;
-  __syncthreads();
+  if (threadIdx.x % 32 == 0) head.own_score[threadIdx.x / 32] = own * rsqrtf(static_cast<float>(P)) * kLog2e;
 }
 
 // LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
@@ -88,20 +96,25 @@ template <class T, int E>
 __device__ Part<E> attend(const RatDecodeArgs<T>& a, const Head& head, int b, int h, int64_t begin, int64_t end, int lanes) {
   const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
   const int slots = kWarps * (32 / lanes);
-  float query[E];
-#pragma unroll
-  for (int i = 0; i < E; ++i) query[i] = head.query[part * E + i];
   Part<E> result{-INFINITY, 0.0f, {}};
   const T* keys = a.keys.at(b, h, 0) + part * E;
   const T* values = a.values.at(b, h, 0) + part * E;
-  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
-    Pack<T, E> key[kAhead] = {}, value[kAhead] = {};
+  Pack<T, E> key[kAhead] = {}, value[kAhead] = {};
+  const auto fetch = [&](int64_t first) {
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
       if (const int64_t j = first + u * slots + slot; j < end) key[u] = load<E>(keys + j * a.keys.row);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
       if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + j * a.values.row);
+  };
+  fetch(begin);
+  __syncthreads();  // the query is in shared memory; the first keys are on their way meanwhile
+  float query[E];
+#pragma unroll
+  for (int i = 0; i < E; ++i) query[i] = head.query[part * E + i];
+  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
+    if (first > begin) fetch(first);
     float score[kAhead], top = result.top;
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
@@ -156,7 +169,7 @@ __device__ Part<1> join_warps(const Head& head, int i, bool with_own) {
 }
 
 template <class T, int E>
-__global__ void __launch_bounds__(kThreads) rat_decode_kernel(RatDecodeArgs<T> a, int lanes) {
+__global__ void __launch_bounds__(kThreads, 8) rat_decode_kernel(RatDecodeArgs<T> a, int lanes) {
   __shared__ Head head;
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
@@ -168,9 +181,10 @@ __global__ void __launch_bounds__(kThreads) rat_decode_kernel(RatDecodeArgs<T> a
     for (int i = threadIdx.x; i < P; i += kThreads) y[i] = from_float<T>(NAN);
     return;
   }
-  update_state(a, head, b, h, c, l, split == 0);
+  rotate_query(a, head, b, h, c);
   const int64_t per_split = (c + a.splits - 1) / a.splits, begin = min(c, split * per_split);
   const Part<E> part = attend<T, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
+  if (split == 0) update_state(a, head, b, h, c, l);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (lane < lanes) {
 #pragma unroll
