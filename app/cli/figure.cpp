@@ -30,7 +30,8 @@ using Options = std::shared_ptr<FigureOptions>;
 Result<int> from_recipe(const FigureOptions& options, const Context& context) {
   if (options.recipe_file.empty())
     return wrong_usage(
-        context, "rat figure takes a recipe file, or one of curves, tradeoff, throughput, evaluation. Try `rat figure --help`.");
+        context,
+        "rat figure takes a recipe file, or one of curves, tradeoff, throughput, evaluation. Try `rat figure --help`.");
   const Result<std::vector<std::string>> formats = formats_of(options.request());
   if (!formats) return wrong_usage(context, formats.error().message);
   RAT_ASSIGN(const std::string text, read_text_file(options.recipe_file));

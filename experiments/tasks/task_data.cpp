@@ -152,7 +152,8 @@ nlohmann::ordered_json settings_of(const TaskData& data) {
   const Json values = data_values(data.config), fallback = data_values(DataConfig{});
   for (const auto& [name, value] : values.items())
     if (name == "kind" || value != fallback[name]) changed[name] = value;
-  return {{"lengths", lengths}, {"sequences", sequences}, {"tokens_are", data.bytes ? "bytes" : "ids"}, {"data", changed}};
+  return {
+      {"lengths", lengths}, {"sequences", sequences}, {"tokens_are", data.bytes ? "bytes" : "ids"}, {"data", changed}};
 }
 
 Result<Evaluation> measure_lengths(const TaskContext& context, std::string_view kind,

@@ -117,7 +117,7 @@ TEST(CliEval, WhatCannotBeMeasuredIsRefused) {
   EXPECT_EQ(work.rat({"eval", "copy", "--lengths", "0"}).exit_code, 2);
   EXPECT_EQ(work.rat({"eval", "copy", "--task", "needle", "--depths", "2"}).exit_code, 2);
   for (const auto& [arguments, part] : std::vector<std::pair<std::vector<std::string>, std::string>>{
-           {{"--task", "needle", "--set", "data.pairs=9"}, "model.vocab"},
+           {{"--task", "needle", "--set", "data.pairs=9"}, "needs 52 tokens"},
            {{"--task", "mqar", "--set", "data.pairs=16"}, "seq_len"},
            {{"--set", "train.lr=1"}, "train.lr"},
            {{"--data", "x.txt"}, "--data"},
