@@ -24,6 +24,9 @@ class SequenceLayer {
   Status fill(const MixerPass& pass, MixerState& state);
   Status step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y, bool residual);
 
+  // Takes over other settings of a layer with the same weights.
+  void set_layer(const ModelConfig& config, const LayerConfig& layer);
+
   const MixerType& type() const { return *type_; }
   Mixer& mixer() { return *mixer_; }
 
