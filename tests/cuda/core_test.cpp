@@ -376,36 +376,4 @@ void test_determinism(Checks& checks, int runs) {
   }
 }
 
-void test_refusals(Checks& checks) {
-  Core<bf16> core({1, 8, 2, 16, 1, 4});
-  const auto refused = [&](const char* what, const Status& status, const char* part) {
-    checks.that(std::string("refused: ") + what, !status.ok() && status.problem().find(part) != std::string::npos);
-    checks.that(std::string("no launch: ") + what, cudaGetLastError() == cudaSuccess);
-  };
-  ChunkScanArgs<bf16> scan;
-  scan.shape = core.s, scan.proj = core.proj.get(), scan.proj_stride = core.s.proj_width();
-  scan.shape.head_size = 48;
-  refused("head size 48", chunk_scan<bf16>(scan, nullptr), "head size 48");
-  scan.shape.head_size = 16, scan.shape.groups = 3;
-  refused("2 heads in 3 groups", chunk_scan<bf16>(scan, nullptr), "do not divide");
-  scan.shape.groups = 1, scan.proj_stride = 5;
-  refused("a short row stride", chunk_scan<bf16>(scan, nullptr), "row stride 5");
-  scan.shape.chunk_len = 0;
-  refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
-  ChunkAttentionArgs<bf16> attention;
-  attention.shape = core.s;
-  refused("mma with head size 16", chunk_attention<bf16>(attention, AttentionPath::mma, nullptr), "64 or 128");
-  ChunkAttentionArgs<float> f32;
-  f32.shape = {1, 8, 2, 128, 1, 4};
-  refused("mma in f32", chunk_attention<float>(f32, AttentionPath::mma, nullptr), "takes bf16");
-  attention.shape.head_size = 128;
-  attention.keys = {core.keys.get(), 3, 3, 3};
-  refused("unaligned keys", chunk_attention<bf16>(attention, AttentionPath::mma, nullptr), "multiples of 16 bytes");
-  RatDecodeArgs<bf16> decode;
-  decode.shape = {1, 1, 2, 24, 1, 4};
-  refused("decode of head size 24", rat_decode<bf16>(decode, nullptr), "power of two");
-  decode.shape.head_size = 16, decode.splits = 3, decode.capacity = 4;
-  refused("splits without workspace", rat_decode<bf16>(decode, nullptr), "splits");
-}
-
 }  // namespace rat::cuda_test

@@ -1,0 +1,203 @@
+// Backward attention for Hopper, the gradients of keys and values: a block holds 128 keys of a head and walks the row tiles
+// that see them, all blocks of a head from the last row downwards, so that they read the same rows at the same time. No
+// atomics, every result is written once.
+#include "kernels/cuda/wgmma_backward.cuh"
+
+namespace rat::kernels::cuda::paths {
+namespace {
+
+namespace by_key {
+
+constexpr int kStages = 4;
+struct Terms {
+  float lse[kStep];  // times log2 e; +infinity beyond the sequence
+  float delta[kStep];
+};
+struct Layout {
+  static constexpr int keys = 0, values = kBigTile, stages = 2 * kBigTile;  // a stage: queries, output gradients
+  static constexpr int terms = stages + kStages * 2 * kSmallTile;
+  static constexpr int keys_full = terms + kStages * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
+  static constexpr int free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
+};
+
+struct Block {
+  int h, b, first_key, first_row, steps;
+  __device__ explicit Block(const RatShape& s) {
+    h = static_cast<int>(blockIdx.y);
+    b = static_cast<int>(blockIdx.z);
+    first_key = static_cast<int>(blockIdx.x) * kBlock;
+    const int T = static_cast<int>(s.tokens);
+    first_row = static_cast<int>(min(s.tokens, (int64_t{first_key} + 1) * s.chunk_len)) / kStep * kStep;
+    steps = (T - first_row + kStep - 1) / kStep;
+  }
+  __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
+};
+
+__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, unsigned char* memory) {
+  const RatShape& s = a.shape;
+  const Block block(s);
+  const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
+  Ring ring;
+  if (threadIdx.x == 0) {
+    barrier_expect(shared + Layout::keys_full, 2 * kBigTile);
+    copy_key_tile(shared + Layout::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, shared + Layout::keys_full);
+    copy_key_tile(shared + Layout::values, maps.values, kBigHalf, block.first_key, block.h, block.b, shared + Layout::keys_full);
+    for (int step = 0; step < block.steps; ++step) {
+      const uint32_t tile = shared + Layout::stages + ring.stage * 2 * kSmallTile, full = shared + Layout::full + 8 * ring.stage;
+      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
+      barrier_expect(full, 2 * kSmallTile);
+      copy_token_tile(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
+      copy_token_tile(tile + kSmallTile, maps.grads, kSmallHalf, block.h * P, block.row_of(step), block.b, full);
+      ring.advance<kStages>();
+    }
+  } else if (threadIdx.x / 32 == 1) {
+    const int64_t terms_at = (int64_t{block.b} * s.heads + block.h) * s.tokens;
+    auto* terms = reinterpret_cast<Terms*>(memory + Layout::terms);
+    for (int step = 0; step < block.steps; ++step) {
+      float lse[2], delta[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = block.row_of(step) + lane + 32 * i;
+        lse[i] = row < s.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
+        delta[i] = row < s.tokens ? a.delta[terms_at + row] : 0.0f;
+      }
+      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        terms[ring.stage].lse[lane + 32 * i] = lse[i];
+        terms[ring.stage].delta[lane + 32 * i] = delta[i];
+      }
+      barrier_arrive(shared + Layout::full + 8 * ring.stage);  // every lane, for what it stored
+      ring.advance<kStages>();
+    }
+  }
+}
+
+__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory, int which) {
+  const RatShape& s = a.shape;
+  const Block block(s);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, L = static_cast<int>(s.chunk_len);
+  const int my_first_key = block.first_key + which * 64, key = my_first_key + warp * 16 + lane / 4;  // and 8 below
+  const uint32_t keys = shared + Layout::keys + which * 64 * 128, values = shared + Layout::values + which * 64 * 128;
+  const auto* terms = reinterpret_cast<const Terms*>(memory + Layout::terms);
+  const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
+  float grad_keys[64] = {}, grad_values[64] = {};
+  Ring ring;
+  barrier_wait(shared + Layout::keys_full, 0);
+  for (int step = 0; step < block.steps; ++step) {
+    const uint32_t queries = shared + Layout::stages + ring.stage * 2 * kSmallTile, grads = queries + kSmallTile;
+    float scores[32], grad_weights[32];
+    barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
+    if ((block.row_of(step) + kStep - 1) / L <= my_first_key) {  // none of these rows sees a key of this warpgroup
+      barrier_arrive(shared + Layout::free + 8 * ring.stage);
+      ring.advance<kStages>();
+      continue;
+    }
+    begin_products();
+#pragma unroll
+    for (int k = 0; k < P / 16; ++k) {
+      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+      multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
+    }
+    commit_products();
+#pragma unroll
+    for (int k = 0; k < P / 16; ++k) {
+      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+      multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
+    }
+    commit_products();
+    wait_products<1>();
+    hold(scores);
+    const int row = block.row_of(step);
+    const bool masked = row / L < my_first_key + 64;
+    const float2* lse = reinterpret_cast<const float2*>(terms[ring.stage].lse) + lane % 4;
+    const float2* delta = reinterpret_cast<const float2*>(terms[ring.stage].delta) + lane % 4;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const float2 pair = lse[n * 4];
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& p = scores[n * 4 + 2 * i + e];
+          p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
+          if (masked && key + 8 * i >= (row + n * 8 + (lane % 4) * 2 + e) / L) p = 0.0f;
+        }
+    }
+    uint32_t weights[4][4], score_grads[4][4];
+    as_operand(weights, scores);
+    wait_products<0>();
+    hold(grad_weights);
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const float2 pair = delta[n * 4];
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& ds = grad_weights[n * 4 + 2 * i + e];
+          ds = scores[n * 4 + 2 * i + e] * (ds - (e == 0 ? pair.x : pair.y));
+        }
+    }
+    as_operand(score_grads, grad_weights);
+    begin_products();
+    add_product(grad_values, weights, grads);
+    add_product(grad_keys, score_grads, queries);
+    commit_products();
+    wait_products<0>();  // no registers are left to go on meanwhile; the other warpgroup keeps the tensor cores busy
+    hold(grad_keys);
+    hold(grad_values);
+    barrier_arrive(shared + Layout::free + 8 * ring.stage);
+    ring.advance<kStages>();
+  }
+  const int valid = static_cast<int>(s.keys()) - my_first_key;
+  if (valid <= 0) return;
+  write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
+  write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
+}
+
+__global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_constant__ Maps maps,
+                                                                   const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
+  extern __shared__ unsigned char raw[];
+  const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
+  unsigned char* memory = raw + (shared - start);
+  if (threadIdx.x == 0) {
+    barrier_init(shared + Layout::keys_full, 1);
+    for (int stage = 0; stage < kStages; ++stage) {
+      barrier_init(shared + Layout::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
+      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps * 32);
+    }
+    make_barriers_visible();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
+    produce(maps, a, shared, memory);
+  } else {
+    take_registers<232>();
+    consume(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+  }
+}
+
+}  // namespace by_key
+
+}  // namespace
+
+Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  if (s.keys() == 0) return {};
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(by_key::key_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            by_key::Layout::bytes),
+                       "chunk_attention_backward (wgmma, keys): shared memory"));
+  Maps maps;
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), s.group_width(), s, kStep));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
+  const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
+                  static_cast<unsigned>(s.batch));
+  by_key::key_gradient_kernel<<<grid, kThreads, by_key::Layout::bytes, stream>>>(maps, a);
+  return launched("chunk_attention_backward (wgmma, keys)");
+}
+
+}  // namespace rat::kernels::cuda::paths

@@ -1,0 +1,191 @@
+// Backward attention for Hopper, the gradient of the queries: a block holds 128 rows of a group and walks its heads and
+// their keys, so that the sum over heads stays in registers. It repeats the scores of the key kernel (7 products instead
+// of 5) and in return needs no atomics.
+#include "kernels/cuda/wgmma_backward.cuh"
+
+namespace rat::kernels::cuda::paths {
+namespace {
+
+namespace by_query {
+
+constexpr int kStages = 3;
+struct Layout {
+  static constexpr int queries = 0, grads = kBigTile, stages = 3 * kBigTile;  // two tiles of gradients; a stage: keys, values
+  static constexpr int queries_full = stages + kStages * 2 * kSmallTile;
+  static constexpr int grads_full = queries_full + 8, grads_free = grads_full + 16;
+  static constexpr int full = grads_free + 16, free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
+};
+
+struct Block {
+  int group, b, first_row, most_keys, steps, heads;
+  __device__ explicit Block(const RatShape& s) {
+    group = static_cast<int>(blockIdx.y);
+    b = static_cast<int>(blockIdx.z);
+    first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kBlock;
+    most_keys = static_cast<int>((min(int64_t{first_row} + kBlock, s.tokens) - 1) / s.chunk_len);
+    steps = (most_keys + kStep - 1) / kStep;  // per head
+    heads = static_cast<int>(s.heads / s.groups);
+  }
+};
+
+__device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
+  const Block block(s);
+  if (block.steps == 0) return;
+  Ring ring, grad_ring;
+  barrier_expect(shared + Layout::queries_full, kBigTile);
+  copy_token_tile(shared + Layout::queries, maps.queries, kBigHalf, block.group * P, block.first_row, block.b,
+                  shared + Layout::queries_full);
+  for (int index = 0; index < block.heads; ++index) {
+    const int h = block.group + index * static_cast<int>(s.groups);
+    const uint32_t grads_full = shared + Layout::grads_full + 8 * grad_ring.stage;
+    barrier_wait(shared + Layout::grads_free + 8 * grad_ring.stage, grad_ring.phase ^ 1);
+    barrier_expect(grads_full, kBigTile);
+    copy_token_tile(shared + Layout::grads + grad_ring.stage * kBigTile, maps.grads, kBigHalf, h * P, block.first_row, block.b,
+                    grads_full);
+    grad_ring.advance<2>();
+    for (int step = 0; step < block.steps; ++step) {
+      const uint32_t tile = shared + Layout::stages + ring.stage * 2 * kSmallTile, full = shared + Layout::full + 8 * ring.stage;
+      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
+      barrier_expect(full, 2 * kSmallTile);
+      copy_key_tile(tile, maps.keys, kSmallHalf, step * kStep, h, block.b, full);
+      copy_key_tile(tile + kSmallTile, maps.values, kSmallHalf, step * kStep, h, block.b, full);
+      ring.advance<kStages>();
+    }
+  }
+}
+
+// The 64 rows of this warpgroup as left operands.
+__device__ __forceinline__ void load_operand(uint32_t (&to)[8][4], uint32_t tile, int which) {
+  const int lane = threadIdx.x % 32, row = which * 64 + threadIdx.x / 32 % 4 * 16 + (lane & 15);
+#pragma unroll
+  for (int k = 0; k < 8; ++k) tiles::load_matrices(to[k], tile + tile_at<kBlock>(row, k * 2 + (lane >> 4)));
+}
+
+__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, int which) {
+  const RatShape& s = a.shape;
+  const Block block(s);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, T = static_cast<int>(s.tokens), L = static_cast<int>(s.chunk_len);
+  const int my_first_row = block.first_row + which * 64, my_row = my_first_row + warp * 16 + lane / 4;  // and 8 below
+  const int limit[2] = {my_row / L, (my_row + 8) / L}, fewest_keys = my_first_row / L;
+  const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
+  float grad_queries[64] = {};
+  uint32_t queries[8][4], grads[8][4], score_grads[4][4];
+  Ring ring, grad_ring;
+  int before = -1;
+  if (block.steps > 0) {
+    barrier_wait(shared + Layout::queries_full, 0);
+    load_operand(queries, shared + Layout::queries, which);
+  }
+  for (int index = 0; index < block.heads && block.steps > 0; ++index) {
+    float lse[2], delta[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = my_row + 8 * i;
+      const int64_t at = (int64_t{block.b} * s.heads + block.group + index * s.groups) * T + row;
+      lse[i] = row < T ? a.lse[at] * kLog2e : INFINITY;
+      delta[i] = row < T ? a.delta[at] : 0.0f;
+    }
+    barrier_wait(shared + Layout::grads_full + 8 * grad_ring.stage, grad_ring.phase);
+    load_operand(grads, shared + Layout::grads + grad_ring.stage * kBigTile, which);
+    release(shared + Layout::grads_free + 8 * grad_ring.stage);
+    grad_ring.advance<2>();
+    for (int step = 0; step < block.steps; ++step) {
+      const uint32_t keys = shared + Layout::stages + ring.stage * 2 * kSmallTile, values = keys + kSmallTile;
+      float scores[32], grad_weights[32];
+      barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
+      begin_products();
+#pragma unroll
+      for (int k = 0; k < P / 16; ++k)
+        multiply_n64<0>(scores, queries[k], rows_operand(keys + (k / 4) * kSmallHalf + (k % 4) * 32), k != 0);
+      commit_products();
+#pragma unroll
+      for (int k = 0; k < P / 16; ++k)
+        multiply_n64<0>(grad_weights, grads[k], rows_operand(values + (k / 4) * kSmallHalf + (k % 4) * 32), k != 0);
+      commit_products();
+      wait_products<1>();  // the scores, and the sums of the step before
+      hold(scores);
+      hold(grad_queries);
+      if (before >= 0) release(shared + Layout::free + 8 * before);
+      before = ring.stage;
+      const int first_key = step * kStep;
+      const bool masked = first_key + kStep > fewest_keys;
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            float& p = scores[n * 4 + 2 * i + e];
+            p = exp2_fast(fmaf(p, scale_log2, -lse[i]));
+            if (masked && first_key + n * 8 + (lane % 4) * 2 + e >= limit[i]) p = 0.0f;
+          }
+      wait_products<0>();
+      hold(grad_weights);
+#pragma unroll
+      for (int j = 0; j < 32; ++j) grad_weights[j] = scores[j] * (grad_weights[j] - delta[j / 2 % 2]);
+      as_operand(score_grads, grad_weights);
+      begin_products();
+      add_product(grad_queries, score_grads, keys);
+      commit_products();
+      ring.advance<kStages>();
+    }
+  }
+  wait_products<0>();
+  hold(grad_queries);
+  if (my_first_row >= T) return;
+  write_rows(grad_queries, scale, a.grad_q_rot + (int64_t{block.b} * T + my_first_row) * s.group_width() + block.group * P,
+             s.group_width(), T - my_first_row);
+}
+
+__global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __grid_constant__ Maps maps,
+                                                                     const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
+  extern __shared__ unsigned char raw[];
+  const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
+  if (threadIdx.x == 0) {
+    barrier_init(shared + Layout::queries_full, 1);
+    for (int stage = 0; stage < 2; ++stage) {
+      barrier_init(shared + Layout::grads_full + 8 * stage, 1);
+      barrier_init(shared + Layout::grads_free + 8 * stage, kConsumerWarps);
+    }
+    for (int stage = 0; stage < kStages; ++stage) {
+      barrier_init(shared + Layout::full + 8 * stage, 1);
+      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps);
+    }
+    make_barriers_visible();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    give_registers<24>();
+    if (threadIdx.x == 0) produce(maps, a.shape, shared);
+  } else {
+    take_registers<240>();
+    consume(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
+  }
+}
+
+}  // namespace by_query
+
+}  // namespace
+
+Status wgmma_query_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(by_query::query_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            by_query::Layout::bytes),
+                       "chunk_attention_backward (wgmma, queries): shared memory"));
+  Maps maps;
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), s.group_width(), s, kBlock));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kStep));
+  const dim3 grid(static_cast<unsigned>((s.tokens + kBlock - 1) / kBlock), static_cast<unsigned>(s.groups),
+                  static_cast<unsigned>(s.batch));
+  by_query::query_gradient_kernel<<<grid, kThreads, by_query::Layout::bytes, stream>>>(maps, a);
+  return launched("chunk_attention_backward (wgmma, queries)");
+}
+
+Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  RAT_CUDA_TRY(wgmma_query_gradient(a, stream));
+  return wgmma_key_gradient(a, stream);
+}
+
+}  // namespace rat::kernels::cuda::paths

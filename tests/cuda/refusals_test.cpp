@@ -1,0 +1,44 @@
+// What must be refused, with the reason, before anything is launched.
+#include "kernels/cuda/chunk_attention.h"
+#include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/rat_decode.h"
+#include "tests/cuda/suites.h"
+
+namespace rat::cuda_test {
+
+using namespace kernels::cuda;
+
+void test_refusals(Checks& checks) {
+  const RatShape shape{1, 8, 2, 16, 1, 4};
+  Device<bf16> proj(shape.rows() * shape.proj_width()), keys(shape.batch * shape.channels() * shape.full_chunks());
+  const auto refused = [&](const char* what, const Status& status, const char* part) {
+    checks.that(std::string("refused: ") + what, !status.ok() && status.problem().find(part) != std::string::npos);
+    checks.that(std::string("no launch: ") + what, cudaGetLastError() == cudaSuccess);
+  };
+  ChunkScanArgs<bf16> scan;
+  scan.shape = shape, scan.proj = proj.get(), scan.proj_stride = shape.proj_width();
+  scan.shape.head_size = 48;
+  refused("head size 48", chunk_scan<bf16>(scan, nullptr), "head size 48");
+  scan.shape.head_size = 16, scan.shape.groups = 3;
+  refused("2 heads in 3 groups", chunk_scan<bf16>(scan, nullptr), "do not divide");
+  scan.shape.groups = 1, scan.proj_stride = 5;
+  refused("a short row stride", chunk_scan<bf16>(scan, nullptr), "row stride 5");
+  scan.shape.chunk_len = 0;
+  refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
+  ChunkAttentionArgs<bf16> attention;
+  attention.shape = shape;
+  refused("mma with head size 16", chunk_attention<bf16>(attention, AttentionPath::mma, nullptr), "64 or 128");
+  ChunkAttentionArgs<float> f32;
+  f32.shape = {1, 8, 2, 128, 1, 4};
+  refused("mma in f32", chunk_attention<float>(f32, AttentionPath::mma, nullptr), "takes bf16");
+  attention.shape.head_size = 128;
+  attention.keys = {keys.get(), 3, 3, 3};
+  refused("unaligned keys", chunk_attention<bf16>(attention, AttentionPath::mma, nullptr), "multiples of 16 bytes");
+  RatDecodeArgs<bf16> decode;
+  decode.shape = {1, 1, 2, 24, 1, 4};
+  refused("decode of head size 24", rat_decode<bf16>(decode, nullptr), "power of two");
+  decode.shape.head_size = 16, decode.splits = 3, decode.capacity = 4;
+  refused("splits without workspace", rat_decode<bf16>(decode, nullptr), "splits");
+}
+
+}  // namespace rat::cuda_test
