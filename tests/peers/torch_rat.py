@@ -177,7 +177,7 @@ def train(a, mode, dtype):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
 
-    row = timed(step, a.repetitions, 3, a.seconds)
+    row = timed(step, a.repetitions, 2, a.seconds)
     return {**row, "seq_len": a.seq_len, "batch": B, "tokens_per_s": 1000 * B * a.seq_len / row["median_ms"]}
 
 
