@@ -17,6 +17,10 @@ import torch
 import torch.nn.functional as F
 
 
+def wide(x):  # softmax and loss of bf16 values are computed in f32, as autocast does
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 def rms_norm(x, weight):
     return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
 
@@ -91,7 +95,7 @@ class Layer(torch.nn.Module):
         by_chunk = rotate(qh.view(B, H, C, L, P), cos[:, None], sin[:, None]).view(B, H, T, P).to(ks.dtype)
         scores = by_chunk @ rotate(ends(ks), cos, sin).to(ks.dtype).transpose(-1, -2) * scale + mask
         own = (qh * heads(ks)).sum(-1, keepdim=True) * scale
-        weights = torch.softmax(torch.cat([scores, own], -1).float(), -1).to(vs.dtype)
+        weights = torch.softmax(wide(torch.cat([scores, own], -1)), -1).to(vs.dtype)
         y = weights[..., :C] @ ends(vs) + weights[..., C:] * heads(vs)
         x = x + self.out_proj(z * y.transpose(1, 2).reshape(B, T, D))
         return self.feed_forward(x)
@@ -124,7 +128,7 @@ class Model(torch.nn.Module):
         x = self.embedding(tokens)
         for layer in self.layers:
             x = layer(x, cos, sin, mask)
-        return F.cross_entropy(self.head(rms_norm(x, self.norm)).float().flatten(0, 1), targets.flatten())
+        return F.cross_entropy(wide(self.head(rms_norm(x, self.norm))).flatten(0, 1), targets.flatten())
 
     def step(self, token, states, ends, seen, keep, cos, sin):
         x, new_states, new_ends = self.embedding(token), [], []
