@@ -14,7 +14,7 @@
 namespace rat::app {
 namespace {
 
-constexpr int chips_width = 250, text_width = 330;
+constexpr int chips_width = 400, text_width = 500, row_height = 44, line_height = 18;
 
 QString text_of(std::string_view view) { return QString::fromUtf8(view.data(), static_cast<qsizetype>(view.size())); }
 
@@ -24,7 +24,6 @@ QPushButton* preset_row(const LayerPreset& preset, const std::vector<LayerConfig
   button->setFlat(true);
   button->setAccessibleName(text_of(preset.name));
   button->setToolTip(text_of(preset.pattern));
-  button->setMinimumHeight(44);
   auto* row = new QHBoxLayout(button);
   row->setContentsMargins(10, 4, 10, 4);
   row->setSpacing(12);
@@ -32,14 +31,20 @@ QPushButton* preset_row(const LayerPreset& preset, const std::vector<LayerConfig
   words->setSpacing(0);
   QLabel* what = label(text_of(preset.description), "secondary", button);
   what->setFixedWidth(text_width);
-  what->setWordWrap(true);
-  words->addWidget(label(text_of(preset.name), "", button));
-  words->addWidget(what);
+  QLabel* name = label(text_of(preset.name), "", button);
+  for (QLabel* line : {name, what}) {
+    line->setStyleSheet("min-height: 0; padding: 0; margin: 0");
+    line->setFixedHeight(line_height);
+    words->addWidget(line);
+  }
   auto* stack = new LayerChips(button);
   stack->set_layers(layers);
   stack->setFixedWidth(chips_width);
   row->addLayout(words);
-  row->addWidget(stack);
+  row->addWidget(stack, 0, Qt::AlignVCenter);
+  // A button's own hint knows only of its text, and the window's style gives it the height of one line.
+  button->setMinimumWidth(row->sizeHint().width());
+  button->setStyleSheet(QString("min-height: %1px; max-height: %1px").arg(row_height));
   for (QWidget* part : button->findChildren<QWidget*>()) part->setAttribute(Qt::WA_TransparentForMouseEvents);
   return button;
 }

@@ -186,6 +186,8 @@ TEST_F(WindowTest, PresetsFillTheLayersThereAre) {
   }
   window.action("presets")->trigger();
   EXPECT_TRUE(wait_for([&] { return window.experiment().presets().isVisible(); }));
+  EXPECT_GT(window.experiment().presets().width(), 500) << "names, descriptions and stacks are readable";
+  EXPECT_GT(window.experiment().presets().height(), 40 * window.experiment().presets().actions().size());
   keep(picture(window.experiment().presets()), "presets");
   window.experiment().presets().close();
 }
