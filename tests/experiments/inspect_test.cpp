@@ -45,17 +45,17 @@ TEST_F(Inspect, LayersAreChangedOnTheSameWeights) {
   inspect_.open_run(run);
   ASSERT_TRUE(wait_for([&] { return inspect_.trace()->serial > 0; })) << inspect_.status()->message;
   const auto before = inspect_.trace();
-  EXPECT_EQ(before->find(Probe::attention, 0)->shape[2], 5);  // four chunks and the own state
+  EXPECT_EQ(before->find(Probe::attention, 0)->shape[2], 4);  // the three chunks that some token looks back on, and its own state
   EXPECT_EQ(inspect_.status()->layer_note, "");
   std::vector<LayerConfig> layers = inspect_.status()->trained_layers;
   layers[0].chunk = 4;
   inspect_.set_layers(layers);
-  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 9; }));
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 8; }));
   EXPECT_EQ(inspect_.trace()->model.layers[0].chunk, 4);
   EXPECT_EQ(inspect_.status()->layers, layers);
   EXPECT_NE(inspect_.status()->layer_note.find("off-distribution"), std::string::npos);
   inspect_.set_layers({});
-  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 5; }));
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->find(Probe::attention, 0)->shape[2] == 4; }));
   const auto after = inspect_.trace()->find(Probe::attention, 0)->values,
              as_before = before->find(Probe::attention, 0)->values;
   ASSERT_EQ(after.size(), as_before.size());
