@@ -64,7 +64,6 @@ std::optional<InspectSource> InspectSession::Impl::take_source() {
 std::optional<std::vector<LayerConfig>> InspectSession::Impl::take_layers() {
   const std::lock_guard lock(mutex);
   if (!model || !wishes.layers) return std::nullopt;
-  wishes.trace = true;
   return std::exchange(wishes.layers, std::nullopt);
 }
 
@@ -74,6 +73,10 @@ void InspectSession::Impl::change_layers(std::vector<LayerConfig> layers) {
     return publish_status(fmt::format("These layers cannot be used: {}.", changed.error().message), true);
   chosen_layers = std::move(layers);
   drop_generation();
+  {
+    const std::lock_guard lock(mutex);
+    wishes.trace = true;  // a refused change leaves the trace and its own sentence alone
+  }
   publish_status();
 }
 

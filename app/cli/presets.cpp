@@ -11,6 +11,7 @@ constexpr const char* examples =
     "A name stands for one period of its layers wherever a pattern does; *N repeats it.\n"
     "\n"
     "Examples:\n"
+    "  rat presets\n"
     "  rat train --set \"model.layers=rat-swa*2\" --name hybrid\n"
     "  rat bench model --layers \"rattention-attention*3\"";
 

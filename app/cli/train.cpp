@@ -129,6 +129,7 @@ Result<int> train(const TrainOptions& options, const Context& context) {
   RAT_ASSIGN(const auto store, StoreWriter::open(context.database_path()));
   RAT_ASSIGN(const auto trainer, open_trainer(options, *spec, *store));
   const RunSpec& actual = trainer->spec();
+  interrupts.begin_work();  // from the line below on, Ctrl+C stops the run at a checkpoint
   print_note(fmt::format("run {} '{}': {}, D {}, {} parameters, {}", trainer->run_id(), actual.name,
                          format_layers(actual.model.layers), actual.model.d_model,
                          format_count(static_cast<double>(trainer->model().parameter_count())),

@@ -134,7 +134,8 @@ TEST_F(Session, QueuedRunsCanBeRemovedAndAllStopped) {
   ASSERT_TRUE(wait_for([&] { return status()->step >= 1; }));
   session_->enqueue(tiny_spec(text_, "rnn", 5));
   session_->enqueue(tiny_spec(text_, "rnn*2", 5));
-  ASSERT_TRUE(wait_for([&] { return status()->queue.size() == 2; }));
+  // Announced at once, stored (and then removable) when the session has time for it.
+  ASSERT_TRUE(wait_for([&] { return status()->queue.size() == 2 && !status()->queue[0].run_id.empty(); }));
   session_->remove_queued(status()->queue[0].run_id);
   ASSERT_TRUE(wait_for([&] { return status()->queue.size() == 1; }));
   EXPECT_EQ(status()->queue[0].layers, "rnn*2");
