@@ -160,7 +160,7 @@ TEST(CliTrain, AResumedRunEndsWithTheSameLossAsOneThatWasNotInterrupted) {
         return words;
       }(),
       "");
-  ASSERT_TRUE(child.wait_for_error_text("step 1/30", seconds(60)));
+  ASSERT_TRUE(child.wait_for_error_text("/30  loss", seconds(60)));
   child.send(SIGINT);  // somewhere among the 30 steps
   child.wait(seconds(20));
   if (state_of(work, "parts") != "finished") work.json({"train", "--resume", "parts"});
