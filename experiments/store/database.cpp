@@ -113,8 +113,19 @@ std::string immutable_uri(const fs::path& path) {
   return uri + "?immutable=1";
 }
 
+// SQLite's busy handler: `tries` is 0 at the start of a wait; 0 gives up.
+int pause_for_lock(void* limit_ms, int tries) {
+  using Clock = std::chrono::steady_clock;
+  thread_local Clock::time_point start;
+  if (tries == 0) start = Clock::now();
+  if (Clock::now() - start >= std::chrono::milliseconds(reinterpret_cast<intptr_t>(limit_ms))) return 0;
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return 1;
+}
+
 void configure(SQLite::Database& db, Access access) {
   sqlite3* handle = db.getHandle();
+  wait_when_busy(handle, busy_timeout_ms);
   for (const auto& [option, value] :
        {std::pair{SQLITE_DBCONFIG_DEFENSIVE, 1}, std::pair{SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0},
         std::pair{SQLITE_DBCONFIG_ENABLE_TRIGGER, 0}})
@@ -187,10 +198,9 @@ constexpr int one_thread = SQLITE_OPEN_NOMUTEX;
 Result<std::unique_ptr<SQLite::Database>> open_reader(const fs::path& path) {
   const bool read_only_folder = access(path.parent_path().empty() ? "." : path.parent_path().c_str(), W_OK) != 0;
   auto db = read_only_folder && !has_log(path)
-                ? std::make_unique<SQLite::Database>(immutable_uri(path), SQLite::OPEN_READONLY | SQLite::OPEN_URI | one_thread,
-                                                     busy_timeout_ms)
-                : std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READONLY | one_thread,
-                                                     busy_timeout_ms);
+                ? std::make_unique<SQLite::Database>(immutable_uri(path),
+                                                     SQLite::OPEN_READONLY | SQLite::OPEN_URI | one_thread)
+                : std::make_unique<SQLite::Database>(path.string(), SQLite::OPEN_READONLY | one_thread);
   configure(*db, Access::read);
   RAT_TRY(check_identity(*db, path, Access::read));
   RAT_TRY(check_schema(*db, path));
@@ -199,11 +209,12 @@ Result<std::unique_ptr<SQLite::Database>> open_reader(const fs::path& path) {
 
 Result<std::unique_ptr<SQLite::Database>> open_writer(const fs::path& path) {
   if (has_log(path)) {
-    SQLite::Database look(path.string(), SQLite::OPEN_READONLY, busy_timeout_ms);
+    SQLite::Database look(path.string(), SQLite::OPEN_READONLY);
+    wait_when_busy(look.getHandle(), busy_timeout_ms);
     RAT_TRY(check_identity(look, path, Access::write));
   }
-  auto db = std::make_unique<SQLite::Database>(
-      path.string(), SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE | one_thread, busy_timeout_ms);
+  auto db = std::make_unique<SQLite::Database>(path.string(),
+                                               SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE | one_thread);
   configure(*db, Access::write);
   RAT_TRY(check_identity(*db, path, Access::write));
   switch_to_wal(*db);
@@ -213,6 +224,10 @@ Result<std::unique_ptr<SQLite::Database>> open_writer(const fs::path& path) {
 }
 
 }  // namespace
+
+void wait_when_busy(sqlite3* connection, int milliseconds) {
+  sqlite3_busy_handler(connection, pause_for_lock, reinterpret_cast<void*>(static_cast<intptr_t>(milliseconds)));
+}
 
 std::string network_file_system(uint64_t magic) {
   // FUSE and 9p are not here: both also carry local disks (ntfs-3g, container roots), where the log works.

@@ -20,6 +20,10 @@ enum class Access { read, write };
 // The connection never checkpoints by itself (wal_autocheckpoint = 0).
 Result<std::unique_ptr<SQLite::Database>> open_database(const std::filesystem::path& path, Access access);
 
+// How long this connection waits for another's lock. SQLite's own waiting doubles its pauses up to 100 ms and so hardly
+// ever meets the moment between two transactions of a busy writer: with several of them one would starve.
+void wait_when_busy(sqlite3* connection, int milliseconds);
+
 // Name of the network file system that statfs's `magic` stands for; "" for anything else.
 std::string network_file_system(uint64_t magic);
 

@@ -268,14 +268,14 @@ void WriterThread::checkpoint_if_due() {
     return;
   }
   sqlite3* handle = db_->getHandle();
-  sqlite3_busy_timeout(handle, checkpoint_busy_ms);
+  wait_when_busy(handle, checkpoint_busy_ms);
   int in_log = 0, copied = 0;
   const int code = sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_FULL, &in_log, &copied);
   const bool all = code == SQLITE_OK && copied == in_log;
   bool shortened = true;
   if (all && log_pages_ > large_log_pages)
     shortened = sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_TRUNCATE, nullptr, nullptr) == SQLITE_OK;
-  sqlite3_busy_timeout(handle, busy_timeout_ms);
+  wait_when_busy(handle, busy_timeout_ms);
   const bool done = all && shortened;
   checkpoint_at_pages_ = done ? checkpoint_pages : log_pages_ + checkpoint_pages;
   checkpoint_again_at_ = done ? Clock::time_point::max() : now + checkpoint_retry;
