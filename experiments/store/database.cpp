@@ -177,8 +177,10 @@ Status check_schema(SQLite::Database& db, const fs::path& path) {
 // What older versions lack is empty for a reader: migrations since this one only add tables.
 constexpr int oldest_readable = 1;
 
-// Reads identity through SQLite, so that what is still in the log counts.
+// Reads identity through SQLite, so that what is still in the log counts; in one transaction, or another program's
+// first start could come between the application's number and the tables and look like a foreign file.
 Status check_identity(SQLite::Database& db, const fs::path& path, Access access) {
+  SQLite::Transaction snapshot(db);
   const int application = db.execAndGet("PRAGMA application_id").getInt();
   const int version = db.execAndGet("PRAGMA user_version").getInt();
   const int objects = db.execAndGet("SELECT count(*) FROM sqlite_master").getInt();

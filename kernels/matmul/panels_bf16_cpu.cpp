@@ -291,7 +291,7 @@ void multiply(const PanelBlock& block) {
       const int64_t rows = std::min(panel_width, block.rows - r);
       product_part<Unit>({a + r * stride, stride, depth / step, panel, block.c + r * block.c_stride + j, block.c_stride,
                           block.start ? block.start + r * block.start_stride + j : nullptr, block.start_stride},
-                         rows, block.cols - j);
+                         rows, std::min(panel_width, block.cols - j));
     }
   }
 }
