@@ -64,7 +64,10 @@ class Program : public QObject {
     connect(window_.get(), &MainWindow::closed, this, [] { QCoreApplication::quit(); });
     connect(window_.get(), &MainWindow::database_requested, this, [this](const QString& path) { reopen(path); });
     window_->show();
-    if (std::exchange(options_.demo, false)) window_->action("start")->trigger();
+    if (std::exchange(options_.demo, false))
+      window_->action("start")->trigger();
+    else
+      window_->open_newest_run();
   }
 
   void reopen(const QString& path) {

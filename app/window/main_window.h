@@ -61,6 +61,8 @@ class MainWindow : public QMainWindow {
   std::optional<FigureSource> figure_source() const;
   FigureDialog* open_figure(const FigureSource& source);
 
+  void open_newest_run();
+
  signals:
   void database_requested(QString path);  // this window has closed to make room for it
   void closed();                          // for good

@@ -5,6 +5,7 @@
 #include <QFile>
 #include <QMessageBox>
 #include <QSaveFile>
+#include <algorithm>
 
 #include "app/window/ask.h"
 #include "app/window/canvas_area.h"
@@ -308,6 +309,21 @@ void MainWindow::reset_layout_now() { reset_layout(); }
 
 void MainWindow::open_run() {
   if (const RunRow* run = single_selected()) bench_->open_run(run->id);
+}
+
+// So that a database with runs does not greet with empty canvases; unless something was begun or chosen meanwhile.
+void MainWindow::open_newest_run() {
+  const std::vector<RunRow>& runs = *bench_->runs();
+  if (runs.empty()) {  // not read yet
+    connect(bench_.get(), &Workbench::runs_changed, this, &MainWindow::open_newest_run, Qt::SingleShotConnection);
+    return;
+  }
+  const bool untouched = !bench_->busy() && bench_->status().run_id.empty() && bench_->selection().runs.empty();
+  const auto newest = std::find_if(runs.begin(), runs.end(), [](const RunRow& run) { return !run.checkpoint.empty(); });
+  if (!untouched || newest == runs.end()) return;
+  const std::string id = newest->id;
+  runs_->select({id});
+  bench_->open_run(id);
 }
 
 void MainWindow::follow_live() { bench_->show_live(); }

@@ -95,6 +95,7 @@ void RunsPanel::build() {
   table_->setHorizontalScrollMode(QAbstractItemView::ScrollPerPixel);
   table_->verticalHeader()->hide();
   table_->verticalHeader()->setDefaultSectionSize(row_height);
+  table_->setTextElideMode(Qt::ElideMiddle);  // runs of a sweep differ at the ends of their names
   table_->verticalHeader()->setSectionResizeMode(QHeaderView::Fixed);
   QHeaderView* header = table_->horizontalHeader();
   header->setHighlightSections(false);

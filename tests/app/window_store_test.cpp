@@ -192,6 +192,18 @@ TEST_F(WindowTest, PresetsFillTheLayersThereAre) {
   window.experiment().presets().close();
 }
 
+TEST_F(WindowTest, ADatabaseWithRunsOpensOnItsNewest) {
+  open();
+  ASSERT_NE(train(tiny_spec()), nullptr);
+  const std::string id = window_->bench().runs()->front().id;
+  close();
+  MainWindow& window = open();
+  window.open_newest_run();
+  ASSERT_TRUE(wait_for([&] { return window.bench().inspect_status().run_id == id; }));
+  EXPECT_EQ(window.bench().subject(), views::Subject::stored);
+  EXPECT_EQ(window.runs().selected(), std::vector<std::string>{id});
+}
+
 TEST_F(WindowTest, ForeignAndBrokenDatabasesAreRefusedUntouched) {
   const auto refused = [&](const std::string& content) {
     const std::filesystem::path path = folder_.filePath("foreign.db").toStdString();

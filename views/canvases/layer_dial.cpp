@@ -75,13 +75,15 @@ void draw_layer_dial(const Pen& pen, Box& box, const Frame& frame) {
   ImGui::SetCursorScreenPos({x, row.y0});
   ImGui::SetNextItemWidth(wide);
   ImGui::PushStyleVar(ImGuiStyleVar_FramePadding, {pen.px(4), std::max(0.0f, (height - pen.line_height()) / 2)});
-  const std::string shown = grouped(dial->value);
-  if (ImGui::SliderInt("##dial", &position, 0, log2_of(dial->most), shown.c_str(), ImGuiSliderFlags_NoInput))
+  if (ImGui::SliderInt("##dial", &position, 0, log2_of(dial->most), "", ImGuiSliderFlags_NoInput))
     frame.commands->set_layers(turned_layers(status, int64_t{1} << position));
   ImGui::PopStyleVar();
   hint(dial->name == "D" ? "Every D-th token is attended to, and the last D: the same weights"
                          : "Cuts the text into other chunks on the same weights, which were not trained for it");
   x += wide + pen.px(8);
+  // Beside the slider, where its handle never covers the value; as wide as the largest one, so that nothing moves.
+  pen.text({x, y}, pen.theme->text, grouped(dial->value));
+  x += pen.width(grouped(dial->most)) + pen.px(8);
   const bool changed = status.layers != status.trained_layers;
   const float reset = small_button_width(pen, "as trained");
   if (x + reset <= row.x1) {

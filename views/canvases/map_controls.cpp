@@ -124,7 +124,7 @@ const TraceSnapshot* trace_or_explain(const Frame& frame, const Pen& pen, Box& b
     empty_state(pen, box, "Waiting for the first recorded step...",
                 "Values are recorded between training steps, within the probe budget.");
   } else {
-    empty_state(pen, box, "No run yet.", "Press Start, or open a run in the table below.");
+    empty_state(pen, box, "No run is open.", "Press Start, or open a run in the table below.");
   }
   return nullptr;
 }

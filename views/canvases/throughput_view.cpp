@@ -236,7 +236,7 @@ void ThroughputView::draw(Frame& frame) {
   if (frame.training) message_line(outer, box, frame.training->message_is_error ? frame.training->message : "", true);
   const std::optional<ThroughputData> data = gather_throughput(frame);
   if (!data) {
-    empty_state(outer, box, frame.subject == Subject::stored ? "No stored run is open." : "No run yet.",
+    empty_state(outer, box, frame.subject == Subject::stored ? "No stored run is open." : "No run is open.",
                 "Press Start, or open a run in the table below.");
     return;
   }
