@@ -56,6 +56,8 @@ Status multiply(const MatmulArgs& args, const PanelKernels& kernels) {
   const int64_t groups = share ? std::clamp(most_blocks / row_blocks, int64_t{1}, pieces(panels, 4)) : 1;
   const int64_t group_cols = pieces(panels, groups) * width;
   const Start start = start_of(args);
+  constexpr int64_t beyond_caches = int64_t{1} << 21;  // cells of C
+  const bool stream = share && m * n >= beyond_caches;
   const auto block = [&](int64_t i, int64_t j) {
     kernels.multiply({.a = args.a.row(i),
                       .a_stride = args.a.stride,
@@ -66,7 +68,8 @@ Status multiply(const MatmulArgs& args, const PanelKernels& kernels) {
                       .c = args.c.row(i) + j,
                       .c_stride = args.c.stride,
                       .start = start.data ? start.data + i * start.stride + j : nullptr,
-                      .start_stride = start.stride});
+                      .start_stride = start.stride,
+                      .stream = stream});
   };
   const int64_t column_blocks = pieces(n, group_cols);
   parallel_ranges(row_blocks * column_blocks, share ? 1 : row_blocks * column_blocks, [&](int64_t begin, int64_t end) {
@@ -75,30 +78,52 @@ Status multiply(const MatmulArgs& args, const PanelKernels& kernels) {
   return ok();
 }
 
-// C (M, N) = start + A^T B: tiles of C are independent, each sums over all of K in order.
-void outer(const MatmulArgs& args, const PanelKernels& kernels) {
-  constexpr int64_t smallest = 128, most_cells = int64_t{1} << 16, enough_tiles = 4;
-  const int64_t m = args.c.rows, n = args.c.cols, k = args.a.rows;
-  int64_t rows = m, cols = n;
-  while (rows * cols > most_cells || pieces(m, rows) * pieces(n, cols) < enough_tiles) {
-    int64_t& longer = rows >= cols ? rows : cols;
-    if (longer <= smallest) break;
-    longer = pieces(pieces(longer, 2), 32) * 32;
+// How C = A^T B is cut: into tiles, and K into parts whose sums are added in order. The same for any number of threads.
+struct OuterPlan {
+  int64_t rows, cols, parts, depth;
+
+  OuterPlan(int64_t m, int64_t n, int64_t k, const PanelKernels& kernels) : rows(m), cols(n) {
+    constexpr int64_t smallest = 128, enough = 4, long_part = 1024;
+    parts = std::clamp<int64_t>(k / long_part, 1, kernels.outer_parts);
+    depth = pieces(pieces(k, parts), 32) * 32;
+    while (rows * cols > kernels.outer_cells || pieces(m, rows) * pieces(n, cols) * parts < enough) {
+      int64_t& longer = rows >= cols ? rows : cols;
+      if (longer <= smallest) break;
+      longer = pieces(pieces(longer, 2), 32) * 32;
+    }
   }
+};
+
+// C (M, N) = start + A^T B. The first part of K is added to C itself, the others to sums of their own and then to C.
+void outer(const MatmulArgs& args, const PanelKernels& kernels) {
+  static thread_local Scratch storage;  // of the caller; the blocks write to it
+  const int64_t m = args.c.rows, n = args.c.cols, k = args.a.rows;
+  const OuterPlan plan(m, n, k, kernels);
+  float* const sums = plan.parts > 1 ? storage.ensure<float>((plan.parts - 1) * m * n) : nullptr;
   if (args.addend) copy_start(args);
-  const int64_t column_tiles = pieces(n, cols);
-  parallel_for(pieces(m, rows) * column_tiles, [&](int64_t tile) {
-    const int64_t i = tile / column_tiles * rows, j = tile % column_tiles * cols;
-    kernels.outer({.a = args.a.data + i,
+  const int64_t column_tiles = pieces(n, plan.cols), tiles = pieces(m, plan.rows) * column_tiles;
+  parallel_for(tiles * plan.parts, [&](int64_t task) {
+    const int64_t tile = task / plan.parts, part = task % plan.parts, first = part * plan.depth;
+    const int64_t i = tile / column_tiles * plan.rows, j = tile % column_tiles * plan.cols;
+    float* const own = sums + ((part - 1) * m + i) * n + j;
+    kernels.outer({.a = args.a.row(first) + i,
                    .a_stride = args.a.stride,
-                   .b = args.b.data + j,
+                   .b = args.b.row(first) + j,
                    .b_stride = args.b.stride,
-                   .m = std::min(rows, m - i),
-                   .n = std::min(cols, n - j),
-                   .k = k,
-                   .c = args.c.row(i) + j,
-                   .c_stride = args.c.stride,
-                   .add = args.accumulate || args.addend != nullptr});
+                   .m = std::min(plan.rows, m - i),
+                   .n = std::min(plan.cols, n - j),
+                   .k = std::min(plan.depth, k - first),
+                   .c = part == 0 ? args.c.row(i) + j : own,
+                   .c_stride = part == 0 ? args.c.stride : n,
+                   .add = part == 0 && (args.accumulate || args.addend != nullptr)});
+  });
+  parallel_ranges(plan.parts > 1 ? m : 0, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t part = 1; part < plan.parts; ++part)
+      for (int64_t i = begin; i < end; ++i) {
+        const float* from = sums + ((part - 1) * m + i) * n;
+        float* to = args.c.row(i);
+        for (int64_t j = 0; j < n; ++j) to[j] += from[j];
+      }
   });
 }
 

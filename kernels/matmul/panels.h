@@ -20,6 +20,7 @@ struct PanelBlock {
   int64_t c_stride;
   const float* start;  // null: zero; may be c
   int64_t start_stride;
+  bool stream = false;  // c is not read again soon: written past the caches
 };
 
 // c (m, n) = (add ? c : 0) + a^T b, where a is (k, m) and b is (k, n): the gradient of a weight.
@@ -41,6 +42,8 @@ struct PanelKernels {
   void (*pack)(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, void* panel);
   void (*multiply)(const PanelBlock& block);
   void (*outer)(const OuterBlock& block);
+  int64_t outer_cells;  // most cells of a c whose sums stay in a core's second-level cache
+  int64_t outer_parts;  // into how many parts a long k is cut, so that a wide c is still work for several threads
 };
 
 const PanelKernels& f32_panels();

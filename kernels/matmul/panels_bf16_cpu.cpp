@@ -21,7 +21,8 @@ namespace {
 
 constexpr int64_t tile = 16, step = 32, panel_width = 2 * tile;
 constexpr int64_t step_elements = step * panel_width;  // of a panel
-constexpr int64_t outer_depth = 512;                   // of K at a time in weight gradients
+constexpr int64_t outer_depth = 256;                   // of K at a time in weight gradients
+constexpr int64_t outer_cells = int64_t{1} << 18, outer_parts = 2;
 
 template <int Terms>
 bool low_part_of_a(int term) {
@@ -155,7 +156,9 @@ void to_bf16_columns(const float* x, int64_t stride, int64_t depth, int64_t cols
       }
 }
 
-// 32 x 32 values of C: a (32 rows of bf16) times one panel. `start` null: zero.
+// 32 x 32 values of C: a (32 rows of bf16) times one panel. `start` null: zero. The functions that take it are inlined: a
+// copy of it in memory would be read by one wide load, which waits until every store of the square before has drained.
+#define RAT_INLINE inline __attribute__((always_inline))
 struct Product32 {
   const uint16_t* a;
   int64_t a_stride;
@@ -167,7 +170,7 @@ struct Product32 {
   int64_t start_stride;
 };
 
-void product_amx(const Product32& p, bool lower_half) {
+RAT_INLINE void product_amx(const Product32& p, bool lower_half) {
   const auto c_bytes = static_cast<std::size_t>(p.c_stride) * 4, a_bytes = static_cast<std::size_t>(p.a_stride) * 2;
   if (p.start) {
     const auto bytes = static_cast<std::size_t>(p.start_stride) * 4;
@@ -212,7 +215,7 @@ void product_amx(const Product32& p, bool lower_half) {
   _tile_stored(1, p.c + tile, c_bytes);
 }
 
-void product_avx512(const Product32& p, bool lower_half) {
+RAT_INLINE void product_avx512(const Product32& p, bool lower_half) {
   for (int64_t r = 0; r < (lower_half ? panel_width : tile); r += 8) {
     __m512 acc[8][2];
     for (int64_t i = 0; i < 8; ++i) {
@@ -250,18 +253,33 @@ struct Amx {
     _tile_loadconfig(&config);
   }
   ~Amx() { _tile_release(); }
-  static void product(const Product32& p, bool lower_half) { product_amx(p, lower_half); }
+  static RAT_INLINE void product(const Product32& p, bool lower_half) { product_amx(p, lower_half); }
 };
 
 struct Avx512 {
   Avx512() {}
-  static void product(const Product32& p, bool lower_half) { product_avx512(p, lower_half); }
+  static RAT_INLINE void product(const Product32& p, bool lower_half) { product_avx512(p, lower_half); }
 };
+
+// A whole square, written past the caches: a wide C would be read into them first, and its rows often share their sets.
+template <class Unit>
+RAT_INLINE void product_streamed(Product32 p) {
+  alignas(64) float square[panel_width * panel_width];
+  float* c = p.c;
+  const int64_t c_stride = p.c_stride;
+  p.c = square;
+  p.c_stride = panel_width;
+  Unit::product(p, true);
+  for (const float* from = square; from < square + panel_width * panel_width; from += panel_width, c += c_stride) {
+    _mm512_stream_ps(c, _mm512_load_ps(from));
+    _mm512_stream_ps(c + tile, _mm512_load_ps(from + tile));
+  }
+}
 
 // The part of C that exists: whole squares in place, others by way of a square of scratch.
 template <class Unit>
-void product_part(Product32 p, int64_t rows, int64_t cols) {
-  if (rows >= panel_width && cols >= panel_width) return Unit::product(p, true);
+RAT_INLINE void product_part(Product32 p, int64_t rows, int64_t cols, bool stream) {
+  if (rows >= panel_width && cols >= panel_width) return stream ? product_streamed<Unit>(p) : Unit::product(p, true);
   const bool lower_half = rows > tile;
   if (cols >= panel_width && rows == tile) return Unit::product(p, false);
   alignas(64) float square[panel_width * panel_width] = {};
@@ -278,6 +296,11 @@ void product_part(Product32 p, int64_t rows, int64_t cols) {
   for (int64_t r = 0; r < rows; ++r) std::copy_n(square + r * panel_width, cols, c + r * c_stride);
 }
 
+// Such stores need whole, aligned cache lines, and a sum must not start from memory.
+bool can_stream(const PanelBlock& block) {
+  return block.start == nullptr && block.c_stride % tile == 0 && reinterpret_cast<uintptr_t>(block.c) % 64 == 0;
+}
+
 template <class Unit, int Terms>
 void multiply(const PanelBlock& block) {
   static thread_local Scratch scratch;
@@ -285,15 +308,15 @@ void multiply(const PanelBlock& block) {
   auto* const a = scratch.ensure<uint16_t>(rounded(block.rows, panel_width) * stride);
   to_bf16_rows<Terms>(block.a, block.a_stride, block.rows, block.k, a, stride);
   const Unit unit;
+  const bool stream = block.stream && can_stream(block);
   for (int64_t j = 0; j < block.cols; j += panel_width) {
     const auto* panel = static_cast<const uint16_t*>(block.panels) + j * depth;
-    for (int64_t r = 0; r < block.rows; r += panel_width) {
-      const int64_t rows = std::min(panel_width, block.rows - r);
+    for (int64_t r = 0; r < block.rows; r += panel_width)
       product_part<Unit>({a + r * stride, stride, depth / step, panel, block.c + r * block.c_stride + j, block.c_stride,
                           block.start ? block.start + r * block.start_stride + j : nullptr, block.start_stride},
-                         rows, std::min(panel_width, block.cols - j));
-    }
+                         std::min(panel_width, block.rows - r), std::min(panel_width, block.cols - j), stream);
   }
+  if (stream) _mm_sfence();
 }
 
 // sums (m, n) = a^T b over all of k; both padded to 32.
@@ -307,8 +330,10 @@ void outer_sums(const float* a, int64_t a_stride, int64_t m, const float* b, int
   for (int64_t i = 0; i < k; i += at_once) {
     const int64_t depth = std::min(at_once, k - i), whole = rounded(depth, step) * Terms;
     to_bf16_columns<Terms>(a + i * a_stride, a_stride, depth, m, a_columns, stride);
-    for (int64_t j = 0; j < n; j += panel_width)
-      pack_panel<Terms>(b + i * b_stride + j, b_stride, false, depth, std::min(panel_width, n - j), panels + j * whole);
+    for (int64_t s = 0; s < depth; s += step)  // in the order of memory
+      for (int64_t j = 0; j < n; j += panel_width)
+        pack_panel<Terms>(b + (i + s) * b_stride + j, b_stride, false, std::min(step, depth - s),
+                          std::min(panel_width, n - j), panels + j * whole + s * panel_width * Terms);
     for (int64_t j = 0; j < n; j += panel_width)
       for (int64_t r = 0; r < m; r += panel_width) {
         float* c = sums + r * n_wide + j;
@@ -354,19 +379,21 @@ bool amx_usable() {
 
 const PanelKernels* avx512_bf16_panels() {
   static constexpr PanelKernels kernels{panel_cols, panel_bytes<1>, pack_panel<1>, multiply<Avx512, 1>,
-                                        outer<Avx512, 1>};
+                                        outer<Avx512, 1>, outer_cells, outer_parts};
   static const bool usable = __builtin_cpu_supports("avx512bf16");
   return usable ? &kernels : nullptr;
 }
 
 const PanelKernels* amx_bf16_panels() {
-  static constexpr PanelKernels kernels{panel_cols, panel_bytes<1>, pack_panel<1>, multiply<Amx, 1>, outer<Amx, 1>};
+  static constexpr PanelKernels kernels{panel_cols, panel_bytes<1>, pack_panel<1>, multiply<Amx, 1>, outer<Amx, 1>,
+                                        outer_cells, outer_parts};
   static const bool usable = amx_usable();
   return usable ? &kernels : nullptr;
 }
 
 const PanelKernels* amx_bf16x3_panels() {
-  static constexpr PanelKernels kernels{panel_cols, panel_bytes<3>, pack_panel<3>, multiply<Amx, 3>, outer<Amx, 3>};
+  static constexpr PanelKernels kernels{panel_cols, panel_bytes<3>, pack_panel<3>, multiply<Amx, 3>, outer<Amx, 3>,
+                                        outer_cells, outer_parts};
   return amx_bf16_panels() ? &kernels : nullptr;
 }
 

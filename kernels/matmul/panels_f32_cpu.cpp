@@ -186,7 +186,9 @@ const PanelKernels& f32_panels() {
             HWY_DYNAMIC_DISPATCH(PackPanel)(b, stride, transposed, k, cols, static_cast<float*>(panel));
           },
       .multiply = [](const PanelBlock& block) { HWY_DYNAMIC_DISPATCH(MultiplyBlock)(block); },
-      .outer = [](const OuterBlock& block) { HWY_DYNAMIC_DISPATCH(OuterProduct)(block); }};
+      .outer = [](const OuterBlock& block) { HWY_DYNAMIC_DISPATCH(OuterProduct)(block); },
+      .outer_cells = int64_t{1} << 16,
+      .outer_parts = 1};
   return kernels;
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <thread>
 
 #include "kernels/base/parallel.h"
@@ -105,6 +106,58 @@ TEST(Matmul, Bf16PanelsMultiplyRoundedOperands) {
   if (!cpu_supports(Dtype::bf16)) GTEST_SKIP() << "this CPU has no bf16 products";
   if (const auto* kernels = cpu::avx512_bf16_panels()) expect_bf16_products(*kernels);
   if (const auto* kernels = cpu::amx_bf16_panels()) expect_bf16_products(*kernels);
+}
+
+// A C beyond the caches is written past them; that, and how rows are shared out, must not change a bit.
+TEST(Matmul, WideProductsEqualTheirRowsOneBlockAtATime) {
+  const int64_t m = 2090, n = 1008, k = 40;
+  const auto a = test::uniform(size(m * k), 1), b = test::uniform(size(n * k), 2);
+  Scratch whole, part;
+  Output c(whole.ensure<float>(m * n), m, n), rows(part.ensure<float>(m * n), m, n);
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3}) {
+    if (!cpu_supports(dtype)) continue;
+    const Input weight(b.data(), n, k);
+    ASSERT_OK(matmul({.a = Input(a.data(), m, k), .b = weight, .c = c, .transpose_b = true, .dtype = dtype}, {}));
+    for (int64_t i = 0; i < m; i += 64) {
+      const int64_t count = std::min<int64_t>(64, m - i);
+      ASSERT_OK(matmul({.a = Input(a.data() + i * k, count, k),
+                        .b = weight,
+                        .c = rows.row_range(i, count),
+                        .transpose_b = true,
+                        .dtype = dtype},
+                       {}));
+    }
+    EXPECT_EQ(std::memcmp(c.data, rows.data, size(m * n) * sizeof(float)), 0) << dtype_name(dtype);
+  }
+}
+
+// Long sums are cut into parts: the same parts for any number of threads, each row of A and B once.
+TEST(Matmul, LongWeightGradientsAreCompleteAndRepeatable) {
+  const int64_t k = 2100, m = 70, n = 90;
+  std::vector<float> a(size(k * m)), b(size(k * n));
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i % 3);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(i % 5);
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3}) {
+    if (!cpu_supports(dtype)) continue;
+    for (const int threads : {1, 2, 5}) {
+      set_thread_count(threads);
+      std::vector<float> c(size(m * n), 1.0f);
+      ASSERT_OK(matmul({.a = Input(a.data(), k, m),
+                        .b = Input(b.data(), k, n),
+                        .c = Output(c.data(), m, n),
+                        .transpose_a = true,
+                        .accumulate = true,
+                        .dtype = dtype},
+                       {}));
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          float want = 1.0f;  // small whole numbers: exact in every dtype and order
+          for (int64_t x = 0; x < k; ++x) want += a[size(x * m + i)] * b[size(x * n + j)];
+          ASSERT_EQ(c[size(i * n + j)], want) << i << " " << j << " " << dtype_name(dtype);
+        }
+    }
+  }
+  set_thread_count(2);
 }
 
 TEST(Matmul, RefusesBf16OfTwoTransposedOperands) {
