@@ -116,7 +116,7 @@ void RunBar::show_status(const TrainingStatus& status) {
   badge_->setText(QString("%1 \u00b7 %2").arg(QString::fromStdString(status.spec.device), dtype));
   if (status.run_id.empty()) {
     progress_->setValue(0);
-    steps_->set_text("no run yet");
+    steps_->set_text("not training");
     speed_->set_text("");
     left_->set_text("");
     return;
