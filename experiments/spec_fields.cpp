@@ -274,7 +274,7 @@ std::vector<SpecField> make_fields() {
                           std::array{std::pair{Schedule::constant, std::string_view("constant")},
                                      std::pair{Schedule::cosine, std::string_view("cosine")}}));
   fields.push_back(dilations());
-  fields.push_back(text("train.dtype", RAT_MEMBER(train.dtype), {"f32", "bf16", "bf16x3"}));
+  fields.push_back(text("train.dtype", RAT_MEMBER(train.dtype), {"f32", "bf16", "bf16x3", "bf16x6"}));
   fields.push_back(integer("train.seed", RAT_MEMBER(train.seed), {0, no_limit}));
   fields.push_back(integer("train.eval_every", RAT_MEMBER(train.eval_every), count));
   fields.push_back(integer("train.eval_tokens", RAT_MEMBER(train.eval_tokens), positive_count));

@@ -154,7 +154,7 @@ void add_bench(CLI::App& command, Context& context) {
       ->capture_default_str()
       ->type_name("");
   command.add_option("--dtype", config.dtype, "In which precision")
-      ->check(CLI::IsMember({"f32", "bf16", "bf16x3"}))
+      ->check(CLI::IsMember({"f32", "bf16", "bf16x3", "bf16x6"}))
       ->capture_default_str()
       ->type_name("");
   command.footer(examples);

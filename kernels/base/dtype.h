@@ -12,9 +12,10 @@ enum class Dtype : uint8_t {
   f32,
   bf16,    // operands of matrix products rounded to bfloat16, sums in f32
   bf16x3,  // operands as sums of two bf16 values (16 significant bits), three products, sums in f32: nearly f32
+  bf16x6,  // of three (24 bits, all of f32), six products: within f32's own bounds; infinite operands give NaN
 };
 
-std::string_view dtype_name(Dtype dtype);             // "f32", "bf16", "bf16x3"
+std::string_view dtype_name(Dtype dtype);             // "f32", "bf16", "bf16x3", "bf16x6"
 Result<Dtype> parse_dtype(std::string_view name);     // the sentence lists the known names
 // Ok, or one sentence that says what this CPU lacks and to use f32.
 Status cpu_supports(Dtype dtype);

@@ -130,8 +130,9 @@ void outer(const MatmulArgs& args, const PanelKernels& kernels) {
 Result<const PanelKernels*> kernels_for(Dtype dtype) {
   if (dtype == Dtype::f32) return &f32_panels();
   RAT_TRY(cpu_supports(dtype));
-  if (dtype == Dtype::bf16x3) return amx_bf16x3_panels();
-  return amx_bf16_panels() ? amx_bf16_panels() : avx512_bf16_panels();
+  if (dtype == Dtype::bf16x6) return amx_panels(3);
+  if (dtype == Dtype::bf16x3) return amx_panels(2);
+  return amx_panels(1) ? amx_panels(1) : avx512_bf16_panels();
 }
 
 }  // namespace
@@ -165,8 +166,8 @@ Status matmul(const MatmulArgs& args) {
                          args.c.data, args.c.stride);
   } else if (args.transpose_a) {
     outer(args, *kernels);
-  } else if (m < few_rows && args.transpose_b && args.dtype == Dtype::f32) {
-    multiply_few_rows(args);
+  } else if (m < few_rows && args.transpose_b && args.dtype != Dtype::bf16) {
+    multiply_few_rows(args);  // in f32, which the dtypes in parts approximate: reading the weights takes the time
   } else if (m < few_rows && args.transpose_b && args.b_bf16 != nullptr) {
     multiply_few_rows_bf16(args);
   } else {

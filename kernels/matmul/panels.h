@@ -47,9 +47,8 @@ struct PanelKernels {
 };
 
 const PanelKernels& f32_panels();
-// Null where this CPU cannot: with AMX tiles, or with AVX-512 bf16 dot products.
-const PanelKernels* amx_bf16_panels();
-const PanelKernels* amx_bf16x3_panels();
+// Null where this CPU cannot: with AMX tiles, every operand as 1, 2 or 3 bf16 values; or with AVX-512 bf16 dot products.
+const PanelKernels* amx_panels(int parts);
 const PanelKernels* avx512_bf16_panels();
 
 }  // namespace rat::kernels::cpu

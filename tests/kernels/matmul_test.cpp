@@ -105,7 +105,7 @@ void expect_bf16_products(const cpu::PanelKernels& kernels) {
 TEST(Matmul, Bf16PanelsMultiplyRoundedOperands) {
   if (!cpu_supports(Dtype::bf16)) GTEST_SKIP() << "this CPU has no bf16 products";
   if (const auto* kernels = cpu::avx512_bf16_panels()) expect_bf16_products(*kernels);
-  if (const auto* kernels = cpu::amx_bf16_panels()) expect_bf16_products(*kernels);
+  if (const auto* kernels = cpu::amx_panels(1)) expect_bf16_products(*kernels);
 }
 
 // A C beyond the caches is written past them; that, and how rows are shared out, must not change a bit.
@@ -114,7 +114,7 @@ TEST(Matmul, WideProductsEqualTheirRowsOneBlockAtATime) {
   const auto a = test::uniform(size(m * k), 1), b = test::uniform(size(n * k), 2);
   Scratch whole, part;
   Output c(whole.ensure<float>(m * n), m, n), rows(part.ensure<float>(m * n), m, n);
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3}) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6}) {
     if (!cpu_supports(dtype)) continue;
     const Input weight(b.data(), n, k);
     ASSERT_OK(matmul({.a = Input(a.data(), m, k), .b = weight, .c = c, .transpose_b = true, .dtype = dtype}, {}));
@@ -137,7 +137,7 @@ TEST(Matmul, LongWeightGradientsAreCompleteAndRepeatable) {
   std::vector<float> a(size(k * m)), b(size(k * n));
   for (std::size_t i = 0; i < a.size(); ++i) a[i] = static_cast<float>(i % 3);
   for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<float>(i % 5);
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3}) {
+  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6}) {
     if (!cpu_supports(dtype)) continue;
     for (const int threads : {1, 2, 5}) {
       set_thread_count(threads);
