@@ -205,6 +205,7 @@ void add_scaling(CLI::App& figure, Context& context) {
   CLI::App& command = *figure.add_subcommand("scaling", "Time or memory against sequence length, from `rat bench`");
   Recipe& recipe = options->recipe;
   recipe.metric = "time";
+  recipe.legend = "below";  // a line for every mixer leaves no corner free
   command.add_option("FILES", options->bench_files, "What `rat bench --json` printed; a line for each --layers")
       ->required()
       ->type_name("");

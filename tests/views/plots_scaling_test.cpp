@@ -58,11 +58,24 @@ TEST(PlotsScaling, TheGuideIsProportionalToTAndBelowEveryLine) {
   ASSERT_TRUE(plot);
   const Series& guide = plot->series.back();
   EXPECT_EQ(guide.name, "proportional to T");
-  EXPECT_EQ(guide.x, (std::vector<double>{512, 2048}));
-  EXPECT_DOUBLE_EQ(guide.y[1] / guide.y[0], 4);
+  EXPECT_EQ(guide.x, (std::vector<double>{512, 1024, 2048}));
+  EXPECT_DOUBLE_EQ(guide.y[1] / guide.y[0], 2);
+  EXPECT_DOUBLE_EQ(guide.y[2] / guide.y[0], 4);
   for (const Series& line : plot->series)
     for (std::size_t i = 0; i < line.x.size() && &line != &guide; ++i)
       EXPECT_LT(guide.y[0] / guide.x[0], line.y[i] / line.x[i]);
+}
+
+TEST(PlotsScaling, ThePgfplotsLegendIsWhereTheRisingLinesAreNot) {
+  const Recipe recipe = scaling(test::bench_rows());
+  auto plot = build(recipe);
+  ASSERT_TRUE(plot);
+  const auto legend_left = [&] {
+    return to_tikz(*plot, recipe, "c", "m")->find("legend pos=north west") != std::string::npos;
+  };
+  EXPECT_TRUE(legend_left());
+  for (Series& series : plot->series) std::reverse(series.y.begin(), series.y.end());
+  EXPECT_FALSE(legend_left());
 }
 
 TEST(PlotsScaling, MemoryAndTheOtherPhase) {

@@ -1,6 +1,7 @@
 // Time or peak memory against sequence length: a line for each layer configuration that `rat bench` measured.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "views/plots/build_parts.h"
 #include "views/plots/series_math.h"
@@ -100,20 +101,20 @@ Series series_of(const Rows& line, std::size_t index, bool time) {
 
 // What growing in proportion to T looks like: a straight line below all others.
 std::optional<Series> slope_one(const std::vector<Series>& lines) {
-  double first = INFINITY, last = 0, least = INFINITY;
+  std::set<double> lengths;
+  double least = INFINITY;
   for (const Series& line : lines)
     for (std::size_t i = 0; i < line.x.size(); ++i) {
       if (!(line.y[i] > 0)) continue;  // dropped from a logarithmic axis
-      first = std::min(first, line.x[i]), last = std::max(last, line.x[i]);
+      lengths.insert(line.x[i]);
       least = std::min(least, line.y[i] / line.x[i]);
     }
-  if (!(first < last)) return std::nullopt;
+  if (lengths.size() < 2) return std::nullopt;
   Series guide;
   guide.name = "proportional to T";
   guide.color = 7;
   guide.dash = Dash::dotted;
-  guide.x = {first, last};
-  guide.y = {0.6 * least * first, 0.6 * least * last};
+  for (const double T : lengths) guide.x.push_back(T), guide.y.push_back(0.6 * least * T);
   return guide;
 }
 
