@@ -55,6 +55,18 @@ Status prepare(BenchOptions& options) {
   return validate(config.model);
 }
 
+// Options that were given although the mixer has no such setting.
+std::vector<std::string> without_effect(const BenchOptions& options, const CLI::App& command) {
+  const auto type = find_mixer_type(options.layer.kind);
+  if (!type) return {};
+  std::vector<std::string> names;
+  for (const auto& [name, used] : {std::pair{"--chunk", (*type)->uses_chunk},
+                                   {"--window", (*type)->uses_window},
+                                   {"--dilation", (*type)->uses_dilation}})
+    if (!used && command.count(name) > 0) names.emplace_back(name);
+  return names;
+}
+
 Result<std::vector<BenchRow>> measure(const std::string& what, const BenchConfig& config) {
   if (what == "layer") return bench_layer(config);
   if (what == "model") return bench_model(config);
@@ -86,8 +98,10 @@ void print_rows(const std::vector<BenchRow>& rows) {
   fmt::print("{}", table.text());
 }
 
-Result<int> bench(BenchOptions options, const Context& context) {
+Result<int> bench(BenchOptions options, const CLI::App& command, const Context& context) {
   if (const Status status = prepare(options); !status) return wrong_usage(context, status.error().message);
+  for (const std::string& name : without_effect(options, command))
+    print_note(fmt::format("note: {} has no effect on {}", name, options.layer.kind));
   const bool live = is_terminal(STDERR_FILENO);
   if (live)
     options.config.progress = [](std::string_view what, int64_t done, int64_t planned) {
@@ -158,7 +172,7 @@ void add_bench(CLI::App& command, Context& context) {
       ->capture_default_str()
       ->type_name("");
   command.footer(examples);
-  finish_command(command, context, [options, &context] { return bench(*options, context); });
+  finish_command(command, context, [options, &command, &context] { return bench(*options, command, context); });
 }
 
 }  // namespace rat::cli

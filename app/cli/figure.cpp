@@ -14,7 +14,7 @@ namespace {
 
 struct FigureOptions {
   std::string recipe_file, out;
-  std::vector<std::string> formats, runs;
+  std::vector<std::string> formats, runs, bench_files;
   std::string scale_x = "linear", scale_y = "linear";
   bool hide_raw = false;
   Recipe recipe;
@@ -29,9 +29,9 @@ using Options = std::shared_ptr<FigureOptions>;
 
 Result<int> from_recipe(const FigureOptions& options, const Context& context) {
   if (options.recipe_file.empty())
-    return wrong_usage(
-        context,
-        "rat figure takes a recipe file, or one of curves, tradeoff, throughput, evaluation. Try `rat figure --help`.");
+    return wrong_usage(context,
+                       "rat figure takes a recipe file, or one of curves, tradeoff, throughput, evaluation, scaling. "
+                       "Try `rat figure --help`.");
   const Result<std::vector<std::string>> formats = formats_of(options.request());
   if (!formats) return wrong_usage(context, formats.error().message);
   RAT_ASSIGN(const std::string text, read_text_file(options.recipe_file));
@@ -44,6 +44,12 @@ Scale scale_named(const std::string& name) {
   if (name == "log") return Scale::log10;
   if (name == "log2") return Scale::log2;
   return name == "symlog" ? Scale::symlog : Scale::linear;
+}
+
+// Through the same door as a recipe from a file, so that the same rules are checked.
+Result<int> write_checked(const FigureOptions& options, const Context& context) {
+  RAT_ASSIGN(const Recipe checked, parse_recipe(to_json(options.recipe)));
+  return write_figure(checked, {}, options.request(), context);
 }
 
 // The recipe that the options describe, run names replaced by ids so that it keeps meaning the same runs.
@@ -60,9 +66,20 @@ Result<int> from_options(FigureOptions options, FigureKind kind, const Context& 
     RAT_ASSIGN(const RunRow run, find_run(store, wanted));
     recipe.runs.push_back(run.id);
   }
-  // Through the same door as a recipe from a file, so that the same rules are checked.
-  RAT_ASSIGN(const Recipe checked, parse_recipe(to_json(recipe)));
-  return write_figure(checked, {}, options.request(), context);
+  return write_checked(options, context);
+}
+
+// The measurements become part of the recipe, which so needs no other file.
+Result<int> from_bench(FigureOptions options, const Context& context) {
+  const Result<std::vector<std::string>> formats = formats_of(options.request());
+  if (!formats) return wrong_usage(context, formats.error().message);
+  options.recipe.kind = FigureKind::scaling;
+  for (const std::string& file : options.bench_files) {
+    RAT_ASSIGN(const std::string text, read_text_file(file));
+    RAT_ASSIGN(const std::vector<BenchRow> rows, parse_bench_rows(text, "'" + file + "'"));
+    options.recipe.bench.insert(options.recipe.bench.end(), rows.begin(), rows.end());
+  }
+  return write_checked(options, context);
 }
 
 void add_output(CLI::App& command, const Options& options, bool out_required) {
@@ -183,6 +200,34 @@ void add_evaluation(CLI::App& figure, Context& context) {
   finish_kind(command, options, FigureKind::evaluation, context);
 }
 
+void add_scaling(CLI::App& figure, Context& context) {
+  const auto options = std::make_shared<FigureOptions>();
+  CLI::App& command = *figure.add_subcommand("scaling", "Time or memory against sequence length, from `rat bench`");
+  Recipe& recipe = options->recipe;
+  recipe.metric = "time";
+  recipe.legend = "below";  // a line for every mixer leaves no corner free
+  command.add_option("FILES", options->bench_files, "What `rat bench --json` printed; a line for each --layers")
+      ->required()
+      ->type_name("");
+  add_output(command, options, true);
+  command.add_option("--phase", recipe.phase, "Of which measurement")
+      ->check(CLI::IsMember({"train", "prefill", "decode"}))
+      ->capture_default_str()
+      ->type_name("");
+  command.add_option("--metric", recipe.metric, "Median with quartiles, or highest resident memory")
+      ->check(CLI::IsMember({"time", "memory"}))
+      ->capture_default_str()
+      ->type_name("");
+  add_paper(command, options);
+  command.footer(
+      "Both axes are logarithmic. Measurements that differ in dtype, device, size or batch are refused.\n"
+      "\n"
+      "Example:\n"
+      "  rat bench layer --layers rat:16 --seq-len 512 --json > rat-512.json     # and other lengths and layers\n"
+      "  rat figure scaling rat-*.json attention-*.json --phase prefill --metric memory --out scaling.pdf");
+  finish_command(command, context, [options, &context] { return from_bench(*options, context); });
+}
+
 }  // namespace
 
 void add_figure(CLI::App& command, Context& context) {
@@ -194,6 +239,7 @@ void add_figure(CLI::App& command, Context& context) {
   add_tradeoff(command, context);
   add_throughput(command, context);
   add_evaluation(command, context);
+  add_scaling(command, context);
   command.require_subcommand(0, 1);
   std::string formats;
   for (const Exporter& exporter : data_exporters())

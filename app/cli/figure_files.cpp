@@ -27,7 +27,8 @@ fs::path with_extension(const fs::path& out, std::string_view format) {
 }
 
 Result<PlotDescription> describe(const Recipe& recipe, const fs::path& trace_file, const fs::path& database) {
-  if (recipe.kind == FigureKind::attention || recipe.kind == FigureKind::states) {
+  if (numbers_from(recipe.kind) == NumbersFrom::recipe) return build_plot(recipe);
+  if (numbers_from(recipe.kind) == NumbersFrom::trace) {
     RAT_ASSIGN(const TraceSnapshot trace, read_trace(trace_file));
     return build_plot(recipe, trace);
   }

@@ -77,7 +77,8 @@ QCPRange fitted_x_range(const PlotDescription& plot) {
   if (!plot.bars.empty()) return padded(plot.x, x_extent(plot), 0, 0.14);
   // Markers and their labels need room that lines do not.
   if (only_points(plot)) return padded(plot.x, x_extent(plot), 0.09, 0.12);
-  QCPRange range = padded(plot.x, x_extent(plot), 0, 0.01);
+  // A linear axis begins where the curve does; a logarithmic one leaves room for half the first marker.
+  QCPRange range = padded(plot.x, x_extent(plot), plot.x.scale == Scale::linear ? 0 : 0.02, 0.015);
   // Curves begin at step 1; their axis at 0.
   if (plot.x.scale == Scale::linear && !plot.x.limits && range.lower > 0 && range.lower < 0.12 * range.upper)
     range.lower = 0;

@@ -27,7 +27,8 @@ Result<std::string> read_text(const std::filesystem::path& path) {
 
 Result<PlotDescription> plot_of_recipe(const Recipe& recipe, const std::filesystem::path& recipe_folder,
                                        const std::filesystem::path& database) {
-  if (recipe.kind == FigureKind::attention || recipe.kind == FigureKind::states) {
+  if (numbers_from(recipe.kind) == NumbersFrom::recipe) return build_plot(recipe);
+  if (numbers_from(recipe.kind) == NumbersFrom::trace) {
     if (recipe.trace_file.empty())
       return fail(ErrorCode::invalid_argument, "The recipe names no 'trace_file', which an {} figure is drawn from.",
                   figure_kind_name(recipe.kind));

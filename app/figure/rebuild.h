@@ -8,7 +8,7 @@
 
 namespace rat::app {
 
-// The description a recipe stands for: from the database, or from the trace file beside the recipe.
+// The description a recipe stands for: from the database, the trace file beside the recipe, or the recipe.
 Result<PlotDescription> plot_of_recipe(const Recipe& recipe, const std::filesystem::path& recipe_folder,
                                        const std::filesystem::path& database);
 

@@ -109,7 +109,11 @@ QVector<double> LogTicker::createSubTickVector(int, const QVector<double>& ticks
   return between;
 }
 
-QString LogTicker::getTickLabel(double tick, const QLocale&, QChar, int) { return power_label(tick); }
+QString LogTicker::getTickLabel(double tick, const QLocale&, QChar, int) {
+  // A length of 1024 tokens is not "1.02 k".
+  if (base_ == 2 && tick >= 1000 && tick < 1e6) return QString::number(tick, 'f', 0);
+  return power_label(tick);
+}
 
 QVector<double> SymlogTicker::createTickVector(double, const QCPRange& range) {
   QVector<double> ticks{0};

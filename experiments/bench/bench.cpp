@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "core/mixer_list.h"
@@ -65,7 +64,9 @@ BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_mod
   BenchRow row;
   row.what = what;
   const LayerConfig& layer = config.model.layers.front();
-  row.kind = whole_model ? format_layers(config.model.layers) : layer.kind;
+  row.whole_model = whole_model;
+  row.layers = whole_model ? format_layers(config.model.layers) : format_layer(layer);
+  row.kind = whole_model ? row.layers : layer.kind;
   if (const auto type = find_mixer_type(layer.kind)) {  // validated before
     row.chunk = (*type)->uses_chunk ? layer.chunk : 0;
     row.window = (*type)->uses_window ? layer.window : 0;
@@ -74,6 +75,8 @@ BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_mod
   row.batch = config.batch;
   row.d_model = config.model.d_model;
   row.heads = config.model.heads;
+  row.groups = config.model.groups;
+  row.kv_heads = config.model.kv_heads;
   row.dtype = config.dtype;
   row.device = config.device;
   return row;
@@ -255,34 +258,6 @@ Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) {
 }
 Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config) {
   return collect(config, {config.whole_model ? model_decode : layer_decode});
-}
-
-std::string to_json(const std::vector<BenchRow>& rows) {
-  nlohmann::ordered_json out = nlohmann::ordered_json::array();
-  for (const BenchRow& row : rows) {
-    nlohmann::ordered_json json{{"what", row.what},
-                                {"kind", row.kind},
-                                {"chunk", row.chunk},
-                                {"window", row.window},
-                                {"seq_len", row.seq_len},
-                                {"batch", row.batch},
-                                {"d_model", row.d_model},
-                                {"heads", row.heads},
-                                {"dtype", row.dtype},
-                                {"device", row.device},
-                                {"repetitions", row.repetitions},
-                                {"median_ms", row.median_ms},
-                                {"q1_ms", row.q1_ms},
-                                {"q3_ms", row.q3_ms},
-                                {"tokens_per_s", row.tokens_per_s}};
-    json["peak_bytes"] = row.peak_bytes ? nlohmann::ordered_json(*row.peak_bytes) : nlohmann::ordered_json(nullptr);
-    nlohmann::ordered_json ops = nlohmann::ordered_json::object();
-    for (std::size_t op = 0; op < row.op_ms.ms.size(); ++op)
-      if (row.op_ms.ms[op] > 0) ops[std::string(op_names[op])] = row.op_ms.ms[op];
-    if (!ops.empty()) json["op_ms"] = std::move(ops);
-    out.push_back(std::move(json));
-  }
-  return out.dump(2);
 }
 
 }  // namespace rat

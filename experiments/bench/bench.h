@@ -12,6 +12,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/config.h"
@@ -36,11 +37,13 @@ struct BenchConfig {
 };
 
 struct BenchRow {
-  std::string what;    // train, prefill, decode
+  std::string what;  // train, prefill, decode
+  bool whole_model = false;
+  std::string layers;  // the layer pattern with all settings: "ratplus:64/w64", "rat:16*4"
   std::string kind;    // the mixer of a layer; the layer pattern of a model
   int64_t chunk = 0;   // of the first layer; 0 where it has none
   int64_t window = 0;  // likewise
-  int64_t seq_len = 0, batch = 0, d_model = 0, heads = 0;
+  int64_t seq_len = 0, batch = 0, d_model = 0, heads = 0, groups = 0, kv_heads = 0;
   std::string dtype, device;
   int64_t repetitions = 0;
   double median_ms = 0, q1_ms = 0, q3_ms = 0;
@@ -55,6 +58,8 @@ Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config);  // decod
 
 // The rows as `rat bench --json` prints them.
 std::string to_json(const std::vector<BenchRow>& rows);
+// Reads them back, all but the times per operation. Errors begin with `source`, which says whose text this is.
+Result<std::vector<BenchRow>> parse_bench_rows(std::string_view json, std::string_view source);
 
 // Quantile p of `values` by linear interpolation between order statistics (type 7, the default of NumPy and R).
 double quantile(std::vector<double> values, double p);

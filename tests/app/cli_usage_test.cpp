@@ -30,7 +30,7 @@ TEST(CliUsage, EveryPartOfRunsAndFigureHasHelpWithAnExample) {
       {"runs", "list"},     {"runs", "show"},       {"runs", "diff"},        {"runs", "rename"}, {"runs", "tag"},
       {"runs", "rm"},       {"runs", "restore"},    {"runs", "merge"},       {"runs", "check"},  {"runs", "backup"},
       {"figure", "curves"}, {"figure", "tradeoff"}, {"figure", "throughput"},
-      {"figure", "evaluation"}};
+      {"figure", "evaluation"}, {"figure", "scaling"}};
   for (const auto& part : parts) {
     const Outcome outcome = rat({part[0], part[1], "--help"});
     EXPECT_EQ(outcome.exit_code, 0) << part[1];

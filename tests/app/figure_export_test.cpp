@@ -43,6 +43,7 @@ class FigureExport : public ::testing::Test {
     if (kind == FigureKind::curves) recipe.runs = {ids_[0], ids_[6], ids_[12]}, recipe.smoothing = 0.93;
     if (kind == FigureKind::tradeoff) recipe.runs = ids_, recipe.x.scale = Scale::log10;
     if (kind == FigureKind::throughput) recipe.runs = {ids_[6]};
+    if (kind == FigureKind::scaling) recipe.metric = "time", recipe.bench = test::bench_rows();
     if (kind == FigureKind::states)
       recipe.probe = Probe::state_v, recipe.sort_channels = true, recipe.color_map = ColorMap::diverging,
       recipe.log_color = false;
@@ -51,10 +52,12 @@ class FigureExport : public ::testing::Test {
 
   Made make(FigureKind kind) const {
     Made made{recipe_of(kind), {}};
-    const bool from_trace = kind == FigureKind::attention || kind == FigureKind::states;
     const auto store = StoreReader::open(database_);
     EXPECT_TRUE(store);
-    auto plot = from_trace ? build_plot(made.recipe, trace_) : build_plot(made.recipe, *store, figure_max_points);
+    const NumbersFrom from = numbers_from(kind);
+    auto plot = from == NumbersFrom::trace    ? build_plot(made.recipe, trace_)
+                : from == NumbersFrom::recipe ? build_plot(made.recipe)
+                                              : build_plot(made.recipe, *store, figure_max_points);
     EXPECT_TRUE(plot) << plot.error().message;
     made.plot = *std::move(plot);
     return made;
@@ -66,8 +69,8 @@ class FigureExport : public ::testing::Test {
   TraceSnapshot trace_ = test::small_trace(97, 6);
 };
 
-constexpr std::array all_kinds{FigureKind::curves, FigureKind::tradeoff, FigureKind::throughput, FigureKind::attention,
-                               FigureKind::states};
+constexpr std::array all_kinds{FigureKind::curves,    FigureKind::tradeoff, FigureKind::throughput,
+                               FigureKind::attention, FigureKind::states,   FigureKind::scaling};
 
 TEST_F(FigureExport, EveryKindToEveryFormat) {
   for (const FigureKind kind : all_kinds) {
@@ -108,7 +111,7 @@ TEST_F(FigureExport, PdfHasEmbeddedTrueTypeNoJpegAndTheVenuesWidth) {
       const auto size = figure_size(made.recipe);
       EXPECT_NE(info.find(fmt::format("{} x {} pts", size->width_pt, size->height_pt)), std::string::npos) << info;
       EXPECT_NE(info.find("3f2a91c"), std::string::npos) << info;
-      EXPECT_NE(info.find(made.plot.run_ids[0]), std::string::npos) << info;
+      for (const std::string& run : made.plot.run_ids) EXPECT_NE(info.find(run), std::string::npos) << info;
       EXPECT_LT(std::filesystem::file_size(path), 200u << 10) << path;
     }
 }
@@ -129,7 +132,7 @@ TEST_F(FigureExport, RecipeRebuildsTheSameFigure) {
   for (const FigureKind kind : all_kinds) {
     const Made made = make(kind);
     const auto stem = folder_.path() / fmt::format("first-{}", figure_kind_name(kind));
-    const bool from_trace = kind == FigureKind::attention || kind == FigureKind::states;
+    const bool from_trace = numbers_from(kind) == NumbersFrom::trace;
     const auto files = write_figure_files(made.plot, made.recipe, from_trace ? &trace_ : nullptr, stem,
                                           {"pdf", "csv", "png", "svg", "json"});
     ASSERT_TRUE(files) << files.error().message;

@@ -354,6 +354,18 @@ TEST_F(FigureWidgets, TickLabelsSayWhereTheTicksAre) {
     }
 }
 
+TEST_F(FigureWidgets, LengthsOnALog2AxisAreExact) {
+  PlotWidget plot;
+  plot.resize(640, 300);
+  PlotDescription description = line_plot(10);
+  description.x.scale = Scale::log2;
+  plot.show_plot(description, theme(ThemeKind::dark), true);
+  plot.xAxis->setRange(512, 32768);
+  plot.replot();
+  const QVector<QString> labels = plot.xAxis->tickVectorLabels();
+  EXPECT_EQ(QStringList(labels.begin(), labels.end()).join(' ').toStdString(), "512 1024 2048 4096 8192 16384 32768");
+}
+
 TEST_F(FigureWidgets, SymlogIsItsOwnInverse) {
   for (const double v : {-1e6, -3.0, -1e-9, 0.0, 2e-5, 7.0, 1e8})
     EXPECT_NEAR(from_symlog(to_symlog(v, 0.01), 0.01), v, 1e-9 * std::abs(v) + 1e-15);

@@ -66,6 +66,40 @@ TEST(Bench, ModelAndDecodeRows) {
   EXPECT_TRUE(json.at(0).at("op_ms").contains("optimizer"));
 }
 
+TEST(Bench, RowsComeBackFromTheirJson) {
+  const auto rows = bench_layer(small());
+  ASSERT_TRUE(rows);
+  std::vector<BenchRow> written = *rows;
+  written[1].peak_bytes.reset();
+  const auto read = parse_bench_rows(to_json(written), "'x.json'");
+  ASSERT_TRUE(read) << read.error().message;
+  for (BenchRow& row : written) row.op_ms = {};  // not read
+  EXPECT_EQ(to_json(*read), to_json(written));
+  EXPECT_EQ(read->at(0).layers, "rat:8");
+  EXPECT_FALSE(read->at(0).whole_model);
+
+  const std::string good = to_json(written);
+  const auto refusal = [&](const std::string& text) {
+    const auto result = parse_bench_rows(text, "'x.json'");
+    return result ? "accepted" : result.error().message;
+  };
+  const auto without = [&](const std::string& key) {
+    nlohmann::json json = nlohmann::json::parse(good);
+    json.at(1).erase(key);
+    return refusal(json.dump());
+  };
+  EXPECT_THAT(refusal("what kind L"), testing::StartsWith("'x.json' is not what `rat bench --json` prints"));
+  EXPECT_THAT(refusal(R"({"error": "no"})"), testing::HasSubstr("not a list of rows"));
+  EXPECT_THAT(refusal("[1]"), testing::HasSubstr("row 1"));
+  for (const char* key : {"what", "of", "layers", "seq_len", "batch", "dtype", "device", "median_ms", "q1_ms", "q3_ms"})
+    EXPECT_THAT(without(key), testing::AllOf(testing::HasSubstr("row 2"), testing::HasSubstr(key)));
+  nlohmann::json wrong = nlohmann::json::parse(good);
+  wrong.at(0)["median_ms"] = 0;
+  EXPECT_THAT(refusal(wrong.dump()), testing::HasSubstr("above 0"));
+  wrong.at(0)["median_ms"] = 1e9;
+  EXPECT_THAT(refusal(wrong.dump()), testing::HasSubstr("quartiles"));
+}
+
 TEST(Bench, StopsAndRefuses) {
   BenchConfig config = small();
   StopFlag stop;

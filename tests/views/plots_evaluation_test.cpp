@@ -62,6 +62,7 @@ TEST_F(PlotsEvaluation, LengthsAreLinesWithTheirErrorsOnALogAxis) {
   EXPECT_EQ(plot->series[0].x, (std::vector<double>{256, 512})) << "in order of length";
   EXPECT_EQ(plot->series[0].y, (std::vector<double>{4, 1})) << "the newest evaluation";
   EXPECT_EQ(plot->series[0].y_high, (std::vector<double>{4.5, 1.5}));
+  EXPECT_TRUE(plot->series[0].band) << "without it the intervals that the note names are not drawn";
   EXPECT_EQ(plot->x.scale, Scale::log2);
   EXPECT_EQ(plot->y.label, "loss, nats");
   EXPECT_NE(plot->note.find("n = 10"), std::string::npos) << plot->note;

@@ -133,6 +133,28 @@ TraceSnapshot small_trace(int64_t tokens, int64_t channels) {
   return trace;
 }
 
+std::vector<BenchRow> bench_rows() {
+  std::vector<BenchRow> rows;
+  for (const std::string kind : {"rat", "attention"})
+    for (const int64_t scale : {1, 2, 4})
+      for (const std::string what : {"train", "prefill"}) {
+        BenchRow row;
+        row.what = what;
+        row.kind = kind;
+        row.layers = kind == "rat" ? "rat:16" : kind;
+        row.seq_len = 512 * scale;
+        row.batch = 1, row.d_model = 256, row.heads = 4;
+        row.dtype = "f32", row.device = "cpu";
+        row.repetitions = 20;
+        row.median_ms = static_cast<double>(kind == "rat" ? 2 * scale : 2 * scale * scale);
+        row.q1_ms = 0.75 * row.median_ms, row.q3_ms = 1.25 * row.median_ms;
+        row.tokens_per_s = 1000 * static_cast<double>(row.seq_len) / row.median_ms;
+        row.peak_bytes = scale << 20;
+        rows.push_back(row);
+      }
+  return rows;
+}
+
 std::string read_file(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::stringstream text;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/trace/snapshot.h"
+#include "experiments/bench/bench.h"
 #include "experiments/run_spec.h"
 #include "experiments/store/store.h"
 
@@ -44,6 +45,10 @@ StoredRun training_like(const std::string& layers, uint64_t seed, int64_t steps,
 
 // One layer of `layers` with gate, state_v and attention of tokens x heads, chunk 4 when rat.
 TraceSnapshot small_trace(int64_t tokens = 19, int64_t channels = 6);
+
+// Training and prefill of rat:16 (linear in T) and attention (quadratic) at T = 512, 1024, 2048: rows as `rat bench`
+// measures them, T after T, train before prefill. Quartiles are a quarter around the median.
+std::vector<BenchRow> bench_rows();
 
 std::string read_file(const std::filesystem::path& path);
 

@@ -78,6 +78,7 @@ Result<PlotDescription> build_lines(const Recipe& recipe, PlotData& data, const 
     series.color = static_cast<int>(runs[i].color % 8);
     series.dash = dash_of(i);
     series.marker = by_position ? Marker::none : marker_of(i);
+    series.band = !by_position;  // the intervals of a line are drawn only as a band
     if (by_position)
       add_positions(evaluations[i], longest, bin, series);
     else

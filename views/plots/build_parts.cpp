@@ -104,6 +104,8 @@ Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t
       return build_throughput(recipe, data);
     case FigureKind::evaluation:
       return build_evaluation(recipe, data);
+    case FigureKind::scaling:
+      return build_scaling(recipe);
     case FigureKind::attention:
     case FigureKind::states:
       break;
@@ -111,6 +113,13 @@ Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t
   return fail(ErrorCode::invalid_argument,
               "The {} figure is drawn from a trace, not from the run database; give the trace file beside its recipe.",
               figure_kind_name(recipe.kind));
+}
+
+Result<PlotDescription> build_plot(const Recipe& recipe) {
+  if (numbers_from(recipe.kind) == NumbersFrom::recipe) return build_scaling(recipe);
+  return fail(ErrorCode::invalid_argument, "The {} figure is drawn from a {}, not from its recipe alone.",
+              figure_kind_name(recipe.kind),
+              numbers_from(recipe.kind) == NumbersFrom::trace ? "trace" : "run database");
 }
 
 }  // namespace rat

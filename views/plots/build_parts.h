@@ -1,4 +1,4 @@
-// The pieces that the figures of stored runs share. Internal to views/plots.
+// The pieces that the figures share. Internal to views/plots.
 #pragma once
 
 #include <map>
@@ -16,6 +16,7 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
 Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data);
 Result<PlotDescription> build_throughput(const Recipe& recipe, PlotData& data);
 Result<PlotDescription> build_evaluation(const Recipe& recipe, PlotData& data);
+Result<PlotDescription> build_scaling(const Recipe& recipe);
 
 // The rows of the recipe's runs, in its order; an id that is not in the store is an error.
 Result<std::vector<RunRow>> recipe_runs(const Recipe& recipe, PlotData& data);

@@ -229,10 +229,8 @@ Result<PlotDescription> build_states(const Recipe& recipe, const TraceSnapshot& 
 }  // namespace
 
 Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace) {
-  const bool from_trace = recipe.kind == FigureKind::attention || recipe.kind == FigureKind::states;
-  if (!from_trace)
-    return fail(ErrorCode::invalid_argument, "The {} figure is drawn from the run database, not from a trace.",
-                figure_kind_name(recipe.kind));
+  if (numbers_from(recipe.kind) != NumbersFrom::trace)
+    return fail(ErrorCode::invalid_argument, "The {} figure is not drawn from a trace.", figure_kind_name(recipe.kind));
   RAT_ASSIGN(PlotDescription plot,
              recipe.kind == FigureKind::attention ? build_attention(recipe, trace) : build_states(recipe, trace));
   // Typed labels win; the limits of a map are its token and column ranges.

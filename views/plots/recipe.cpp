@@ -11,9 +11,10 @@
 namespace rat {
 namespace {
 
-constexpr std::array<std::string_view, 6> kind_names{"curves",    "tradeoff", "throughput",
-                                                     "attention", "states",   "evaluation"};
+constexpr std::array<std::string_view, 7> kind_names{"curves", "tradeoff",   "throughput", "attention",
+                                                     "states", "evaluation", "scaling"};
 constexpr std::array<std::string_view, 3> task_names{"length", "loss_by_position", "needle"};
+constexpr std::array<std::string_view, 3> phase_names{"train", "prefill", "decode"};
 constexpr std::array<std::string_view, 4> scale_names{"linear", "log10", "log2", "symlog"};
 constexpr std::array<std::string_view, 4> map_names{"viridis", "cividis", "magma", "diverging"};
 constexpr std::array<std::string_view, 3> x_axis_names{"step", "tokens", "wall"};
@@ -168,6 +169,14 @@ Field runs_field() {
           }};
 }
 
+Field bench_field() {
+  return {"bench", [](const Recipe& r) { return Json::parse(to_json(r.bench)); },
+          [](Recipe& r, const Json& json) -> Status {
+            RAT_ASSIGN(r.bench, parse_bench_rows(json.dump(), "The recipe's 'bench'"));
+            return ok();
+          }};
+}
+
 Field probe_field() {
   return {"probe", [](const Recipe& r) { return Json(probe_name(r.probe)); },
           [](Recipe& r, const Json& json) -> Status {
@@ -221,6 +230,8 @@ const std::vector<Field>& fields() {
       text("y_metric", &Recipe::y_metric),
       text("size_metric", &Recipe::size_metric),
       named_text("task", &Recipe::task, task_names),
+      named_text("phase", &Recipe::phase, phase_names),
+      bench_field(),
       text("trace_file", &Recipe::trace_file),
       probe_field(),
       whole("layer", &Recipe::layer, -1),
@@ -247,6 +258,18 @@ const std::vector<Field>& fields() {
 }  // namespace
 
 std::string_view figure_kind_name(FigureKind kind) { return kind_names[static_cast<std::size_t>(kind)]; }
+
+NumbersFrom numbers_from(FigureKind kind) {
+  switch (kind) {
+    case FigureKind::attention:
+    case FigureKind::states:
+      return NumbersFrom::trace;
+    case FigureKind::scaling:
+      return NumbersFrom::recipe;
+    default:
+      return NumbersFrom::store;
+  }
+}
 
 Result<Recipe> parse_recipe(std::string_view text) {
   Json json;

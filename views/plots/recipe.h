@@ -1,5 +1,6 @@
 // A figure's recipe: everything needed to rebuild it headless from a database (curves, trade-off, throughput,
-// evaluation) or from the trace file saved beside it (attention, states). Stored as <figure>.json.
+// evaluation), from the trace file saved beside it (attention, states) or from itself (scaling). Stored as
+// <figure>.json.
 #pragma once
 
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "core/trace/snapshot.h"
+#include "experiments/bench/bench.h"
 #include "experiments/store/store.h"
 #include "views/plots/plot.h"
 
@@ -16,8 +18,12 @@ namespace rat {
 
 class PlotData;
 
-enum class FigureKind { curves, tradeoff, throughput, attention, states, evaluation };
+enum class FigureKind { curves, tradeoff, throughput, attention, states, evaluation, scaling };
 std::string_view figure_kind_name(FigureKind kind);
+
+// Where the numbers of a kind are.
+enum class NumbersFrom { store, trace, recipe };
+NumbersFrom numbers_from(FigureKind kind);
 
 struct Recipe {
   FigureKind kind = FigureKind::curves;
@@ -33,6 +39,9 @@ struct Recipe {
   std::string x_metric = "decode_tokens_per_s", y_metric = "val_loss", size_metric = "cache_bytes";
   // evaluation: what `rat eval` stored; the metric above on the y axis
   std::string task = "length";  // length, loss_by_position, needle
+  // scaling: rows of `rat bench`, all phases; the metric above (time, memory) of one phase on the y axis
+  std::string phase = "train";  // train, prefill, decode
+  std::vector<BenchRow> bench;
   // attention, states
   std::string trace_file;  // safetensors beside the recipe
   Probe probe = Probe::attention;
@@ -65,6 +74,8 @@ Result<PlotDescription> build_plot(const Recipe& recipe, const StoreReader& stor
                                    int64_t max_points = figure_max_points);
 // The same, with what earlier calls read remembered: for plots that follow a training run.
 Result<PlotDescription> build_plot(const Recipe& recipe, PlotData& data, int64_t max_points = figure_max_points);
+// scaling: from the recipe alone.
+Result<PlotDescription> build_plot(const Recipe& recipe);
 // attention, states: from a trace.
 Result<PlotDescription> build_plot(const Recipe& recipe, const TraceSnapshot& trace);
 

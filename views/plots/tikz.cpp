@@ -210,6 +210,14 @@ bool has_band(const PlotDescription& plot) {
                      [](const Series& s) { return s.band && !s.y_low.empty(); });
 }
 
+// Most lines end higher than they begin: then it is the left upper corner that is free.
+bool rises(const PlotDescription& plot) {
+  int up = 0;
+  for (const Series& series : plot.series)
+    if (series.line && !series.y.empty()) up += series.y.back() > series.y.front() ? 1 : -1;
+  return up > 0;
+}
+
 // What pgfplots's `width` does not know of: it allows 45 pt for everything around the axis rectangle.
 double unforeseen_pt(const PlotDescription& plot, const Venue& venue) {
   if (plot.heat_map) return 78;  // the colour bar with its labels
@@ -262,6 +270,8 @@ Result<std::string> to_tikz(const PlotDescription& plot, const Recipe& recipe, s
   const bool points = std::any_of(plot.series.begin(), plot.series.end(), [](const Series& one) { return !one.line; });
   if (points && recipe.legend == "inside")  // above: inside it could cover a point
     options += "  legend style={at={(0.5,1.02)}, anchor=south}, legend columns=3,\n";
+  else if (rises(plot))
+    options += "  legend pos=north west,\n";
   if (recipe.legend == "below") options += "  legend style={at={(0.5,-0.25)}, anchor=north}, legend columns=3,\n";
   options += "  unbounded coords=discard, filter discard warning=false,\n";
   if (plot.heat_map)
