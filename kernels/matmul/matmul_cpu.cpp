@@ -105,7 +105,7 @@ void outer(const MatmulArgs& args, const PanelKernels& kernels) {
   parallel_for(tiles * plan.parts, [&](int64_t task) {
     const int64_t tile = task / plan.parts, part = task % plan.parts, first = part * plan.depth;
     const int64_t i = tile / column_tiles * plan.rows, j = tile % column_tiles * plan.cols;
-    float* const own = sums + ((part - 1) * m + i) * n + j;
+    float* const own = part > 0 ? sums + ((part - 1) * m + i) * n + j : nullptr;
     kernels.outer({.a = args.a.row(first) + i,
                    .a_stride = args.a.stride,
                    .b = args.b.row(first) + j,
