@@ -19,6 +19,7 @@
 #include "app/window/layer_chips.h"
 #include "app/window/preset_menu.h"
 #include "app/window/widgets.h"
+#include "kernels/base/dtype.h"
 
 namespace rat::app {
 namespace {
@@ -170,11 +171,18 @@ void ExperimentPanel::build_training(QVBoxLayout& column) {
   seed_ = spin(0, most, "Seed", this);
   eval_ = spin(0, most, "Evaluate every so many steps", this);
   checkpoint_ = spin(0, most, "Save a checkpoint every so many steps", this);
+  dtype_ = new QComboBox(this);
+  dtype_->setAccessibleName("Precision of matrix products");
+  dtype_->setToolTip(
+      "Precision of matrix products; weights, sums and statistics are f32 in all of them. Only what this CPU can do is "
+      "listed: bf16x6 is as accurate as f32, bf16x3 nearly, bf16 is the fastest.");
+  for (const kernels::Dtype dtype : kernels::dtypes())
+    if (kernels::cpu_supports(dtype)) dtype_->addItem(QString::fromStdString(std::string(kernels::dtype_name(dtype))));
   section(column, "Training");
   column.addLayout(row("Steps, batch", {steps_, batch_}, "\u00d7"));
   column.addLayout(row("Rate, warm-up", {lr_, warmup_}, ","));
   column.addLayout(row("Evaluate, save", {eval_, checkpoint_}, ","));
-  column.addLayout(row("Seed", {seed_}));
+  column.addLayout(row("Seed, dtype", {seed_, dtype_}, ","));
 }
 
 void ExperimentPanel::connect_fields() {
@@ -183,6 +191,7 @@ void ExperimentPanel::connect_fields() {
     connect(box, &QSpinBox::valueChanged, this, [this] { read_form(); });
   for (QLineEdit* field : {name_, layers_, lr_}) connect(field, &QLineEdit::textChanged, this, [this] { read_form(); });
   connect(data_, &QComboBox::activated, this, &ExperimentPanel::choose_data);
+  connect(dtype_, &QComboBox::activated, this, [this] { read_form(); });
   connect(slider_, &ChunkSlider::chunk_changed, this, &ExperimentPanel::rewrite_chunks);
 }
 
@@ -252,6 +261,9 @@ void ExperimentPanel::fill_form() {
   put(seed_, spec_.train.seed);
   put(eval_, spec_.train.eval_every);
   put(checkpoint_, spec_.train.checkpoint_every);
+  const QString dtype = QString::fromStdString(spec_.train.dtype);
+  if (dtype_->findText(dtype) < 0) dtype_->addItem(dtype);  // of another machine: starting it says what this CPU lacks
+  dtype_->setCurrentText(dtype);
   show_data();
   filling_ = false;
 }
@@ -269,6 +281,7 @@ void ExperimentPanel::read_form() {
   spec_.train.batch = batch_->value();
   spec_.train.warmup = warmup_->value();
   spec_.train.seed = static_cast<uint64_t>(seed_->value());
+  spec_.train.dtype = dtype_->currentText().toStdString();
   spec_.train.eval_every = eval_->value();
   spec_.train.checkpoint_every = checkpoint_->value();
   const Result<std::vector<LayerConfig>> layers = parse_layers(layers_->text().toStdString());

@@ -55,7 +55,7 @@ class ExperimentPanel : public QWidget {
   bool filling_ = false;
 
   QLineEdit *name_, *layers_, *lr_;
-  QComboBox* data_;
+  QComboBox *data_, *dtype_;
   QWidget* mqar_;
   QSpinBox *pairs_, *queries_, *width_, *heads_, *groups_, *context_, *steps_, *batch_, *warmup_, *seed_, *eval_,
       *checkpoint_;

@@ -1,8 +1,15 @@
 #include "kernels/base/dtype.h"
 
+#include <array>
+
 #include "kernels/matmul/panels.h"
 
 namespace rat::kernels {
+
+std::span<const Dtype> dtypes() {
+  static constexpr std::array all{Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6};
+  return all;
+}
 
 std::string_view dtype_name(Dtype dtype) {
   switch (dtype) {
@@ -19,7 +26,7 @@ std::string_view dtype_name(Dtype dtype) {
 }
 
 Result<Dtype> parse_dtype(std::string_view name) {
-  for (const Dtype dtype : {Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6})
+  for (const Dtype dtype : dtypes())
     if (name == dtype_name(dtype)) return dtype;
   return fail(ErrorCode::invalid_argument, "dtype is '{}'; it must be f32, bf16, bf16x3 or bf16x6", name);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "kernels/base/status.h"
@@ -15,6 +16,7 @@ enum class Dtype : uint8_t {
   bf16x6,  // of three (24 bits, all of f32), six products: within f32's own bounds; infinite operands give NaN
 };
 
+std::span<const Dtype> dtypes();                      // all there are
 std::string_view dtype_name(Dtype dtype);             // "f32", "bf16", "bf16x3", "bf16x6"
 Result<Dtype> parse_dtype(std::string_view name);     // the sentence lists the known names
 // Ok, or one sentence that says what this CPU lacks and to use f32.

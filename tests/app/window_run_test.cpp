@@ -1,5 +1,6 @@
 // A run from the form to the table, through the buttons a user presses.
 #include <QAction>
+#include <QComboBox>
 #include <QElapsedTimer>
 #include <QLineEdit>
 #include <QPushButton>
@@ -35,6 +36,31 @@ TEST_F(WindowTest, TrainsFromTheFormAndShowsTheRun) {
   EXPECT_EQ(losses->size(), 40u);  // every step is stored
   const QModelIndex loss = window.runs().table().model()->index(0, column_loss);
   EXPECT_NE(loss.data().toString(), "-");
+}
+
+TEST_F(WindowTest, TheDtypeIsChosenInTheFormAndKeptWithTheRun) {
+  MainWindow& window = open();
+  ExperimentPanel& form = window.experiment();
+  form.set_spec(tiny_spec());
+  QComboBox* list = nullptr;
+  for (QComboBox* box : form.findChildren<QComboBox*>())
+    if (box->accessibleName().startsWith("Precision")) list = box;
+  ASSERT_NE(list, nullptr);
+  EXPECT_EQ(list->currentText(), "f32");
+  const int other = list->count() - 1;  // the last one that this CPU can do; f32 itself where that is all
+  list->setCurrentIndex(other);
+  emit list->activated(other);
+  const std::string chosen = list->itemText(other).toStdString();
+  EXPECT_EQ(form.spec().train.dtype, chosen);
+  const RunRow* run = train(form.spec());
+  ASSERT_NE(run, nullptr);
+  EXPECT_EQ(run->dtype, chosen);
+
+  RunSpec elsewhere = tiny_spec();
+  elsewhere.train.dtype = "bf16";  // shown as it is, whatever this CPU can do
+  form.set_spec(elsewhere);
+  EXPECT_EQ(list->currentText(), "bf16");
+  EXPECT_EQ(form.spec().train.dtype, "bf16");
 }
 
 TEST_F(WindowTest, PauseStepAndStopReactAtOnce) {
