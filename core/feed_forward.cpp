@@ -40,8 +40,28 @@ FeedForward::FeedForward(const ModelConfig& config, std::span<Parameter> paramet
       fc2_(&parameters[1]),
       norm_(&parameters[2]) {}
 
+bool FeedForward::fuses(const MixerPass& pass) const {
+  return pass.fused_weights != nullptr && kernels::fuses_feed_forward({pass.rows(), D_, F_}, pass.exec);
+}
+
+kernels::FeedForwardArgs FeedForward::fused_args(const MixerPass& pass, const float* x, float* y) const {
+  const kernels::FeedForwardShape shape{pass.rows(), D_, F_};
+  const auto floats = static_cast<int64_t>(kernels::feed_forward_saved(shape, pass.exec) / sizeof(float)) + 1;
+  return {.shape = shape,
+          .norm = norm_->value,
+          .fc1 = pass.fused_weights->of(fc1_->value),
+          .fc2 = pass.fused_weights->of(fc2_->value),
+          .x = Input(x, shape.rows, D_),
+          .y = Output(y, shape.rows, D_),
+          .saved = (*pass.saved)[saved_ffn].ensure(floats)};
+}
+
 Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, bool keep) {
-  if (pass.rows() < few_rows) return forward_few(pass, x, y);
+  if (fuses(pass)) {
+    const OpTimer timer(pass.times, Op::feed_forward);
+    return kernels::feed_forward(fused_args(pass, x, y), pass.exec);
+  }
+  if (pass.rows() < few_rows || !pass.exec.backend->host) return forward_whole(pass, x, y, keep);
   const OpTimer timer(pass.times, Op::feed_forward);
   const int64_t rows = pass.rows();
   static thread_local kernels::PackedMatrix first, second;  // of the caller; the blocks read them
@@ -79,11 +99,12 @@ Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, boo
   return for_row_blocks(rows, block);
 }
 
-// As decoding has them: each step over all rows, weights streamed rather than packed.
-Status FeedForward::forward_few(const MixerPass& pass, const float* x, float* y) {
+// Each step over all rows: for the few rows of decoding, whose weights are streamed rather than packed, and for devices.
+Status FeedForward::forward_whole(const MixerPass& pass, const float* x, float* y, bool keep) {
   const int64_t rows = pass.rows();
   const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
   const Output hidden((*pass.work)[work_hidden].ensure(rows * F_), rows, F_);
+  const Output before_gelu = keep ? Output((*pass.saved)[saved_ffn].ensure(rows * F_), rows, F_) : hidden;
   {
     const OpTimer timer(pass.times, Op::norm);
     RAT_TRY(kernels::rms_norm({.x = Input(x, rows, D_), .weight = norm_->value, .y = normed}, pass.exec));
@@ -93,7 +114,7 @@ Status FeedForward::forward_few(const MixerPass& pass, const float* x, float* y)
     RAT_TRY(kernels::matmul(
         {.a = normed,
          .b = Input(fc1_->value.data(), F_, D_),
-         .c = hidden,
+         .c = before_gelu,
          .transpose_b = true,
          .dtype = pass.dtype,
          .b_bf16 = pass.rounded ? pass.rounded->of(fc1_->value) : nullptr},
@@ -101,7 +122,7 @@ Status FeedForward::forward_few(const MixerPass& pass, const float* x, float* y)
   }
   {
     const OpTimer timer(pass.times, Op::gelu);
-    RAT_TRY(kernels::gelu({.x = hidden, .y = hidden}, pass.exec));
+    RAT_TRY(kernels::gelu({.x = before_gelu, .y = hidden}, pass.exec));
   }
   const OpTimer timer(pass.times, Op::gemm);
   return kernels::matmul({.a = hidden,
@@ -115,44 +136,62 @@ Status FeedForward::forward_few(const MixerPass& pass, const float* x, float* y)
                          pass.exec);
 }
 
+// Hidden gradients and what the weights' gradients need, in blocks of rows.
+Status FeedForward::hidden_gradients(const MixerPass& pass, const Input& x_rows, const Input& grad_rows,
+                                     const Hidden& to) {
+  const OpTimer timer(pass.times, Op::feed_forward);
+  static thread_local kernels::PackedMatrix second, first;  // of the caller; the blocks read them
+  const Input fc1(fc1_->value.data(), F_, D_), fc2(fc2_->value.data(), D_, F_);
+  const Input before_gelu((*pass.saved)[saved_ffn].data(), x_rows.rows, F_);
+  const bool pack = pass.exec.backend->host;
+  if (pack) {
+    RAT_TRY(second.pack(fc2, false, pass.dtype));
+    RAT_TRY(first.pack(fc1, false, pass.dtype));
+  }
+  const auto block = [&, first_packed = pack ? &first : nullptr,
+                      second_packed = pack ? &second : nullptr](int64_t begin, int64_t end) -> Status {
+    const int64_t count = end - begin;
+    const Output wide = to.wide.row_range(begin, count);
+    RAT_TRY(kernels::matmul({.a = grad_rows.row_range(begin, count),
+                             .b = fc2,
+                             .c = wide,
+                             .dtype = pass.dtype,
+                             .packed_b = second_packed},
+                            pass.exec));
+    RAT_TRY(kernels::gelu_backward(
+        {.x = before_gelu.row_range(begin, count), .y = to.hidden.row_range(begin, count), .grad = wide}, pass.exec));
+    RAT_TRY(kernels::rms_norm({.x = x_rows.row_range(begin, count),
+                               .weight = norm_->value,
+                               .y = to.normed.row_range(begin, count)},
+                              pass.exec));
+    return kernels::matmul({.a = wide,
+                            .b = fc1,
+                            .c = to.narrow.row_range(begin, count),
+                            .dtype = pass.dtype,
+                            .packed_b = first_packed},
+                           pass.exec);
+  };
+  return pack ? for_row_blocks(x_rows.rows, block) : block(0, x_rows.rows);
+}
+
 Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad) {
+  if (fuses(pass)) {
+    const OpTimer timer(pass.times, Op::feed_forward);
+    return kernels::feed_forward_backward({.forward = fused_args(pass, x, nullptr),
+                                           .grad = Output(grad, pass.rows(), D_),
+                                           .grad_norm = norm_->grad,
+                                           .grad_fc1 = fc1_->grad,
+                                           .grad_fc2 = fc2_->grad},
+                                          pass.exec);
+  }
   const int64_t rows = pass.rows();
   const Output hidden((*pass.work)[work_hidden].ensure(rows * F_), rows, F_);
   const Output wide((*pass.work)[work_wide].ensure(rows * F_), rows, F_);
   const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
   const Output narrow((*pass.work)[work_narrow].ensure(rows * D_), rows, D_);
-  const Input x_rows(x, rows, D_), before_gelu((*pass.saved)[saved_ffn].data(), rows, F_);
+  const Input x_rows(x, rows, D_);
   const Output grad_rows(grad, rows, D_);
-  {
-    const OpTimer timer(pass.times, Op::feed_forward);
-    static thread_local kernels::PackedMatrix second, first;  // of the caller; the blocks read them
-    const Input fc1(fc1_->value.data(), F_, D_), fc2(fc2_->value.data(), D_, F_);
-    RAT_TRY(second.pack(fc2, false, pass.dtype));
-    RAT_TRY(first.pack(fc1, false, pass.dtype));
-    const auto block = [&, first_packed = &first, second_packed = &second](int64_t begin, int64_t end) -> Status {
-      const int64_t count = end - begin;
-      const Output wide_rows = wide.row_range(begin, count);
-      RAT_TRY(kernels::matmul({.a = grad_rows.row_range(begin, count),
-                               .b = fc2,
-                               .c = wide_rows,
-                               .dtype = pass.dtype,
-                               .packed_b = second_packed},
-                              pass.exec));
-      const Input kept(before_gelu.row(begin), count, F_);
-      RAT_TRY(kernels::gelu_backward({.x = kept, .y = hidden.row_range(begin, count), .grad = wide_rows}, pass.exec));
-      RAT_TRY(kernels::rms_norm({.x = Input(x_rows.row(begin), count, D_),
-                                 .weight = norm_->value,
-                                 .y = normed.row_range(begin, count)},
-                                pass.exec));
-      return kernels::matmul({.a = wide_rows,
-                              .b = fc1,
-                              .c = narrow.row_range(begin, count),
-                              .dtype = pass.dtype,
-                              .packed_b = first_packed},
-                             pass.exec);
-    };
-    RAT_TRY(for_row_blocks(rows, block));
-  }
+  RAT_TRY(hidden_gradients(pass, x_rows, grad_rows, {hidden, wide, normed, narrow}));
   {
     const OpTimer timer(pass.times, Op::gemm);
     RAT_TRY(kernels::matmul({.a = grad_rows,

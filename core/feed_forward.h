@@ -3,6 +3,7 @@
 
 #include "core/mixer.h"
 #include "core/model.h"
+#include "kernels/feed_forward/feed_forward.h"
 
 namespace rat {
 
@@ -17,7 +18,13 @@ class FeedForward {
   Status backward(const MixerPass& pass, const float* x, float* grad);
 
  private:
-  Status forward_few(const MixerPass& pass, const float* x, float* y);
+  bool fuses(const MixerPass& pass) const;
+  kernels::FeedForwardArgs fused_args(const MixerPass& pass, const float* x, float* y) const;
+  struct Hidden {  // rows of gelu's output and its gradient (F), of the normed input and its gradient (D)
+    kernels::Output hidden, wide, normed, narrow;
+  };
+  Status hidden_gradients(const MixerPass& pass, const kernels::Input& x, const kernels::Input& grad, const Hidden& to);
+  Status forward_whole(const MixerPass& pass, const float* x, float* y, bool keep);
 
   int64_t D_, F_;
   Parameter *fc1_, *fc2_, *norm_;

@@ -23,6 +23,7 @@
 namespace rat {
 
 struct OpTimes;
+struct Parameter;
 
 enum class Init : uint8_t {
   normal,  // N(0, 0.02)
@@ -57,6 +58,7 @@ struct MixerPass {
   kernels::Exec exec;
   kernels::Dtype dtype = kernels::Dtype::f32;  // of the projections' products
   const RoundedWeights* rounded = nullptr;     // decoding in bf16
+  const RoundedWeights* fused_weights = nullptr;  // training in bf16 on a backend that fuses what it can
 
   int64_t rows() const { return batch * tokens; }
 };
@@ -74,9 +76,23 @@ class MixerState {
   virtual int64_t bytes() const = 0;
 };
 
+// The weights of a sequence layer, for mixers whose whole layer a backend may fuse.
+struct LayerWeights {
+  const Parameter *in_proj, *out_proj, *norm;
+};
+
 class Mixer {
  public:
   virtual ~Mixer() = default;
+  // Whether this pass's backend computes the whole layer, projections included, in one call: then the two below are
+  // called instead of forward and backward, with x and y (or the gradient, in place) the residual stream.
+  virtual bool fuses(const MixerPass&) const { return false; }
+  virtual Status forward_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, const float*, float*) {
+    return fail(ErrorCode::unsupported, "this mixer has no fused layer");
+  }
+  virtual Status backward_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, const float*, float*) {
+    return fail(ErrorCode::unsupported, "this mixer has no fused layer");
+  }
   // Writes `mixed`. May activate columns of `projected` in place; what backward needs goes to pass.saved.
   virtual Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) = 0;
   // `projected`, `mixed` and pass.saved are those of forward. Writes all of grad_projected; adds to weights.grad.
@@ -116,7 +132,9 @@ struct MixerType {
   // How many columns of the attention probe token t sees; null without that probe.
   int64_t (*columns_seen)(const LayerConfig& layer, int64_t t) = nullptr;
   MixerCost (*cost)(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) = nullptr;
-  std::unique_ptr<Mixer> (*create)(const ModelConfig& config, const LayerConfig& layer) = nullptr;
+  // `backend`: where its tables and states lie.
+  std::unique_ptr<Mixer> (*create)(const ModelConfig& config, const LayerConfig& layer,
+                                   const kernels::Backend& backend) = nullptr;
 };
 
 }  // namespace rat

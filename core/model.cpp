@@ -18,8 +18,14 @@ Status stopped(const PassOptions& options) {
   return ok();
 }
 
-Model::Impl::Impl(const ModelConfig& config_, uint64_t seed) : config(config_), store(model_weights(config_), seed) {
-  std::span<Parameter> rest = store.parameters();
+Model::Impl::Impl(const ModelConfig& config_, uint64_t seed, const kernels::Backend& backend)
+    : config(config_),
+      exec{.backend = &backend},
+      store(model_weights(config_), seed, backend),
+      shared(backend),
+      work(backend),
+      rounded(backend) {
+  std::span<Parameter> rest = store.on_device();
   const auto take = [&](std::size_t count) {
     const auto taken = rest.first(count);
     rest = rest.subspan(count);
@@ -29,7 +35,8 @@ Model::Impl::Impl(const ModelConfig& config_, uint64_t seed) : config(config_), 
   for (const LayerConfig& layer : config.layers) {
     const auto sequence = take(sequence_layer_weights(config, layer).size());
     const auto feed_forward = take(feed_forward_weights(config).size());
-    blocks.push_back({SequenceLayer(config, layer, sequence), FeedForward(config, feed_forward), {}});
+    blocks.push_back(
+        {SequenceLayer(config, layer, sequence, backend), FeedForward(config, feed_forward), Activations(backend)});
   }
   norm = &take(1)[0];
   head = &take(1)[0];
@@ -42,12 +49,15 @@ MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& save
   pass.saved = &saved;
   pass.work = &work;
   pass.times = options.times;
+  if (options.times != nullptr) options.times->device = exec.backend->host ? nullptr : exec.backend;
+  pass.exec = exec;
   pass.dtype = dtype;
   return pass;
 }
 
 Result<MixerPass> Model::Impl::decode_pass(const PassOptions& options) {
   MixerPass pass = pass_for(1, 1, shared, options);
+  RAT_TRY(store.prepare());
   if (dtype == kernels::Dtype::bf16) {
     RAT_TRY(rounded.ensure(store.values()));
     pass.rounded = &rounded;
@@ -81,7 +91,7 @@ Status Model::Impl::embed(std::span<const int32_t> tokens, float* x, const PassO
   return kernels::embedding({.ids = tokens,
                              .table = Input(embedding->value.data(), config.vocab, config.d_model),
                              .out = Output(x, static_cast<int64_t>(tokens.size()), config.d_model)},
-                            {});
+                            exec);
 }
 
 Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass) {
@@ -101,9 +111,19 @@ Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits,
                          pass.exec);
 }
 
-// About 16 MiB of logits at a time, whatever the vocabulary.
+Result<std::vector<float>> Model::Impl::read_logits(const float* stream, int64_t count, const MixerPass& pass) {
+  float* logits = work[work_logits].ensure(count * config.vocab);
+  RAT_TRY(logits_of(stream, count, logits, pass));
+  std::vector<float> result(static_cast<std::size_t>(count * config.vocab));
+  RAT_TRY(kernels::download({.rows = Input(logits, count, config.vocab), .host = result.data()}, exec));
+  return result;
+}
+
+// About 16 MiB of logits at a time on the host, which its caches hold in part, and 1 GiB on a device, whatever the
+// vocabulary.
 int64_t Model::Impl::head_rows(int64_t rows) const {
-  return std::min(rows, std::max<int64_t>(64, (int64_t{1} << 22) / config.vocab));
+  const int64_t logits = int64_t{1} << (exec.backend->host ? 22 : 28);
+  return std::min(rows, std::max<int64_t>(64, logits / config.vocab));
 }
 
 Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad,
@@ -129,7 +149,7 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
                std::span(batch.targets).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
            .grad_scale = grad_scale,
            .sums = &sums},
-          {}));
+          exec));
     }
     if (!grad) continue;
     const Input grad_logits(logits, count, V), normed(work[work_normed].data(), count, D);
@@ -137,14 +157,15 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
     {
       const OpTimer timer(options.times, Op::gemm);
       RAT_TRY(kernels::matmul(
-          {.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed, .dtype = dtype}, {}));
+          {.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed, .dtype = dtype},
+          exec));
       RAT_TRY(kernels::matmul({.a = grad_logits,
                                .b = normed,
                                .c = Output(head->grad.data(), V, D),
                                .transpose_a = true,
                                .accumulate = true,
                                .dtype = dtype},
-                              {}));
+                              exec));
     }
     const OpTimer timer(options.times, Op::norm);
     RAT_TRY(kernels::rms_norm_backward({.x = Input(stream + begin * D, count, D),
@@ -152,24 +173,35 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
                                         .grad_y = to_normed,
                                         .grad_x = Output(grad + begin * D, count, D),
                                         .grad_weight = norm->grad},
-                                       {}));
+                                       exec));
   }
   out = {sums.loss, sums.targets, sums.correct};
   return ok();
 }
 
+Result<const RoundedWeights*> Model::Impl::fused_weights() {
+  if (dtype != kernels::Dtype::bf16 || exec.backend->rat_layer == nullptr) return nullptr;
+  RAT_TRY(rounded.ensure(store.values()));
+  return &rounded;
+}
+
 Model::Model() = default;
 Model::~Model() = default;
 
-Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t seed) {
+Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t seed, std::string_view device) {
   RAT_TRY(validate(config));
+  RAT_ASSIGN(const kernels::Backend* const backend, kernels::find_backend(device));
+  RAT_TRY(backend->supports(kernels::Dtype::f32));
   const int64_t count = weight_count(model_weights(config));
   if (count > int64_t{1} << 36)
     return fail(ErrorCode::invalid_argument, "the model would have {} parameters; the largest supported number is {}",
                 count, int64_t{1} << 36);
   std::unique_ptr<Model> model(new Model);
   try {
-    model->impl_ = std::make_unique<Impl>(config, seed);
+    model->impl_ = std::make_unique<Impl>(config, seed, *backend);
+  } catch (const kernels::OutOfMemory& problem) {
+    return fail(ErrorCode::invalid_argument, "a model of {} parameters ({} bytes with gradients) does not fit: {}", count,
+                count * 8, problem.what());
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::invalid_argument, "there is not enough memory for {} parameters ({} bytes with gradients)",
                 count, count * 8);
@@ -178,6 +210,13 @@ Result<std::unique_ptr<Model>> Model::create(const ModelConfig& config, uint64_t
 }
 
 const ModelConfig& Model::config() const { return impl_->config; }
+const kernels::Exec& Model::exec() const { return impl_->exec; }
+Result<std::span<const Parameter>> Model::parameters_to_update() {
+  RAT_TRY(impl_->store.prepare());
+  impl_->rounded.invalidate();
+  impl_->store.device_writes_values();
+  return std::span<const Parameter>(impl_->store.on_device());
+}
 std::span<Parameter> Model::parameters() {
   impl_->rounded.invalidate();
   return impl_->store.parameters();
@@ -185,17 +224,25 @@ std::span<Parameter> Model::parameters() {
 std::span<const Parameter> Model::parameters() const { return std::as_const(impl_->store).parameters(); }
 int64_t Model::parameter_count() const { return impl_->store.count(); }
 Status Model::set_dtype(kernels::Dtype dtype) {
-  RAT_TRY(kernels::cpu_supports(dtype));
+  RAT_TRY(impl_->exec.backend->supports(dtype));
   impl_->dtype = dtype;
   return ok();
 }
 kernels::Dtype Model::dtype() const { return impl_->dtype; }
-void Model::zero_gradients() { impl_->store.zero_gradients(); }
+Status Model::zero_gradients() { return impl_->store.zero_gradients(impl_->exec); }
 
 Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options) {
   Impl& m = *impl_;
   RAT_TRY(m.check_batch(batch));
   m.rounded.invalidate();
+  RAT_TRY(m.store.prepare());
+  m.store.device_writes_gradients();
+  RAT_ASSIGN(const RoundedWeights* const fused, m.fused_weights());
+  const auto training_pass = [&](Activations& saved) {
+    MixerPass pass = m.pass_for(batch.batch, batch.tokens, saved, options);
+    pass.fused_weights = fused;
+    return pass;
+  };
   const int64_t rows = batch.batch * batch.tokens, size = rows * m.config.d_model;
   const auto input_of = [&](std::size_t i) {
     return i < m.blocks.size() ? m.blocks[i].saved[saved_x].ensure(size) : m.work[work_stream].ensure(size);
@@ -204,7 +251,7 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   for (std::size_t i = 0; i < m.blocks.size(); ++i) {
     RAT_TRY(stopped(options));
     Impl::Block& block = m.blocks[i];
-    const MixerPass pass = m.pass_for(batch.batch, batch.tokens, block.saved, options);
+    const MixerPass pass = training_pass(block.saved);
     float* middle = block.saved[saved_middle].ensure(size);
     RAT_TRY(block.sequence.forward(pass, input_of(i), middle, true));
     RAT_TRY(stopped(options));
@@ -216,7 +263,7 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   for (std::size_t i = m.blocks.size(); i-- > 0;) {
     RAT_TRY(stopped(options));
     Impl::Block& block = m.blocks[i];
-    const MixerPass pass = m.pass_for(batch.batch, batch.tokens, block.saved, options);
+    const MixerPass pass = training_pass(block.saved);
     RAT_TRY(block.feed_forward.backward(pass, block.saved[saved_middle].data(), grad));
     RAT_TRY(stopped(options));
     RAT_TRY(block.sequence.backward(pass, block.saved[saved_x].data(), grad, grad, true));
@@ -226,14 +273,16 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
       kernels::embedding_backward({.ids = batch.inputs,
                                    .grad_out = Input(grad, rows, m.config.d_model),
                                    .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model)},
-                                  {}));
+                                  m.exec));
   return sums.loss_sum / static_cast<double>(sums.targets);
 }
 
 Result<Model::Evaluation> Model::evaluate(const TokenBatch& batch, const PassOptions& options) {
   RAT_TRY(impl_->check_batch(batch));
   const auto nothing = [](std::size_t, const auto&) { return ok(); };
-  RAT_ASSIGN(const float* stream, impl_->run_blocks(batch.inputs, batch.batch, options, nothing, nothing));
+  RAT_TRY(impl_->store.prepare());
+  RAT_ASSIGN(const RoundedWeights* const fused, impl_->fused_weights());
+  RAT_ASSIGN(const float* stream, impl_->run_blocks(batch.inputs, batch.batch, options, nothing, nothing, fused));
   Evaluation sums;
   RAT_TRY(impl_->head_and_loss(stream, batch, 0.0, nullptr, sums, options));
   return sums;
@@ -246,9 +295,7 @@ Result<std::vector<float>> Model::logits(std::span<const int32_t> tokens, int64_
   const auto nothing = [](std::size_t, const auto&) { return ok(); };
   RAT_ASSIGN(const float* stream, impl_->run_blocks(tokens, batch, options, nothing, nothing));
   const auto rows = static_cast<int64_t>(tokens.size());
-  std::vector<float> result(tokens.size() * static_cast<std::size_t>(impl_->config.vocab));
-  RAT_TRY(impl_->logits_of(stream, rows, result.data(), impl_->pass_for(batch, rows / batch, impl_->shared, options)));
-  return result;
+  return impl_->read_logits(stream, rows, impl_->pass_for(batch, rows / batch, impl_->shared, options));
 }
 
 }  // namespace rat

@@ -36,7 +36,9 @@ class DecodeState;
 class Model {
  public:
   // Published initialisation from `seed` (gate bias log U(1, L-1)); same seed, same bits.
-  static Result<std::unique_ptr<Model>> create(const ModelConfig& config, uint64_t seed);
+  // `device`: a backend of kernels/backend_list.cpp, where weights lie and passes run.
+  static Result<std::unique_ptr<Model>> create(const ModelConfig& config, uint64_t seed,
+                                               std::string_view device = "cpu");
   ~Model();
 
   const ModelConfig& config() const;
@@ -44,15 +46,19 @@ class Model {
   // rattention, RAT's chunk length, positions. Refused where a layer would need other weights. Decode states of before
   // cannot be continued.
   Status set_layers(std::span<const LayerConfig> layers);
-  // Values may be written until the next pass: decoding in bf16 keeps rounded copies from then on.
+  // On the host, up to date. Values may be written until the next pass: what passes keep of them is made again then. With
+  // a device this copies all of them, and throws kernels::DeviceFailure when the device has failed.
   std::span<Parameter> parameters();
   std::span<const Parameter> parameters() const;
+  // Where passes compute, for an optimizer that is about to change them there.
+  Result<std::span<const Parameter>> parameters_to_update();
+  const kernels::Exec& exec() const;
   int64_t parameter_count() const;
   // In which precision matrix products are computed from now on; weights, optimizer and everything else stay f32.
-  // Refused where the CPU cannot. A new model computes in f32.
+  // Refused where the device cannot. A new model computes in f32.
   Status set_dtype(kernels::Dtype dtype);
   kernels::Dtype dtype() const;
-  void zero_gradients();
+  Status zero_gradients();
 
   // Mean cross-entropy in nats over the targets that are not ignored; adds `scale` times its gradient to every
   // Parameter::grad. A stopped pass leaves values untouched and gradients to be zeroed by the caller.

@@ -43,10 +43,8 @@ Result<std::vector<float>> Model::prefill(DecodeState& state, std::span<const in
     return stream.error();
   }
   cache.position = static_cast<int64_t>(tokens.size());
-  std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
   RAT_ASSIGN(const MixerPass last, impl_->decode_pass(options));
-  RAT_TRY(impl_->logits_of(*stream + (cache.position - 1) * impl_->config.d_model, 1, logits.data(), last));
-  return logits;
+  return impl_->read_logits(*stream + (cache.position - 1) * impl_->config.d_model, 1, last);
 }
 
 Result<std::vector<float>> Model::decode(DecodeState& state, int32_t token, const PassOptions& options) {
@@ -55,17 +53,15 @@ Result<std::vector<float>> Model::decode(DecodeState& state, int32_t token, cons
   DecodeState::Impl& cache = state.impl();
   RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
   RAT_TRY(same_layers(cache, impl_->layers_version));
+  RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(options));
   float* x = impl_->work[work_stream].ensure(impl_->config.d_model);
   RAT_TRY(impl_->embed({&token, 1}, x, options));
-  RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(options));
   for (std::size_t i = 0; i < impl_->blocks.size(); ++i) {
     RAT_TRY(impl_->blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
     RAT_TRY(impl_->blocks[i].feed_forward.forward(pass, x, x, false));
   }
   ++cache.position;
-  std::vector<float> logits(static_cast<std::size_t>(impl_->config.vocab));
-  RAT_TRY(impl_->logits_of(x, 1, logits.data(), pass));
-  return logits;
+  return impl_->read_logits(x, 1, pass);
 }
 
 }  // namespace rat

@@ -12,7 +12,7 @@
 namespace rat {
 
 struct Model::Impl {
-  Impl(const ModelConfig& config_, uint64_t seed);
+  Impl(const ModelConfig& config_, uint64_t seed, const kernels::Backend& backend);
 
   struct Block {
     SequenceLayer sequence;
@@ -21,6 +21,7 @@ struct Model::Impl {
   };
 
   ModelConfig config;
+  kernels::Exec exec;
   ParameterStore store;
   std::deque<Block> blocks;
   Parameter *embedding, *norm, *head;
@@ -35,19 +36,25 @@ struct Model::Impl {
   Status check_batch(const TokenBatch& batch) const;
 
   Status embed(std::span<const int32_t> tokens, float* x, const PassOptions& options);
+  // Rounded weights for passes whose halves of blocks the backend fuses: those that train and those that evaluate, which
+  // must not differ. Null where nothing is fused.
+  Result<const RoundedWeights*> fused_weights();
   // Forward through all blocks without keeping activations; the stream ends in the returned buffer (B*T, D).
   // `after_layer(i, pass)` runs when layer i's mixer has run and its activations are still there; `after_block(i, x)`
   // when the block is done.
   template <class AfterLayer, class AfterBlock>
   Result<float*> run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
-                            const AfterLayer& after_layer, const AfterBlock& after_block);
+                            const AfterLayer& after_layer, const AfterBlock& after_block,
+                            const RoundedWeights* fused = nullptr);
   // What a step of decoding runs with: in bf16, rounds the weights if they may have changed.
   Result<MixerPass> decode_pass(const PassOptions& options);
-  // Final norm and head of rows [begin, begin + count) of the stream: logits (count, V).
+  // Final norm and head of `count` rows of the stream: logits (count, V) in the backend's memory.
   Status logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass);
   // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
   Status head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad, Model::Evaluation& sums,
                        const PassOptions& options);
+  // The same, read back to the host.
+  Result<std::vector<float>> read_logits(const float* stream, int64_t count, const MixerPass& pass);
   int64_t head_rows(int64_t rows) const;  // rows of logits held at a time
 };
 
@@ -55,11 +62,14 @@ Status stopped(const PassOptions& options);
 
 template <class AfterLayer, class AfterBlock>
 Result<float*> Model::Impl::run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
-                                       const AfterLayer& after_layer, const AfterBlock& after_block) {
+                                       const AfterLayer& after_layer, const AfterBlock& after_block,
+                                       const RoundedWeights* fused) {
   const auto rows = static_cast<int64_t>(tokens.size());
+  RAT_TRY(store.prepare());
   float* x = work[work_stream].ensure(rows * config.d_model);
   RAT_TRY(embed(tokens, x, options));
-  const MixerPass pass = pass_for(batch, rows / batch, shared, options);
+  MixerPass pass = pass_for(batch, rows / batch, shared, options);
+  pass.fused_weights = fused;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     RAT_TRY(stopped(options));
     RAT_TRY(blocks[i].sequence.forward(pass, x, x, true));

@@ -10,8 +10,8 @@ namespace {
 // Copies what a request names out of one forward pass.
 class Recorder {
  public:
-  Recorder(const ProbeRequest& request, const ModelConfig& config, TraceSnapshot& out)
-      : request_(request), config_(config), out_(out) {}
+  Recorder(const ProbeRequest& request, const ModelConfig& config, const kernels::Exec& exec, TraceSnapshot& out)
+      : request_(request), config_(config), exec_(exec), one_head_(*exec.backend), out_(out) {}
 
   Status after_layer(int layer, SequenceLayer& sequence, const MixerPass& pass) {
     const OpTimer timer(pass.times, Op::probes);
@@ -19,21 +19,22 @@ class Recorder {
     for (const Probe probe : sequence.type().probes)
       if (request_.wants(probe, layer)) {
         const kernels::Input rows = sequence.mixer().rows_of(pass, probe, projected);
-        if (rows.data != nullptr) add_rows(probe, layer, rows);
+        if (rows.data != nullptr) RAT_TRY(add_rows(probe, layer, rows));
       }
     return record_attention(layer, sequence, pass, projected);
   }
 
-  void after_block(int layer, const float* stream, int64_t tokens) {
-    if (request_.wants(Probe::residual, layer)) add_rows(Probe::residual, layer, {stream, tokens, config_.d_model});
+  Status after_block(int layer, const float* stream, int64_t tokens) {
+    if (!request_.wants(Probe::residual, layer)) return ok();
+    return add_rows(Probe::residual, layer, {stream, tokens, config_.d_model});
   }
 
-  void add_rows(Probe probe, int layer, const kernels::Input& rows) {
+  Status add_rows(Probe probe, int layer, const kernels::Input& rows) {
     ProbeTensor tensor{probe, layer, {rows.rows, rows.cols}, {}};
-    tensor.values.reserve(static_cast<std::size_t>(rows.rows * rows.cols));
-    for (int64_t i = 0; i < rows.rows; ++i)
-      tensor.values.insert(tensor.values.end(), rows.row(i), rows.row(i) + rows.cols);
+    tensor.values.resize(static_cast<std::size_t>(rows.rows * rows.cols));
+    RAT_TRY(kernels::download({.rows = rows, .host = tensor.values.data()}, exec_));
     out_.tensors.push_back(std::move(tensor));
+    return ok();
   }
 
  private:
@@ -50,7 +51,9 @@ class Recorder {
     ProbeTensor mean{Probe::attention_entropy, layer, {H}, {}};
     std::vector<float> weights(static_cast<std::size_t>(T * K));
     for (int64_t h = 0; h < H; ++h) {
-      RAT_TRY(sequence.mixer().attention_of_head(pass, projected, h, weights.data()));
+      float* const one_head = one_head_.ensure(T * K);
+      RAT_TRY(sequence.mixer().attention_of_head(pass, projected, h, one_head));
+      RAT_TRY(kernels::download({.rows = kernels::Input(one_head, T, K), .host = weights.data()}, exec_));
       if (whole) all.values.insert(all.values.end(), weights.begin(), weights.end());
       if (entropy) mean.values.push_back(mean_entropy(weights, T, K));
       if (!overview) continue;
@@ -65,6 +68,8 @@ class Recorder {
 
   const ProbeRequest& request_;
   const ModelConfig& config_;
+  const kernels::Exec& exec_;
+  Buffer one_head_;
   TraceSnapshot& out_;
 };
 
@@ -97,8 +102,11 @@ Result<TraceSnapshot> Model::trace(std::span<const int32_t> tokens, const ProbeR
   snapshot.model = m.config;
   snapshot.tokens.assign(tokens.begin(), tokens.end());
   snapshot.dtype = kernels::dtype_name(m.dtype);
-  snapshot.kernel_path = fmt::format("probe pass, CPU kernels, products {}", kernels::cpu_matmul_path(m.dtype));
-  Recorder recorder(request, m.config, snapshot);
+  snapshot.device = m.exec.backend->name;
+  snapshot.kernel_path =
+      fmt::format("probe pass, {} kernels, products {}", m.exec.backend->host ? "CPU" : m.exec.backend->name,
+                  m.exec.backend->matmul_path(m.dtype));
+  Recorder recorder(request, m.config, m.exec, snapshot);
   const auto T = static_cast<int64_t>(tokens.size());
   RAT_ASSIGN(const float* stream, m.run_blocks(
                                       tokens, 1, options,
@@ -106,12 +114,10 @@ Result<TraceSnapshot> Model::trace(std::span<const int32_t> tokens, const ProbeR
                                         return recorder.after_layer(static_cast<int>(i), m.blocks[i].sequence, pass);
                                       },
                                       [&](std::size_t i, const float* x) {
-                                        recorder.after_block(static_cast<int>(i), x, T);
-                                        return ok();
+                                        return recorder.after_block(static_cast<int>(i), x, T);
                                       }));
   if (request.wants(Probe::logits, -1)) {
-    std::vector<float> logits(static_cast<std::size_t>(T * m.config.vocab));
-    RAT_TRY(m.logits_of(stream, T, logits.data(), m.pass_for(1, T, m.shared, options)));
+    RAT_ASSIGN(std::vector<float> logits, m.read_logits(stream, T, m.pass_for(1, T, m.shared, options)));
     snapshot.tensors.push_back({Probe::logits, -1, {T, m.config.vocab}, std::move(logits)});
   }
   snapshot.cost_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();

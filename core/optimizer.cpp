@@ -4,8 +4,6 @@
 #include <cmath>
 #include <numbers>
 
-#include "kernels/adamw/adamw.h"
-
 namespace rat {
 
 double learning_rate(Schedule schedule, double lr, int64_t step, int64_t steps, int64_t warmup, double final_fraction) {
@@ -16,44 +14,65 @@ double learning_rate(Schedule schedule, double lr, int64_t step, int64_t steps, 
   return lr * (final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + std::cos(std::numbers::pi * done)));
 }
 
-AdamW::AdamW(std::span<const Parameter> parameters, OptimizerConfig config) : config_(config) {
+std::vector<AdamW::Place> AdamW::places(std::span<const Parameter> parameters) {
+  constexpr std::size_t alignment = 16;  // floats
+  std::vector<Place> places;
+  std::size_t begin = 0;
   for (const Parameter& parameter : parameters) {
-    m_.emplace_back(parameter.value.size(), 0.0f);
-    v_.emplace_back(parameter.value.size(), 0.0f);
+    places.push_back({begin, parameter.value.size()});
+    begin += (parameter.value.size() + alignment - 1) / alignment * alignment;
   }
+  places.push_back({begin, 0});
+  return places;
 }
 
-AdamW::StepResult AdamW::step(std::span<Parameter> parameters, double lr) {
-  RAT_CHECK(parameters.size() == m_.size(), "an optimizer belongs to the parameters it was made for");
-  double squares = 0;
-  for (const Parameter& parameter : parameters) {
-    const Status status = kernels::squared_norm({.x = parameter.grad, .sum = &squares}, {});
-    RAT_CHECK(bool(status), status.error().message);
+AdamW::AdamW(std::span<const Parameter> parameters, OptimizerConfig config, const kernels::Exec& exec)
+    : config_(config),
+      exec_(exec),
+      place_(places(parameters)),
+      m_(*exec.backend, static_cast<int64_t>(place_.back().begin)),
+      v_(*exec.backend, static_cast<int64_t>(place_.back().begin)) {}
+
+Result<AdamW::StepResult> AdamW::step(Model& model, double lr) {
+  RAT_ASSIGN(const std::span<const Parameter> parameters, model.parameters_to_update());
+  return step(parameters, lr);
+}
+
+Result<AdamW::StepResult> AdamW::step(std::span<const Parameter> parameters, double lr) {
+  RAT_CHECK(parameters.size() + 1 == place_.size(), "an optimizer belongs to the parameters it was made for");
+  RAT_TRY(m_.prepare());
+  RAT_TRY(v_.prepare());
+  tensors_.clear();
+  gradients_.clear();
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    tensors_.push_back({.value = parameters[i].value,
+                        .grad = parameters[i].grad,
+                        .m = place_[i].of(m_.device()),
+                        .v = place_[i].of(v_.device())});
+    gradients_.push_back(parameters[i].grad);
   }
+  double squares = 0;
+  RAT_TRY(kernels::squared_norm({.tensors = gradients_, .sum = &squares}, exec_));
   StepResult result{std::sqrt(squares), false};
   if (!std::isfinite(result.grad_norm)) {
     result.skipped = true;
     return result;
   }
   ++steps_;
-  const double scale = config_.clip > 0 ? std::min(1.0, config_.clip / (result.grad_norm + 1e-6)) : 1.0;  // as PyTorch
+  m_.device_writes();
+  v_.device_writes();
   const auto t = static_cast<double>(steps_);
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const Status status = kernels::adamw({.value = parameters[i].value,
-                                          .grad = parameters[i].grad,
-                                          .m = m_[i],
-                                          .v = v_[i],
-                                          .lr = lr,
-                                          .beta1 = config_.beta1,
-                                          .beta2 = config_.beta2,
-                                          .eps = config_.eps,
-                                          .weight_decay = config_.weight_decay,
-                                          .correction1 = 1.0 - std::pow(config_.beta1, t),
-                                          .correction2 = 1.0 - std::pow(config_.beta2, t),
-                                          .grad_scale = scale},
-                                         {});
-    RAT_CHECK(bool(status), status.error().message);
-  }
+  RAT_TRY(kernels::adamw(
+      {.tensors = tensors_,
+       .lr = lr,
+       .beta1 = config_.beta1,
+       .beta2 = config_.beta2,
+       .eps = config_.eps,
+       .weight_decay = config_.weight_decay,
+       .correction1 = 1.0 - std::pow(config_.beta1, t),
+       .correction2 = 1.0 - std::pow(config_.beta2, t),
+       .grad_scale = config_.clip > 0 ? std::min(1.0, config_.clip / (result.grad_norm + 1e-6)) : 1.0},  // as PyTorch
+      exec_));
   return result;
 }
 

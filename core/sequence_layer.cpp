@@ -9,13 +9,14 @@ namespace rat {
 using kernels::Input;
 using kernels::Output;
 
-SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters)
+SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters,
+                             const kernels::Backend& backend)
     : D_(config.d_model), in_proj_(&parameters[0]), out_proj_(&parameters[1]), norm_(&parameters[2]) {
   const auto type = find_mixer_type(layer.kind);
   RAT_CHECK(bool(type), "the layer kind was validated");
   type_ = *type;
   N_ = type_->projected_width(config);
-  mixer_ = type_->create(config, layer);
+  mixer_ = type_->create(config, layer, backend);
   for (Parameter& parameter : parameters.subspan(3)) {
     extra_.value.push_back(parameter.value);
     extra_.grad.push_back(parameter.grad);
@@ -38,12 +39,13 @@ Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const flo
                           .transpose_b = true,
                           .accumulate = residual && x == y,
                           .addend = residual && x != y ? x : nullptr,
-                          .dtype = pass.rounded ? pass.dtype : kernels::cpu_careful(pass.dtype),
+                          .dtype = pass.rounded ? pass.dtype : pass.exec.backend->careful(pass.dtype),
                           .b_bf16 = pass.rounded ? pass.rounded->of(out_proj_->value) : nullptr},
                          pass.exec);
 }
 
 Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, bool residual) {
+  if (residual && mixer_->fuses(pass)) return mixer_->forward_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, y);
   const int64_t rows = pass.rows();
   const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
   float* projected = (*pass.saved)[saved_projected].ensure(rows * N_);
@@ -58,7 +60,7 @@ Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, b
                              .b = Input(in_proj_->value.data(), N_, D_),
                              .c = Output(projected, rows, N_),
                              .transpose_b = true,
-                             .dtype = kernels::cpu_careful(pass.dtype)},  // softmax and gates amplify its errors
+                             .dtype = pass.exec.backend->careful(pass.dtype)},  // softmax and gates amplify its errors
                             pass.exec));
   }
   RAT_TRY(mixer_->forward(pass, extra_, projected, mixed));
@@ -67,6 +69,8 @@ Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, b
 
 Status SequenceLayer::backward(const MixerPass& pass, const float* x, const float* grad_y, float* grad_x,
                                bool residual) {
+  if (residual && grad_x == grad_y && mixer_->fuses(pass))
+    return mixer_->backward_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, grad_x);
   const int64_t rows = pass.rows();
   const float* projected = (*pass.saved)[saved_projected].data();
   const float* mixed = (*pass.saved)[saved_mixed].data();

@@ -11,7 +11,8 @@ namespace rat {
 class SequenceLayer {
  public:
   // `parameters`: in the order of sequence_layer_weights. They outlive the layer.
-  SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters);
+  SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters,
+                const kernels::Backend& backend);
 
   // x, y (B, T, D). With `residual`, y = x + layer(x), and y may be x.
   Status forward(const MixerPass& pass, const float* x, float* y, bool residual);

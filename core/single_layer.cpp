@@ -7,19 +7,27 @@
 namespace rat {
 
 struct SingleLayer::Impl {
-  Impl(const ModelConfig& config, uint64_t seed)
+  Impl(const ModelConfig& config, uint64_t seed, const kernels::Backend& backend)
       : d_model(config.d_model),
-        store(sequence_layer_weights(config, config.layers[0]), seed),
-        layer(config, config.layers[0], store.parameters()) {}
+        exec{.backend = &backend},
+        store(sequence_layer_weights(config, config.layers[0]), seed, backend),
+        layer(config, config.layers[0], store.on_device(), backend),
+        saved(backend),
+        work(backend),
+        x(backend),
+        y(backend),
+        grad(backend),
+        rounded(backend) {}
 
   int64_t d_model;
+  kernels::Exec exec;
   ParameterStore store;
   SequenceLayer layer;
   Activations saved;
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
+  Buffer x, y, grad;              // x of the last forward
   RoundedWeights rounded;
-  std::vector<float> x;           // of the last forward
   int64_t batch = 0, tokens = 0;  // 0: no forward to go back from
 
   MixerPass pass(int64_t b, int64_t t, const PassOptions& options) {
@@ -29,8 +37,19 @@ struct SingleLayer::Impl {
     pass.saved = &saved;
     pass.work = &work;
     pass.times = options.times;
+    if (options.times != nullptr) options.times->device = exec.backend->host ? nullptr : exec.backend;
+    pass.exec = exec;
     pass.dtype = dtype;
     return pass;
+  }
+
+  Result<float*> upload(std::span<const float> values, Buffer& to) const {
+    float* data = to.ensure(static_cast<int64_t>(values.size()));
+    RAT_TRY(kernels::upload({.host = values, .device = data}, exec));
+    return data;
+  }
+  Status download(const float* from, std::span<float> to) const {
+    return kernels::download({.rows = kernels::Input(from, 1, static_cast<int64_t>(to.size())), .host = to.data()}, exec);
   }
 
   Status check(std::span<const float> in, std::span<const float> out, int64_t b, int64_t t) const {
@@ -44,13 +63,16 @@ struct SingleLayer::Impl {
 SingleLayer::SingleLayer() = default;
 SingleLayer::~SingleLayer() = default;
 
-Result<std::unique_ptr<SingleLayer>> SingleLayer::create(const ModelConfig& config, uint64_t seed) {
+Result<std::unique_ptr<SingleLayer>> SingleLayer::create(const ModelConfig& config, uint64_t seed,
+                                                        std::string_view device) {
   RAT_TRY(validate(config));
+  RAT_ASSIGN(const kernels::Backend* const backend, kernels::find_backend(device));
+  RAT_TRY(backend->supports(kernels::Dtype::f32));
   if (config.layers.size() != 1)
     return fail(ErrorCode::invalid_argument, "a single layer needs exactly one layer, but model.layers has {}",
                 config.layers.size());
   std::unique_ptr<SingleLayer> layer(new SingleLayer);
-  layer->impl_ = std::make_unique<Impl>(config, seed);
+  layer->impl_ = std::make_unique<Impl>(config, seed, *backend);
   return layer;
 }
 
@@ -60,28 +82,66 @@ std::span<Parameter> SingleLayer::parameters() {
 }
 
 Status SingleLayer::set_dtype(kernels::Dtype dtype) {
-  RAT_TRY(kernels::cpu_supports(dtype));
+  RAT_TRY(impl_->exec.backend->supports(dtype));
   impl_->dtype = dtype;
   return ok();
 }
 
 Status SingleLayer::forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y,
                             const PassOptions& options) {
-  RAT_TRY(impl_->check(x, y, batch, tokens));
-  impl_->batch = 0;
-  impl_->x.assign(x.begin(), x.end());
-  RAT_TRY(impl_->layer.forward(impl_->pass(batch, tokens, options), impl_->x.data(), y.data(), false));
-  impl_->batch = batch;
-  impl_->tokens = tokens;
+  Impl& m = *impl_;
+  RAT_TRY(m.check(x, y, batch, tokens));
+  m.batch = 0;
+  RAT_TRY(m.store.prepare());
+  RAT_ASSIGN(const float* const in, m.upload(x, m.x));
+  float* const out = m.y.ensure(static_cast<int64_t>(y.size()));
+  RAT_TRY(m.layer.forward(m.pass(batch, tokens, options), in, out, false));
+  RAT_TRY(m.download(out, y));
+  m.batch = batch;
+  m.tokens = tokens;
   return ok();
 }
 
 Status SingleLayer::backward(std::span<const float> grad_out, std::span<float> grad_x, const PassOptions& options) {
-  if (impl_->batch == 0) return fail(ErrorCode::invalid_argument, "backward needs a forward pass before it, once each");
-  RAT_TRY(impl_->check(grad_out, grad_x, impl_->batch, impl_->tokens));
-  const MixerPass pass = impl_->pass(impl_->batch, impl_->tokens, options);
-  impl_->batch = 0;
-  return impl_->layer.backward(pass, impl_->x.data(), grad_out.data(), grad_x.data(), false);
+  Impl& m = *impl_;
+  if (m.batch == 0) return fail(ErrorCode::invalid_argument, "backward needs a forward pass before it, once each");
+  RAT_TRY(m.check(grad_out, grad_x, m.batch, m.tokens));
+  const MixerPass pass = m.pass(m.batch, m.tokens, options);
+  m.batch = 0;
+  RAT_TRY(m.store.prepare());
+  m.store.device_writes_gradients();
+  RAT_ASSIGN(const float* const grad, m.upload(grad_out, m.y));
+  float* const to = m.grad.ensure(static_cast<int64_t>(grad_x.size()));
+  RAT_TRY(m.layer.backward(pass, m.x.data(), grad, to, false));
+  return m.download(to, grad_x);
+}
+
+Status SingleLayer::load(std::span<const float> x, int64_t batch, int64_t tokens) {
+  Impl& m = *impl_;
+  RAT_TRY(m.check(x, x, batch, tokens));
+  RAT_TRY(m.store.prepare());
+  RAT_TRY(m.upload(x, m.x));
+  m.batch = batch;
+  m.tokens = tokens;
+  return ok();
+}
+
+Status SingleLayer::train_loaded(const PassOptions& options) {
+  Impl& m = *impl_;
+  if (m.batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
+  MixerPass pass = m.pass(m.batch, m.tokens, options);
+  if (m.dtype == kernels::Dtype::bf16 && m.exec.backend->rat_layer != nullptr) {
+    RAT_TRY(m.rounded.ensure(m.store.values()));
+    pass.fused_weights = &m.rounded;
+  }
+  m.store.device_writes_gradients();
+  const int64_t rows = pass.rows();
+  float* const y = m.y.ensure(rows * m.d_model);
+  float* const grad = m.grad.ensure(rows * m.d_model);
+  RAT_TRY(m.layer.forward(pass, m.x.data(), y, true));
+  RAT_TRY(kernels::copy_rows(
+      {.x = kernels::Input(m.x.data(), rows, m.d_model), .y = kernels::Output(grad, rows, m.d_model)}, m.exec));
+  return m.layer.backward(pass, m.x.data(), grad, grad, true);
 }
 
 std::unique_ptr<DecodeState> SingleLayer::start_decoding() const {
@@ -99,23 +159,33 @@ Status SingleLayer::prefill(DecodeState& state, std::span<const float> x, int64_
       RAT_TRY(decode(state, x.subspan(t * D, D), y.subspan(t * D, D)));
     return ok();
   }
-  impl_->batch = 0;  // a forward pass waiting for its backward is overwritten
-  const MixerPass pass = impl_->pass(1, tokens, {});
-  RAT_TRY(impl_->layer.forward(pass, x.data(), y.data(), false));
-  RAT_TRY(impl_->layer.fill(pass, *cache.layers[0]));
+  Impl& m = *impl_;
+  m.batch = 0;  // a forward pass waiting for its backward is overwritten
+  RAT_TRY(m.store.prepare());
+  const MixerPass pass = m.pass(1, tokens, {});
+  RAT_ASSIGN(const float* const in, m.upload(x, m.x));
+  float* const out = m.y.ensure(static_cast<int64_t>(y.size()));
+  RAT_TRY(m.layer.forward(pass, in, out, false));
+  RAT_TRY(m.layer.fill(pass, *cache.layers[0]));
+  RAT_TRY(m.download(out, y));
   cache.position = tokens;
   return ok();
 }
 
 Status SingleLayer::decode(DecodeState& state, std::span<const float> x_t, std::span<float> y_t) {
-  RAT_TRY(impl_->check(x_t, y_t, 1, 1));
+  Impl& m = *impl_;
+  RAT_TRY(m.check(x_t, y_t, 1, 1));
   DecodeState::Impl& cache = state.impl();
-  MixerPass pass = impl_->pass(1, 1, {});
-  if (impl_->dtype == kernels::Dtype::bf16) {
-    RAT_TRY(impl_->rounded.ensure(impl_->store.values()));
-    pass.rounded = &impl_->rounded;
+  MixerPass pass = m.pass(1, 1, {});
+  RAT_TRY(m.store.prepare());
+  if (m.dtype == kernels::Dtype::bf16) {
+    RAT_TRY(m.rounded.ensure(m.store.values()));
+    pass.rounded = &m.rounded;
   }
-  RAT_TRY(impl_->layer.step(pass, cache.position, x_t.data(), *cache.layers[0], y_t.data(), false));
+  RAT_ASSIGN(const float* const in, m.upload(x_t, m.grad));
+  float* const out = m.y.ensure(m.d_model);
+  RAT_TRY(m.layer.step(pass, cache.position, in, *cache.layers[0], out, false));
+  RAT_TRY(m.download(out, y_t));
   ++cache.position;
   return ok();
 }

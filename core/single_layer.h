@@ -13,7 +13,8 @@ namespace rat {
 class SingleLayer {
  public:
   // `config` must have exactly one layer. Parameter names are the short ones: "in_proj", "out_proj", "norm", "gate_bias".
-  static Result<std::unique_ptr<SingleLayer>> create(const ModelConfig& config, uint64_t seed);
+  static Result<std::unique_ptr<SingleLayer>> create(const ModelConfig& config, uint64_t seed,
+                                                     std::string_view device = "cpu");
   ~SingleLayer();
 
   std::span<Parameter> parameters();
@@ -22,6 +23,10 @@ class SingleLayer {
   Status forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y, const PassOptions& options = {});
   // After forward, once: gradient of sum(y * grad_out). Adds to Parameter::grad, writes grad_x (B, T, D).
   Status backward(std::span<const float> grad_out, std::span<float> grad_x, const PassOptions& options = {});
+  // For timing on a device: brings x there; then forward and backward, with the residual and x itself as the gradient of
+  // the sum, as often as wanted, without copies to or from the host. Fused where training would be.
+  Status load(std::span<const float> x, int64_t batch, int64_t tokens);
+  Status train_loaded(const PassOptions& options);
   // One sequence, token by token: x_t (D) -> y_t (D).
   std::unique_ptr<DecodeState> start_decoding() const;
   Status prefill(DecodeState& state, std::span<const float> x, int64_t tokens, std::span<float> y);

@@ -1,42 +1,36 @@
-// Memory that a pass writes: aligned, uninitialised, grows only, so a steady state allocates nothing.
+// Memory that a pass writes: in the backend's memory, uninitialised, grows only, so a steady state allocates nothing.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
+#include <utility>
 
-#include "kernels/base/huge_pages.h"
+#include "kernels/memory/memory.h"
 
 namespace rat {
 
-// A block of floats, 64-byte aligned. Contents are undefined after a call that grows it.
+// A block of floats. Contents are undefined after a call that grows it; throws kernels::OutOfMemory.
 class Buffer {
  public:
+  explicit Buffer(const kernels::Backend& backend) : memory_(backend) {}
   float* ensure(int64_t count) {
-    if (count > capacity_) {
-      data_.reset(static_cast<float*>(::operator new(static_cast<std::size_t>(count) * sizeof(float), alignment)));
-      capacity_ = count;
-      kernels::advise_huge_pages(data_.get(), static_cast<std::size_t>(count) * sizeof(float));
-    }
-    return data_.get();
+    return static_cast<float*>(memory_.ensure(static_cast<std::size_t>(count) * sizeof(float)));
   }
-  float* data() const { return data_.get(); }
-  int64_t capacity() const { return capacity_; }
+  float* data() const { return static_cast<float*>(memory_.data()); }
+  int64_t capacity() const { return static_cast<int64_t>(memory_.capacity() / sizeof(float)); }
 
  private:
-  static constexpr std::align_val_t alignment{64};
-  struct Free {
-    void operator()(float* data) const { ::operator delete(data, alignment); }
-  };
-  std::unique_ptr<float, Free> data_;
-  int64_t capacity_ = 0;
+  kernels::Memory memory_;
 };
 
 // Numbered buffers; each user names its slots with an enum.
 template <std::size_t Slots>
 struct BufferSet {
+  explicit BufferSet(const kernels::Backend& backend)
+      : slots([&]<std::size_t... I>(std::index_sequence<I...>) {
+          return std::array<Buffer, Slots>{((void)I, Buffer(backend))...};
+        }(std::make_index_sequence<Slots>())) {}
   std::array<Buffer, Slots> slots;
   Buffer& operator[](std::size_t slot) { return slots[slot]; }
   int64_t capacity() const {

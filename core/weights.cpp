@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <numbers>
 #include <random>
 
 #include "core/mixer_list.h"
-#include "kernels/base/huge_pages.h"
 
 namespace rat {
 namespace {
@@ -47,6 +45,12 @@ void init_weights(const WeightSpec& spec, uint64_t seed, std::span<float> values
   }
 }
 
+int64_t padded_count(const std::vector<WeightSpec>& table) {
+  int64_t count = 0;
+  for (const WeightSpec& spec : table) count += padded(element_count(spec));
+  return count;
+}
+
 void append(std::vector<WeightSpec>& table, const std::string& prefix, const std::vector<WeightSpec>& more) {
   for (WeightSpec spec : more) {
     spec.name = prefix + spec.key;
@@ -56,34 +60,54 @@ void append(std::vector<WeightSpec>& table, const std::string& prefix, const std
 
 }  // namespace
 
-ParameterStore::ParameterStore(const std::vector<WeightSpec>& table, uint64_t seed) {
-  int64_t total = 0;
-  for (const WeightSpec& spec : table) total += padded(element_count(spec));
-  const auto floats = static_cast<std::size_t>(2 * total + alignment_floats);
-  memory_.reset(static_cast<float*>(std::calloc(floats, sizeof(float))));
-  if (!memory_) throw std::bad_alloc();
-  kernels::advise_huge_pages(memory_.get(), floats * sizeof(float));
-  void* begin = memory_.get();
-  std::size_t space = floats * sizeof(float);
-  auto* values = static_cast<float*>(std::align(64, static_cast<std::size_t>(2 * total) * sizeof(float), begin, space));
-  float* grads = values + total;
-  values_ = {values, static_cast<std::size_t>(total)};
+ParameterStore::ParameterStore(const std::vector<WeightSpec>& table, uint64_t seed, const kernels::Backend& backend)
+    : table_(table), values_(backend, padded_count(table)), grads_(backend, padded_count(table)) {
+  on_device_ = views(values_.device(), grads_.device());
   std::seed_seq streams{static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
   std::vector<uint32_t> seeds(2 * table.size());
   streams.generate(seeds.begin(), seeds.end());
+  const std::vector<Parameter> host = views(values_.host(), {});
   for (std::size_t i = 0; i < table.size(); ++i) {
-    const int64_t count = element_count(table[i]);
-    const auto size = static_cast<std::size_t>(count);
-    parameters_.push_back({table[i].name, table[i].shape, {values, size}, {grads, size}});
-    init_weights(table[i], uint64_t{seeds[2 * i]} << 32 | seeds[2 * i + 1], parameters_.back().value);
-    values += padded(count);
-    grads += padded(count);
-    count_ += count;
+    count_ += element_count(table[i]);
+    init_weights(table[i], uint64_t{seeds[2 * i]} << 32 | seeds[2 * i + 1], host[i].value);
   }
 }
 
-void ParameterStore::zero_gradients() {
-  for (Parameter& parameter : parameters_) std::fill(parameter.grad.begin(), parameter.grad.end(), 0.0f);
+std::vector<Parameter> ParameterStore::views(std::span<float> values, std::span<float> grads) const {
+  std::vector<Parameter> parameters;
+  std::size_t at = 0;
+  for (const WeightSpec& spec : table_) {
+    const auto size = static_cast<std::size_t>(element_count(spec));
+    parameters.push_back({spec.name, spec.shape, values.subspan(at, size), {}});
+    if (!grads.empty()) parameters.back().grad = grads.subspan(at, size);
+    at += static_cast<std::size_t>(padded(element_count(spec)));
+  }
+  return parameters;
+}
+
+std::span<Parameter> ParameterStore::parameters() {
+  const std::span<float> values = values_.host(), grads = grads_.host();
+  if (on_host_.empty()) on_host_ = views(values, grads);
+  return on_host_;
+}
+
+std::span<const Parameter> ParameterStore::parameters() const {
+  const std::span<const float> values = values_.read(), grads = grads_.read();
+  const auto writable = [](std::span<const float> x) { return std::span(const_cast<float*>(x.data()), x.size()); };
+  if (on_host_.empty()) on_host_ = views(writable(values), writable(grads));  // handed out as const
+  return on_host_;
+}
+
+Status ParameterStore::prepare() {
+  RAT_TRY(values_.prepare());
+  return grads_.prepare();
+}
+
+Status ParameterStore::zero_gradients(const kernels::Exec& exec) {
+  RAT_TRY(grads_.prepare());
+  grads_.device_writes();
+  const std::span<float> grads = grads_.device();
+  return kernels::zero({.x = kernels::Output(grads.data(), 1, grads_.count())}, exec);
 }
 
 int64_t weight_count(const std::vector<WeightSpec>& table) {

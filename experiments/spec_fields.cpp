@@ -7,6 +7,8 @@
 #include <span>
 
 #include "core/mixer_list.h"
+#include "kernels/base/device_names.h"
+#include "kernels/base/dtype.h"
 
 namespace rat {
 namespace {
@@ -274,13 +276,13 @@ std::vector<SpecField> make_fields() {
                           std::array{std::pair{Schedule::constant, std::string_view("constant")},
                                      std::pair{Schedule::cosine, std::string_view("cosine")}}));
   fields.push_back(dilations());
-  fields.push_back(text("train.dtype", RAT_MEMBER(train.dtype), {"f32", "bf16", "bf16x3", "bf16x6"}));
+  fields.push_back(text("train.dtype", RAT_MEMBER(train.dtype), kernels::dtype_names()));
   fields.push_back(integer("train.seed", RAT_MEMBER(train.seed), {0, no_limit}));
   fields.push_back(integer("train.eval_every", RAT_MEMBER(train.eval_every), count));
   fields.push_back(integer("train.eval_tokens", RAT_MEMBER(train.eval_tokens), positive_count));
   fields.push_back(integer("train.checkpoint_every", RAT_MEMBER(train.checkpoint_every), count));
   fields.push_back(integer("train.probe_every", RAT_MEMBER(train.probe_every), count));
-  fields.push_back(text("device", RAT_MEMBER(device), {"cpu", "cuda"}));
+  fields.push_back(text("device", RAT_MEMBER(device), kernels::device_names()));
   return fields;
 }
 

@@ -3,6 +3,7 @@
 
 #include "experiments/store/process.h"
 #include "experiments/trainer_impl.h"
+#include "kernels/memory/memory.h"
 
 namespace rat {
 namespace {
@@ -11,10 +12,9 @@ constexpr int64_t most_skipped_in_a_row = 10;
 constexpr int64_t op_times_every = 10;  // steps between stored op_ms/*
 
 Status check_device(const RunSpec& spec) {
-  if (spec.device != "cpu")
-    return fail(ErrorCode::unsupported, "device '{}' is not available in this build; use cpu.", spec.device);
+  RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(spec.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(spec.train.dtype));
-  return kernels::cpu_supports(dtype);
+  return device->supports(dtype);
 }
 
 NewRun describe(const RunSpec& spec, const DataSource& data, const std::string& sweep_id) {
@@ -61,10 +61,10 @@ Status Trainer::Impl::build(const StopFlag* stop) {
   RAT_TRY(check_device(spec));
   reset_peak_memory();
   RAT_ASSIGN(data, DataSource::open(spec.data, spec.model, spec.train.seq_len, spec.train.seed, stop));
-  RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed));
+  RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed, spec.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(spec.train.dtype));
   RAT_TRY(model->set_dtype(dtype));
-  optimizer = std::make_unique<AdamW>(std::as_const(*model).parameters(), spec.train.optimizer);
+  optimizer = std::make_unique<AdamW>(std::as_const(*model).parameters(), spec.train.optimizer, model->exec());
   return ok();
 }
 
@@ -141,7 +141,7 @@ void Trainer::log_probe_ms(double ms) { impl_->log("probe_ms", ms); }
 
 // The mean over all targets of the batch, whatever it is split into: each micro-batch weighs as much as it has targets.
 Result<double> Trainer::Impl::gradients(const TokenBatch& batch, const PassOptions& options) {
-  model->zero_gradients();
+  RAT_TRY(model->zero_gradients());
   const int64_t parts = spec.train.accumulate;
   if (parts == 1) return model->loss_and_gradients(batch, 1.0, options);
   const auto targets = static_cast<double>(count_targets(batch));
@@ -184,10 +184,11 @@ Result<StepReport> Trainer::Impl::optimizer_step(const StopFlag* stop) {
   report.lr = learning_rate(spec.train.schedule, spec.train.optimizer.lr, step, spec.train.steps, spec.train.warmup);
   {
     const OpTimer timer(&report.times, Op::optimizer);
-    const AdamW::StepResult result = optimizer->step(model->parameters(), report.lr);
+    RAT_ASSIGN(const AdamW::StepResult result, optimizer->step(*model, report.lr));
     report.grad_norm = result.grad_norm;
     report.skipped = result.skipped;
   }
+  report.times.settle();
   report.step_ms = watch.ms();
   report.tokens_per_s = 1000.0 * static_cast<double>(batch->batch * batch->tokens) / report.step_ms;
   report.step = ++step;
@@ -217,7 +218,13 @@ Result<StepReport> Trainer::train_step(const StopFlag* stop) {
   // An evaluation that a stop interrupted belongs to the weights as they still are.
   if (self.evaluation_due)
     if (const Status evaluated = self.evaluate(stop, nullptr); !evaluated) return failed(evaluated.error());
-  Result<StepReport> report = self.optimizer_step(stop);
+  Result<StepReport> report = [&]() -> Result<StepReport> {
+    try {
+      return self.optimizer_step(stop);
+    } catch (const kernels::OutOfMemory& problem) {  // says how much was wanted and how much there is
+      return fail(ErrorCode::device_failure, "{}", problem.what());
+    }
+  }();
   if (!report) return failed(report.error());
   self.log_step(*report);
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "experiments/training_session_impl.h"
+#include "kernels/memory/memory.h"
 
 namespace rat {
 namespace {
@@ -19,6 +20,8 @@ void TrainingSession::Impl::loop() {
   while (!quit) {
     try {
       turn();
+    } catch (const kernels::OutOfMemory& problem) {
+      survive(fmt::format("{}.", problem.what()));
     } catch (const std::bad_alloc&) {
       survive("Not enough memory for this run; make the model, the batch or the sequence smaller.");
     } catch (const std::exception& error) {

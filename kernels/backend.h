@@ -2,13 +2,20 @@
 // then run the entry of the backend named in Exec. There is no fallback from one backend to another.
 #pragma once
 
+#include <cstddef>
 #include <span>
+#include <string>
 #include <string_view>
 
+#include "kernels/base/dtype.h"
 #include "kernels/base/status.h"
 
 namespace rat::kernels {
 
+struct UploadArgs;
+struct DownloadArgs;
+struct ZeroArgs;
+struct CopyRowsArgs;
 struct MatmulArgs;
 struct GatedScanArgs;
 struct GatedScanBackwardArgs;
@@ -37,10 +44,40 @@ struct EmbeddingArgs;
 struct EmbeddingBackwardArgs;
 struct AdamWArgs;
 struct SquaredNormArgs;
+struct RoundWeightsArgs;
+struct RatLayerShape;
+struct RatLayerArgs;
+struct RatLayerBackwardArgs;
+struct FeedForwardShape;
+struct FeedForwardArgs;
+struct FeedForwardBackwardArgs;
 
 // A null entry: the backend does not have the op, and says so when asked.
 struct Backend {
   std::string_view name;
+  // What runs here: "AMD EPYC ..., AVX3 f32", "NVIDIA H200, cuBLASLt bf16"; how products of a dtype are computed.
+  std::string (*matmul_path)(Dtype dtype) = nullptr;
+  // Ok, or one sentence: the device is missing, or lacks this dtype.
+  Status (*supports)(Dtype dtype) = nullptr;
+  // The dtype of products whose errors softmax and gates would amplify, in a model of `dtype`.
+  Dtype (*careful)(Dtype dtype) = nullptr;
+  // Its memory is this process's own: no copies between it and the host; rows worth cutting into blocks that stay in a
+  // core's cache; weights worth rounding in advance for decoding.
+  bool host = false;
+  void* (*allocate)(std::size_t bytes) = nullptr;  // throws OutOfMemory
+  void (*release)(void* data) = nullptr;
+  Status (*finish)() = nullptr;
+  // The most bytes that were taken at a time since the last call with `reset`; null where the process's own peak says it.
+  std::size_t (*peak_bytes)(bool reset) = nullptr;
+  // Marks in this thread's stream of work, and the milliseconds between two of them (waits for the later one); null where
+  // calls return when they are done. forget_marks: numbers start over.
+  int (*mark)() = nullptr;
+  double (*ms_between)(int begin, int end) = nullptr;
+  void (*forget_marks)() = nullptr;
+  Status (*upload)(const UploadArgs&) = nullptr;
+  Status (*download)(const DownloadArgs&) = nullptr;
+  Status (*zero)(const ZeroArgs&) = nullptr;
+  Status (*copy_rows)(const CopyRowsArgs&) = nullptr;
   Status (*matmul)(const MatmulArgs&) = nullptr;
   Status (*gated_scan)(const GatedScanArgs&) = nullptr;
   Status (*gated_scan_backward)(const GatedScanBackwardArgs&) = nullptr;
@@ -69,11 +106,23 @@ struct Backend {
   Status (*embedding_backward)(const EmbeddingBackwardArgs&) = nullptr;
   Status (*adamw)(const AdamWArgs&) = nullptr;
   Status (*squared_norm)(const SquaredNormArgs&) = nullptr;
+  Status (*round_weights)(const RoundWeightsArgs&) = nullptr;
+
+  // Whole halves of a block in bf16, for training; null: composed of the ops above.
+  bool (*fuses_rat_layer)(const RatLayerShape&) = nullptr;
+  std::size_t (*rat_layer_saved)(const RatLayerShape&) = nullptr;
+  Status (*rat_layer)(const RatLayerArgs&) = nullptr;
+  Status (*rat_layer_backward)(const RatLayerBackwardArgs&) = nullptr;
+  bool (*fuses_feed_forward)(const FeedForwardShape&) = nullptr;
+  std::size_t (*feed_forward_saved)(const FeedForwardShape&) = nullptr;
+  Status (*feed_forward)(const FeedForwardArgs&) = nullptr;
+  Status (*feed_forward_backward)(const FeedForwardBackwardArgs&) = nullptr;
 };
 
 std::span<const Backend* const> backends();                  // THE list, in kernels/backend_list.cpp
 Result<const Backend*> find_backend(std::string_view name);  // lists the known names on a miss
 const Backend& cpu_backend();
+const Backend& cuda_backend();  // only in builds with CUDA
 
 // Where an op runs.
 struct Exec {

@@ -3,7 +3,12 @@
 namespace rat::kernels {
 
 std::span<const Backend* const> backends() {
-  static const Backend* const list[] = {&cpu_backend()};
+  static const Backend* const list[] = {
+      &cpu_backend(),
+#ifdef RAT_BUILD_CUDA
+      &cuda_backend(),
+#endif
+  };
   return list;
 }
 

@@ -5,6 +5,17 @@ namespace rat::kernels {
 const Backend& cpu_backend() {
   static constexpr Backend backend{
       .name = "cpu",
+      .matmul_path = [](Dtype dtype) { return std::string(cpu_matmul_path(dtype)); },
+      .supports = cpu_supports,
+      .careful = cpu_careful,
+      .host = true,
+      .allocate = cpu::allocate,
+      .release = cpu::release,
+      .finish = cpu::finish,
+      .upload = cpu::upload,
+      .download = cpu::download,
+      .zero = cpu::zero,
+      .copy_rows = cpu::copy_rows,
       .matmul = cpu::matmul,
       .gated_scan = cpu::gated_scan,
       .gated_scan_backward = cpu::gated_scan_backward,
@@ -33,6 +44,7 @@ const Backend& cpu_backend() {
       .embedding_backward = cpu::embedding_backward,
       .adamw = cpu::adamw,
       .squared_norm = cpu::squared_norm,
+      .round_weights = cpu::round_weights,
   };
   return backend;
 }

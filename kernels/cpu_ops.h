@@ -6,6 +6,13 @@
 
 namespace rat::kernels::cpu {
 
+void* allocate(std::size_t bytes);
+void release(void* data);
+Status finish();
+Status upload(const UploadArgs& args);
+Status download(const DownloadArgs& args);
+Status zero(const ZeroArgs& args);
+Status copy_rows(const CopyRowsArgs& args);
 Status matmul(const MatmulArgs& args);
 Status gated_scan(const GatedScanArgs& args);
 Status gated_scan_backward(const GatedScanBackwardArgs& args);
@@ -34,5 +41,6 @@ Status embedding(const EmbeddingArgs& args);
 Status embedding_backward(const EmbeddingBackwardArgs& args);
 Status adamw(const AdamWArgs& args);
 Status squared_norm(const SquaredNormArgs& args);
+Status round_weights(const RoundWeightsArgs& args);
 
 }  // namespace rat::kernels::cpu

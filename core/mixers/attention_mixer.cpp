@@ -19,7 +19,7 @@ enum Saved : std::size_t { log_sum = saved_mixer };
 
 struct AttentionState : MixerState {
   KeyCache cache;
-  explicit AttentionState(const KeyCache& empty) : cache(empty) {}
+  explicit AttentionState(KeyCache&& empty) : cache(std::move(empty)) {}
   int64_t bytes() const override { return cache.bytes(); }
 };
 
@@ -27,12 +27,13 @@ TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.kind =
 
 class AttentionMixer final : public Mixer {
  public:
-  AttentionMixer(const ModelConfig& config, const LayerConfig& layer)
+  AttentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : D_(config.d_model),
         H_(config.heads),
         P_(config.head_size()),
         KV_(config.kv_width()),
-        table_(P_, config.rope_base) {
+        backend_(&backend),
+        table_(P_, config.rope_base, backend) {
     set_layer(config, layer);
   }
 
@@ -52,7 +53,7 @@ class AttentionMixer final : public Mixer {
                   const float* grad_mixed, float* grad_projected) override {
     const OpTimer timer(pass.times, Op::attention);
     const Output grad(grad_projected, pass.rows(), width());
-    std::fill_n(grad_projected, pass.rows() * width(), 0.0f);
+    RAT_TRY(kernels::zero({.x = grad}, pass.exec));
     const auto sequences = [&](int64_t column) {
       return kernels::Sequences<float>{grad_projected + column, width(), pass.tokens * width()};
     };
@@ -84,13 +85,13 @@ class AttentionMixer final : public Mixer {
   }
 
   std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<AttentionState>(KeyCache(KV_, window_));
+    return std::make_unique<AttentionState>(KeyCache(*backend_, KV_, window_));
   }
 
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override {
     KeyCache& cache = static_cast<AttentionState&>(state).cache;
-    for (int64_t t = 0; t < pass.tokens; ++t) remember(cache, t, projected + t * width());
-    return ok();
+    const Input in(projected, pass.tokens, width());
+    return cache.fill(in.columns(KV_ + D_, KV_), in.columns(0, KV_), pass.exec);
   }
 
   Status step(const MixerPass& pass, const MixerWeights&, int64_t position, float* projected, MixerState& state,
@@ -99,7 +100,8 @@ class AttentionMixer final : public Mixer {
     MixerPass one = pass;
     one.batch = one.tokens = 1;
     RAT_TRY(rotate(one, queries_and_keys(projected, 1), position, false));
-    remember(cache, position, projected);
+    const Input in(projected, 1, width());
+    RAT_TRY(cache.remember(position, in.columns(KV_ + D_, KV_), in.columns(0, KV_), pass.exec));
     return kernels::attend_one({.heads = H_,
                                 .q = Input(projected + KV_, 1, D_),
                                 .k = cache.keys(),
@@ -116,7 +118,6 @@ class AttentionMixer final : public Mixer {
   Output queries_and_keys(float* rows, int64_t count) const {
     return Output(rows, count, width()).columns(KV_, D_ + KV_);
   }
-  void remember(KeyCache& cache, int64_t t, const float* row) const { cache.remember(t, row + KV_ + D_, row); }
 
   Status rotate(const MixerPass& pass, const Output& heads, int64_t first, bool inverse) {
     if (!rope_) return ok();
@@ -141,6 +142,7 @@ class AttentionMixer final : public Mixer {
   int64_t D_, H_, P_, KV_;
   TokenWindow window_;
   bool rope_ = true;
+  const kernels::Backend* backend_;
   kernels::RopeTable table_;
 };
 
@@ -154,8 +156,9 @@ MixerType token_attention() {
   type.cost = [](const ModelConfig& c, const LayerConfig& layer, int64_t tokens) {
     return token_attention_cost(c, window_of(layer), tokens);
   };
-  type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
-    return std::make_unique<AttentionMixer>(c, layer);
+  type.create = [](const ModelConfig& c, const LayerConfig& layer,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<AttentionMixer>(c, layer, backend);
   };
   return type;
 }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/config.h"
-#include "kernels/base/rows.h"
+#include "core/mixers/state_rows.h"
 
 namespace rat {
 
@@ -37,43 +37,58 @@ struct TokenWindow {
 
 class KeyCache {
  public:
-  KeyCache(int64_t width, const TokenWindow& window) : width_(width), window_(window) {}
+  KeyCache(const kernels::Backend& backend, int64_t width, const TokenWindow& window)
+      : window_(window), k_(backend, width), v_(backend, width) {}
 
   // Row of the token that leaves the window when token t comes; -1: none does.
   int64_t leaving_row(int64_t t) const { return window_.window < 0 || t <= window_.window ? -1 : row_of(t); }
-  float* key(int64_t row) { return k_.data() + row * width_; }
-  float* value(int64_t row) { return v_.data() + row * width_; }
+  kernels::Output key(int64_t row) { return k_.range(row, 1); }
+  kernels::Output value(int64_t row) { return v_.range(row, 1); }
 
   // Token t, after token t-1.
-  void remember(int64_t t, const float* key_row, const float* value_row) {
+  Status remember(int64_t t, const kernels::Input& key_row, const kernels::Input& value_row, const kernels::Exec& exec) {
     const int64_t leaving = leaving_row(t);
-    if (leaving >= 0 && window_.keeps(t - window_.window - 1)) append(leaving);
+    if (leaving >= 0 && window_.keeps(t - window_.window - 1)) {
+      const int64_t last = k_.rows();
+      resize(last + 1);
+      RAT_TRY(kernels::copy_rows({.x = key(leaving), .y = key(last)}, exec));
+      RAT_TRY(kernels::copy_rows({.x = value(leaving), .y = value(last)}, exec));
+    }
     if (leaving < 0) resize(t + 1);
     const int64_t row = leaving < 0 ? t : leaving;
-    std::copy_n(key_row, width_, key(row));
-    std::copy_n(value_row, width_, value(row));
+    RAT_TRY(kernels::copy_rows({.x = key_row, .y = key(row)}, exec));
+    return kernels::copy_rows({.x = value_row, .y = value(row)}, exec);
   }
-  kernels::Input keys() const { return {k_.data(), rows(), width_}; }
-  kernels::Input values() const { return {v_.data(), rows(), width_}; }
-  int64_t bytes() const { return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float)); }
+  // What it holds after all tokens of a sequence, of which `keys` and `values` are the rows.
+  Status fill(const kernels::Input& keys, const kernels::Input& values, const kernels::Exec& exec) {
+    const std::vector<int32_t> tokens = tokens_after(keys.rows);
+    resize(static_cast<int64_t>(tokens.size()));
+    RAT_TRY(kernels::copy_rows({.x = keys, .y = k_.all(), .rows = tokens}, exec));
+    return kernels::copy_rows({.x = values, .y = v_.all(), .rows = tokens}, exec);
+  }
+  kernels::Input keys() { return k_.all(); }
+  kernels::Input values() { return v_.all(); }
+  int64_t bytes() const { return k_.bytes() + v_.bytes(); }
 
  private:
-  int64_t rows() const { return static_cast<int64_t>(k_.size()) / width_; }
   int64_t row_of(int64_t t) const { return t % (window_.window + 1); }
   void resize(int64_t rows) {
-    k_.resize(static_cast<std::size_t>(rows * width_));
-    v_.resize(static_cast<std::size_t>(rows * width_));
+    k_.resize(rows);
+    v_.resize(rows);
   }
-  void append(int64_t row) {
-    const int64_t last = rows();
-    resize(last + 1);
-    std::copy_n(key(row), width_, key(last));
-    std::copy_n(value(row), width_, value(last));
+  // Which token each row holds when `count` have come: the newest of each row of the ring, then those kept of older ones.
+  std::vector<int32_t> tokens_after(int64_t count) const {
+    std::vector<int32_t> tokens;
+    const int64_t ring = window_.window < 0 ? count : std::min(count, window_.window + 1);
+    for (int64_t row = 0; row < ring; ++row)
+      tokens.push_back(static_cast<int32_t>(row + (count - 1 - row) / ring * ring));
+    for (int64_t t = 0; t < count - ring; ++t)
+      if (window_.keeps(t)) tokens.push_back(static_cast<int32_t>(t));
+    return tokens;
   }
 
-  int64_t width_;
   TokenWindow window_;
-  std::vector<float> k_, v_;  // (rows, width)
+  StateRows k_, v_;
 };
 
 }  // namespace rat

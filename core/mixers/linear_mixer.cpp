@@ -18,14 +18,15 @@ enum Saved : std::size_t { attended = saved_mixer };
 enum Work : std::size_t { grad_attended = work_mixer, step_row };
 
 struct LinearState : MixerState {
-  std::vector<float> sum;  // (KV/P, 2 P, P)
-  int64_t bytes() const override { return static_cast<int64_t>(sum.size() * sizeof(float)); }
+  StateRows sum;  // (KV/P, 2 P, P)
+  explicit LinearState(StateRows&& zeros) : sum(std::move(zeros)) {}
+  int64_t bytes() const override { return sum.bytes(); }
 };
 
 class LinearMixer final : public Mixer {
  public:
-  explicit LinearMixer(const ModelConfig& config)
-      : D_(config.d_model), H_(config.heads), P_(config.head_size()), KV_(config.kv_width()) {}
+  LinearMixer(const ModelConfig& config, const kernels::Backend& backend)
+      : D_(config.d_model), H_(config.heads), P_(config.head_size()), KV_(config.kv_width()), backend_(&backend) {}
 
   void set_layer(const ModelConfig&, const LayerConfig&) override {}  // nothing to set
 
@@ -51,7 +52,7 @@ class LinearMixer final : public Mixer {
                                          .grad_x = to_attended,
                                          .grad_weight = weights.grad[0]},
                                         pass.exec));
-    std::fill_n(grad_projected, rows * width(), 0.0f);
+    RAT_TRY(kernels::zero({.x = grad}, pass.exec));
     return kernels::linear_attention_backward({.forward = args,
                                                .grad_out = to_attended,
                                                .grad_q = grad.columns(KV_, D_),
@@ -73,9 +74,7 @@ class LinearMixer final : public Mixer {
   }
 
   std::unique_ptr<MixerState> start() const override {
-    auto state = std::make_unique<LinearState>();
-    state->sum.assign(static_cast<std::size_t>(2 * KV_ * P_), 0.0f);
-    return state;
+    return std::make_unique<LinearState>(StateRows(*backend_, 2 * KV_, P_));
   }
 
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override {
@@ -94,7 +93,7 @@ class LinearMixer final : public Mixer {
 
  private:
   int64_t width() const { return D_ + 2 * KV_; }
-  Output state_rows(MixerState& state) const { return {static_cast<LinearState&>(state).sum.data(), 2 * KV_, P_}; }
+  Output state_rows(MixerState& state) const { return static_cast<LinearState&>(state).sum.all(); }
 
   kernels::LinearAttentionArgs attention_args(const MixerPass& pass, const float* projected) const {
     const Input in(projected, pass.rows(), width());
@@ -117,6 +116,7 @@ class LinearMixer final : public Mixer {
   }
 
   int64_t D_, H_, P_, KV_;
+  const kernels::Backend* backend_;
 };
 
 }  // namespace
@@ -143,8 +143,9 @@ MixerType linear_mixer_type() {
   };
   type.columns_seen = [](const LayerConfig&, int64_t t) { return t + 1; };
   type.cost = [](const ModelConfig& c, const LayerConfig&, int64_t) { return linear_cost(c); };
-  type.create = [](const ModelConfig& c, const LayerConfig&) -> std::unique_ptr<Mixer> {
-    return std::make_unique<LinearMixer>(c);
+  type.create = [](const ModelConfig& c, const LayerConfig&,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<LinearMixer>(c, backend);
   };
   return type;
 }

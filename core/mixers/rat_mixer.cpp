@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "core/mixers/mixers.h"
+#include "core/mixers/state_rows.h"
+#include "core/model.h"
 #include "core/op_times.h"
 #include "kernels/gated_scan/gated_scan.h"
 #include "kernels/gating/gating.h"
 #include "kernels/range_attention/range_attention.h"
+#include "kernels/rat_layer/rat_layer.h"
 #include "kernels/rope/rope.h"
 
 namespace rat {
@@ -19,21 +22,23 @@ enum Saved : std::size_t { state_k = saved_mixer, state_v, rotated_q, end_k, pre
 enum Work : std::size_t { grad_y = work_mixer, grad_state_k, grad_state_v, grad_q, grad_end_k, step_row };
 
 struct RatState : MixerState {
-  std::vector<float> end_k, end_v;          // (chunks, D): keys rotated by their chunk index
-  std::vector<float> running_k, running_v;  // (D)
-  int64_t bytes() const override {
-    return static_cast<int64_t>((end_k.size() + end_v.size() + running_k.size() + running_v.size()) * sizeof(float));
-  }
+  StateRows end_k, end_v;  // (chunks, D): keys rotated by their chunk index
+  StateRows running;       // (2, D): key, value
+
+  RatState(const kernels::Backend& backend, int64_t D) : end_k(backend, D), end_v(backend, D), running(backend, 2, D) {}
+  int64_t bytes() const override { return end_k.bytes() + end_v.bytes() + running.bytes(); }
 };
 
 class RatMixer final : public Mixer {
  public:
-  RatMixer(const ModelConfig& config, const LayerConfig& layer)
-      : D_(config.d_model),
+  RatMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
+      : base_(config.rope_base),
+        D_(config.d_model),
         H_(config.heads),
         P_(config.head_size()),
         W_(config.groups * P_),
-        table_(P_, config.rope_base) {
+        backend_(&backend),
+        table_(P_, config.rope_base, backend) {
     set_layer(config, layer);
   }
 
@@ -45,6 +50,13 @@ class RatMixer final : public Mixer {
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
+  bool fuses(const MixerPass& pass) const override {
+    return pass.fused_weights != nullptr && kernels::fuses_rat_layer(fused_shape(pass), pass.exec);
+  }
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       float* y) override;
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                        float* grad) override;
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override;
   int64_t attention_columns(int64_t tokens) const override { return chunks(tokens) + 1; }
   Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
@@ -68,8 +80,16 @@ class RatMixer final : public Mixer {
   }
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected) const;
 
+  kernels::RatLayerShape fused_shape(const MixerPass& pass) const {
+    return {pass.batch, pass.tokens, H_, P_, W_ / P_, L_, rope_ ? base_ : 0.0};
+  }
+  kernels::RatLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                   const float* x, float* y) const;
+
+  double base_;
   int64_t D_, H_, P_, W_, L_;  // W: width of the shared queries and keys, G P
   bool rope_;
+  const kernels::Backend* backend_;
   kernels::RopeTable table_;
 };
 
@@ -144,7 +164,7 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
                                            .grad_y = to_y,
                                            .grad_gate = grad.columns(0, D_)},
                                           pass.exec));
-    std::fill_n(to_ends, pass.batch * C * D_, 0.0f);
+    RAT_TRY(kernels::zero({.x = Output(to_ends, pass.batch * C, D_)}, pass.exec));
     // Gradients of values at chunk ends are added in place, on top of those of the own values.
     RAT_TRY(kernels::range_attention_backward({.forward = attention_args(pass, projected),
                                                .grad_out = to_y,
@@ -192,6 +212,38 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
   return kernels::gate_gradient({.gate = scan.gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
 }
 
+kernels::RatLayerArgs RatMixer::fused_args(const MixerPass& pass, const LayerWeights& layer,
+                                           const MixerWeights& weights, const float* x, float* y) const {
+  const auto shape = fused_shape(pass);
+  const std::size_t bytes = kernels::rat_layer_saved(shape, pass.exec);
+  return {.shape = shape,
+          .norm = layer.norm->value,
+          .gate_bias = weights.value[0],
+          .in_proj = pass.fused_weights->of(layer.in_proj->value),
+          .out_proj = pass.fused_weights->of(layer.out_proj->value),
+          .x = Input(x, pass.rows(), D_),
+          .y = Output(y, pass.rows(), D_),
+          .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
+}
+
+Status RatMixer::forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                               const float* x, float* y) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::rat_layer(fused_args(pass, layer, weights, x, y), pass.exec);
+}
+
+Status RatMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                const float* x, float* grad) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::rat_layer_backward({.forward = fused_args(pass, layer, weights, x, nullptr),
+                                      .grad = Output(grad, pass.rows(), D_),
+                                      .grad_norm = layer.norm->grad,
+                                      .grad_gate_bias = weights.grad[0],
+                                      .grad_in_proj = layer.in_proj->grad,
+                                      .grad_out_proj = layer.out_proj->grad},
+                                     pass.exec);
+}
+
 Input RatMixer::rows_of(const MixerPass& pass, Probe probe, const float* projected) const {
   const Input in(projected, pass.rows(), width());
   if (probe == Probe::gate) return in.columns(2 * D_, D_);
@@ -216,10 +268,7 @@ Status RatMixer::attention_of_head(const MixerPass& pass, const float* projected
 }
 
 std::unique_ptr<MixerState> RatMixer::start() const {
-  auto state = std::make_unique<RatState>();
-  state->running_k.assign(static_cast<std::size_t>(D_), 0.0f);
-  state->running_v.assign(static_cast<std::size_t>(D_), 0.0f);
-  return state;
+  return std::make_unique<RatState>(*backend_, D_);
 }
 
 Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
@@ -227,19 +276,18 @@ Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
   const int64_t finished = pass.tokens / L_;
   const float* k_states = (*pass.saved)[state_k].data();
   const float* v_states = (*pass.saved)[state_v].data();
-  cache.end_k.resize(static_cast<std::size_t>(finished * D_));
-  cache.end_v.resize(static_cast<std::size_t>(finished * D_));
+  cache.end_k.resize(finished);
+  cache.end_v.resize(finished);
   if (finished > 0)
     RAT_TRY(kernels::rope({.x = ends<const float>(k_states, pass, 0, finished),
-                           .y = Output(cache.end_k.data(), finished, D_),
+                           .y = cache.end_k.all(),
                            .table = table(pass.tokens),
                            .tokens = finished},
                           pass.exec));
-  for (int64_t c = 0; c < finished; ++c)
-    std::copy_n(v_states + ((c + 1) * L_ - 1) * D_, D_, cache.end_v.data() + c * D_);
-  std::copy_n(k_states + (pass.tokens - 1) * D_, D_, cache.running_k.data());
-  std::copy_n(v_states + (pass.tokens - 1) * D_, D_, cache.running_v.data());
-  return ok();
+  RAT_TRY(kernels::copy_rows({.x = ends<const float>(v_states, pass, 0, finished), .y = cache.end_v.all()}, pass.exec));
+  const int64_t last = (pass.tokens - 1) * D_;
+  RAT_TRY(kernels::copy_rows({.x = Input(k_states + last, 1, D_), .y = cache.running.range(0, 1)}, pass.exec));
+  return kernels::copy_rows({.x = Input(v_states + last, 1, D_), .y = cache.running.range(1, 1)}, pass.exec);
 }
 
 Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
@@ -249,37 +297,33 @@ Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_
   const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_), q = in.columns(3 * D_, W_);
   RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
   RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
-  const float* v = projected + D_;
-  const float* k = projected + 3 * D_ + W_;
-  for (int64_t d = 0; d < D_; ++d) {
-    const float g = gate.data[d], keep = position % L_ == 0 ? 0.0f : g;
-    float& running_k = cache.running_k[static_cast<std::size_t>(d)];
-    float& running_v = cache.running_v[static_cast<std::size_t>(d)];
-    running_k = keep * running_k + (1.0f - g) * k[d % W_];
-    running_v = keep * running_v + (1.0f - g) * v[d];
-  }
+  const Output own_k = cache.running.range(0, 1), own_v = cache.running.range(1, 1);
+  const bool fresh = position % L_ == 0;
+  const auto before = [&](const Output& state) { return fresh ? Input() : Input(state); };
+  RAT_TRY(kernels::gated_scan({gate, in.columns(3 * D_ + W_, W_), own_k, 1, 1, before(own_k)}, pass.exec));
+  RAT_TRY(kernels::gated_scan({gate, in.columns(D_, D_), own_v, 1, 1, before(own_v)}, pass.exec));
   float* scratch = (*pass.work)[step_row].ensure(W_ + D_);
   const Output q_rotated(scratch, 1, W_), y(scratch + W_, 1, D_);
   const auto* rotation = table(position + 1);
   RAT_TRY(kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = 1, .chunk_len = L_, .first = position},
                         pass.exec));
-  const auto finished = static_cast<int64_t>(cache.end_k.size()) / D_;
-  const Input own_k(cache.running_k.data(), 1, D_);
+  const int64_t finished = cache.end_k.rows();
   RAT_TRY(kernels::attend_one({.heads = H_,
                                .q = q_rotated,
-                               .k = Input(cache.end_k.data(), finished, D_),
-                               .v = Input(cache.end_v.data(), finished, D_),
+                               .k = cache.end_k.all(),
+                               .v = cache.end_v.all(),
                                .own_q = q,
                                .own_k = own_k,
-                               .own_v = Input(cache.running_v.data(), 1, D_),
+                               .own_v = own_v,
                                .out = y},
                               pass.exec));
   RAT_TRY(kernels::output_gate({.gate = z, .y = y, .mixed = {mixed, 1, D_}}, pass.exec));
   if (position % L_ != L_ - 1) return ok();
-  cache.end_v.insert(cache.end_v.end(), cache.running_v.begin(), cache.running_v.end());
-  cache.end_k.resize(cache.end_v.size());
+  cache.end_k.resize(finished + 1);
+  cache.end_v.resize(finished + 1);
+  RAT_TRY(kernels::copy_rows({.x = own_v, .y = cache.end_v.range(finished, 1)}, pass.exec));
   return kernels::rope({.x = own_k,
-                        .y = Output(cache.end_k.data() + finished * D_, 1, D_),
+                        .y = cache.end_k.range(finished, 1),
                         .table = rotation,
                         .tokens = 1,
                         .chunk_len = L_,
@@ -318,8 +362,9 @@ MixerType rat_mixer_type() {
   };
   type.columns_seen = [](const LayerConfig& layer, int64_t t) { return t / layer.chunk + 1; };
   type.cost = cost;
-  type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
-    return std::make_unique<RatMixer>(c, layer);
+  type.create = [](const ModelConfig& c, const LayerConfig& layer,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RatMixer>(c, layer, backend);
   };
   return type;
 }

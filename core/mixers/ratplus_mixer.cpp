@@ -28,20 +28,17 @@ TokenWindow window_of(const LayerConfig& layer) {
 }
 
 struct RatplusState : MixerState {
-  KeyCache cache;                           // rotated running keys, running values
-  std::vector<float> running_k, running_v;  // (D)
+  KeyCache cache;     // rotated running keys, running values
+  StateRows running;  // (2, D): key, value
 
-  RatplusState(const KeyCache& empty, int64_t D)
-      : cache(empty), running_k(static_cast<std::size_t>(D)), running_v(static_cast<std::size_t>(D)) {}
-  int64_t bytes() const override {
-    return cache.bytes() + static_cast<int64_t>((running_k.size() + running_v.size()) * sizeof(float));
-  }
+  RatplusState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), running(std::move(zeros)) {}
+  int64_t bytes() const override { return cache.bytes() + running.bytes(); }
 };
 
 class RatplusMixer final : public Mixer {
  public:
-  RatplusMixer(const ModelConfig& config, const LayerConfig& layer)
-      : D_(config.d_model), H_(config.heads), P_(config.head_size()), table_(P_, config.rope_base) {
+  RatplusMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
+      : D_(config.d_model), H_(config.heads), P_(config.head_size()), backend_(&backend), table_(P_, config.rope_base, backend) {
     set_layer(config, layer);
   }
 
@@ -66,7 +63,7 @@ class RatplusMixer final : public Mixer {
   Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
 
   std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<RatplusState>(KeyCache(D_, window_), D_);
+    return std::make_unique<RatplusState>(KeyCache(*backend_, D_, window_), StateRows(*backend_, 2, D_));
   }
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
@@ -89,6 +86,7 @@ class RatplusMixer final : public Mixer {
   int64_t D_, H_, P_;
   TokenWindow window_;
   bool rope_ = true;
+  const kernels::Backend* backend_;
   kernels::RopeTable table_;
 };
 
@@ -163,8 +161,8 @@ Status RatplusMixer::backward(const MixerPass& pass, const MixerWeights&, const 
                                            .grad_y = to_y,
                                            .grad_gate = grad.columns(0, D_)},
                                           pass.exec));
-    std::fill_n(to_k.data, rows * D_, 0.0f);
-    std::fill_n(to_v.data, rows * D_, 0.0f);
+    RAT_TRY(kernels::zero({.x = to_k}, pass.exec));
+    RAT_TRY(kernels::zero({.x = to_v}, pass.exec));
     kernels::RangeAttentionBackwardArgs args{.forward = attention_args(pass, projected),
                                              .grad_out = to_y,
                                              .grad_q = grad.columns(D_, D_),
@@ -198,7 +196,7 @@ Status RatplusMixer::backward(const MixerPass& pass, const MixerWeights&, const 
   scan.add_grad_gate = true;
   RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
   const std::span<float> unused(work[no_bias].ensure(D_), static_cast<std::size_t>(D_));
-  std::fill(unused.begin(), unused.end(), 0.0f);
+  RAT_TRY(kernels::zero({.x = Output(unused.data(), 1, D_)}, pass.exec));
   return kernels::gate_gradient({.gate = scan.gate, .grad = gate_grad, .grad_bias = unused}, pass.exec);
 }
 
@@ -219,10 +217,10 @@ Status RatplusMixer::attention_of_head(const MixerPass& pass, const float* proje
 Status RatplusMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
   auto& cache = static_cast<RatplusState&>(state);
   const float *k_states = (*pass.saved)[state_k].data(), *v_states = (*pass.saved)[state_v].data();
-  for (int64_t t = 0; t < pass.tokens; ++t) cache.cache.remember(t, keys(pass) + t * D_, v_states + t * D_);
-  std::copy_n(k_states + (pass.tokens - 1) * D_, D_, cache.running_k.data());
-  std::copy_n(v_states + (pass.tokens - 1) * D_, D_, cache.running_v.data());
-  return ok();
+  RAT_TRY(cache.cache.fill(Input(keys(pass), pass.tokens, D_), Input(v_states, pass.tokens, D_), pass.exec));
+  const int64_t last = (pass.tokens - 1) * D_;
+  RAT_TRY(kernels::copy_rows({.x = Input(k_states + last, 1, D_), .y = cache.running.range(0, 1)}, pass.exec));
+  return kernels::copy_rows({.x = Input(v_states + last, 1, D_), .y = cache.running.range(1, 1)}, pass.exec);
 }
 
 Status RatplusMixer::step(const MixerPass& pass, const MixerWeights&, int64_t position, float* projected,
@@ -232,22 +230,17 @@ Status RatplusMixer::step(const MixerPass& pass, const MixerWeights&, int64_t po
   const Output o = in.columns(0, D_), q = in.columns(D_, D_), gate = in.columns(4 * D_, D_);
   RAT_TRY(kernels::sigmoid({.x = o, .bias = {}}, pass.exec));
   RAT_TRY(kernels::sigmoid({.x = gate, .bias = {}}, pass.exec));
-  const float *k = projected + 2 * D_, *v = projected + 3 * D_;
-  for (int64_t d = 0; d < D_; ++d) {
-    const float g = gate.data[d];
-    float& running_k = cache.running_k[static_cast<std::size_t>(d)];
-    float& running_v = cache.running_v[static_cast<std::size_t>(d)];
-    running_k = g * running_k + (1.0f - g) * k[d];
-    running_v = g * running_v + (1.0f - g) * v[d];
-  }
+  const Output running_k = cache.running.range(0, 1), running_v = cache.running.range(1, 1);
+  RAT_TRY(kernels::gated_scan({gate, in.columns(2 * D_, D_), running_k, 1, 1, running_k}, pass.exec));
+  RAT_TRY(kernels::gated_scan({gate, in.columns(3 * D_, D_), running_v, 1, 1, running_v}, pass.exec));
   float* scratch = (*pass.work)[step_row].ensure(2 * D_);
   const Output key(scratch, 1, D_), y(scratch + D_, 1, D_);
-  std::copy_n(cache.running_k.data(), D_, key.data);
+  RAT_TRY(kernels::copy_rows({.x = running_k, .y = key}, pass.exec));
   if (const auto* rotation = table(position + 1))
     for (const Output& heads : {q, key})
       RAT_TRY(
           kernels::rope({.x = heads, .y = heads, .table = rotation, .tokens = 1, .first = position}, pass.exec));
-  cache.cache.remember(position, key.data, cache.running_v.data());
+  RAT_TRY(cache.cache.remember(position, key, running_v, pass.exec));
   RAT_TRY(kernels::attend_one({.heads = H_,
                                .q = q,
                                .k = cache.cache.keys(),
@@ -288,8 +281,9 @@ MixerType ratplus_mixer_type() {
   type.extra_weights = [](const ModelConfig&, const LayerConfig&) { return std::vector<WeightSpec>{}; };
   type.columns_seen = [](const LayerConfig& layer, int64_t t) { return window_of(layer).seen_by(t); };
   type.cost = cost;
-  type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
-    return std::make_unique<RatplusMixer>(c, layer);
+  type.create = [](const ModelConfig& c, const LayerConfig& layer,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RatplusMixer>(c, layer, backend);
   };
   return type;
 }

@@ -25,21 +25,22 @@ enum Work : std::size_t { grad_local = work_mixer, grad_residual, step_row };
 TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.window}; }
 
 struct RattentionState : MixerState {
-  KeyCache cache;              // of the window, keys rotated
-  std::vector<float> far_sum;  // (KV/P, 2 P, P): the tokens that left it
+  KeyCache cache;     // of the window, keys rotated
+  StateRows far_sum;  // (KV/P, 2 P, P): the tokens that left it
 
-  RattentionState(const KeyCache& empty, int64_t size) : cache(empty), far_sum(static_cast<std::size_t>(size)) {}
-  int64_t bytes() const override { return cache.bytes() + static_cast<int64_t>(far_sum.size() * sizeof(float)); }
+  RattentionState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), far_sum(std::move(zeros)) {}
+  int64_t bytes() const override { return cache.bytes() + far_sum.bytes(); }
 };
 
 class RattentionMixer final : public Mixer {
  public:
-  RattentionMixer(const ModelConfig& config, const LayerConfig& layer)
+  RattentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : D_(config.d_model),
         H_(config.heads),
         P_(config.head_size()),
         KV_(config.kv_width()),
-        table_(P_, config.rope_base) {
+        backend_(&backend),
+        table_(P_, config.rope_base, backend) {
     set_layer(config, layer);
   }
 
@@ -88,7 +89,7 @@ class RattentionMixer final : public Mixer {
   }
 
   std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<RattentionState>(KeyCache(KV_, window_), 2 * KV_ * P_);
+    return std::make_unique<RattentionState>(KeyCache(*backend_, KV_, window_), StateRows(*backend_, 2 * KV_, P_));
   }
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
@@ -101,7 +102,7 @@ class RattentionMixer final : public Mixer {
     if (rope_) return {(*pass.saved)[rotated].data(), pass.rows(), D_ + KV_};
     return Input(projected, pass.rows(), width()).columns(KV_, D_ + KV_);
   }
-  Output far_state(RattentionState& state) const { return {state.far_sum.data(), 2 * KV_, P_}; }
+  Output far_state(RattentionState& state) const { return state.far_sum.all(); }
 
   kernels::RangeAttentionArgs local_args(const MixerPass& pass, const float* projected) const {
     const int64_t T = pass.tokens, rows = pass.rows();
@@ -138,6 +139,7 @@ class RattentionMixer final : public Mixer {
   int64_t D_, H_, P_, KV_;
   TokenWindow window_;
   bool rope_ = true;
+  const kernels::Backend* backend_;
   kernels::RopeTable table_;
 };
 
@@ -163,7 +165,7 @@ Status RattentionMixer::backward(const MixerPass& pass, const MixerWeights& weig
   RAT_TRY(norm_backward(0, near.out, to_local));
   RAT_TRY(norm_backward(1, far.out, to_residual));
   const Output grad(grad_projected, rows, width());
-  std::fill_n(grad_projected, rows * width(), 0.0f);
+  RAT_TRY(kernels::zero({.x = grad}, pass.exec));
   const auto sequences = [&](int64_t column) {
     return kernels::Sequences<float>{grad_projected + column, width(), pass.tokens * width()};
   };
@@ -191,7 +193,7 @@ Status RattentionMixer::backward(const MixerPass& pass, const MixerWeights& weig
 Status RattentionMixer::fill(const MixerPass& pass, const float* projected, MixerState& state) {
   auto& cache = static_cast<RattentionState&>(state);
   const Input heads = rotated_rows(pass, projected), in(projected, pass.rows(), width());
-  for (int64_t t = 0; t < pass.tokens; ++t) cache.cache.remember(t, heads.row(t) + D_, in.row(t));
+  RAT_TRY(cache.cache.fill(heads.columns(D_, KV_), in.columns(0, KV_), pass.exec));
   const int64_t left = pass.tokens - window_.window - 1;  // tokens that are no longer in the window
   if (left <= 0) return ok();
   return kernels::linear_absorb({.head_size = P_,
@@ -207,19 +209,19 @@ Status RattentionMixer::step(const MixerPass& pass, const MixerWeights& weights,
   float* scratch = (*pass.work)[step_row].ensure(D_ + 2 * KV_ + 2 * D_);
   const Output heads(scratch, 1, D_ + KV_), gone(scratch + D_ + KV_, 1, KV_);
   const Output near(scratch + width(), 1, D_), far(scratch + width() + D_, 1, D_);
-  std::copy_n(projected + KV_, D_ + KV_, heads.data);
+  RAT_TRY(kernels::copy_rows({.x = Input(projected + KV_, 1, D_ + KV_), .y = heads}, pass.exec));
   const kernels::RopeTable* rotation = rope_ ? &table_ : nullptr;
   if (rope_) table_.ensure(position + 1);
   RAT_TRY(kernels::rope({.x = heads, .y = heads, .table = rotation, .tokens = 1, .first = position}, pass.exec));
   // The token that leaves the window joins the sum, its key rotated back.
   if (const int64_t row = cache.cache.leaving_row(position); row >= 0) {
-    const Input key(cache.cache.key(row), 1, KV_), value(cache.cache.value(row), 1, KV_);
+    const Input key = cache.cache.key(row), value = cache.cache.value(row);
     const int64_t token = position - window_.window - 1;
     RAT_TRY(kernels::rope(
         {.x = key, .y = gone, .table = rotation, .tokens = 1, .first = token, .inverse = true}, pass.exec));
     RAT_TRY(kernels::linear_absorb({.head_size = P_, .k = gone, .v = value, .state = far_state(cache)}, pass.exec));
   }
-  cache.cache.remember(position, heads.data + D_, projected);
+  RAT_TRY(cache.cache.remember(position, heads.columns(D_, KV_), Input(projected, 1, KV_), pass.exec));
   RAT_TRY(kernels::attend_one({.heads = H_,
                                .q = heads.columns(0, D_),
                                .k = cache.cache.keys(),
@@ -261,8 +263,9 @@ MixerType rattention_mixer_type() {
   };
   type.columns_seen = [](const LayerConfig& layer, int64_t t) { return window_of(layer).seen_by(t); };
   type.cost = cost;
-  type.create = [](const ModelConfig& c, const LayerConfig& layer) -> std::unique_ptr<Mixer> {
-    return std::make_unique<RattentionMixer>(c, layer);
+  type.create = [](const ModelConfig& c, const LayerConfig& layer,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RattentionMixer>(c, layer, backend);
   };
   return type;
 }

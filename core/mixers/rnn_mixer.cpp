@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/mixers/mixers.h"
+#include "core/mixers/state_rows.h"
 #include "core/op_times.h"
 #include "kernels/gated_scan/gated_scan.h"
 #include "kernels/gating/gating.h"
@@ -17,13 +18,14 @@ enum Saved : std::size_t { state_v = saved_mixer };
 enum Work : std::size_t { grad_state = work_mixer };
 
 struct RnnState : MixerState {
-  std::vector<float> running;  // (D)
-  int64_t bytes() const override { return static_cast<int64_t>(running.size() * sizeof(float)); }
+  StateRows running;  // (1, D)
+  explicit RnnState(StateRows&& zeros) : running(std::move(zeros)) {}
+  int64_t bytes() const override { return running.bytes(); }
 };
 
 class RnnMixer final : public Mixer {
  public:
-  explicit RnnMixer(const ModelConfig& config) : D_(config.d_model) {}
+  RnnMixer(const ModelConfig& config, const kernels::Backend& backend) : D_(config.d_model), backend_(&backend) {}
 
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override {
     const OpTimer timer(pass.times, Op::scan);
@@ -80,33 +82,28 @@ class RnnMixer final : public Mixer {
   }
 
   std::unique_ptr<MixerState> start() const override {
-    auto state = std::make_unique<RnnState>();
-    state->running.assign(static_cast<std::size_t>(D_), 0.0f);
-    return state;
+    return std::make_unique<RnnState>(StateRows(*backend_, 1, D_));
   }
 
   Status fill(const MixerPass& pass, const float*, MixerState& state) override {
-    const float* last = (*pass.saved)[state_v].data() + (pass.tokens - 1) * D_;
-    std::copy_n(last, D_, static_cast<RnnState&>(state).running.data());
-    return ok();
+    const Input last((*pass.saved)[state_v].data() + (pass.tokens - 1) * D_, 1, D_);
+    return kernels::copy_rows({.x = last, .y = static_cast<RnnState&>(state).running.all()}, pass.exec);
   }
 
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t, float* projected, MixerState& state,
               float* mixed) override {
-    std::vector<float>& running = static_cast<RnnState&>(state).running;
+    const Output running = static_cast<RnnState&>(state).running.all();
     const Output in(projected, 1, 3 * D_);
     const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_);
     RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
     RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
-    for (int64_t d = 0; d < D_; ++d) {
-      float& h = running[static_cast<std::size_t>(d)];
-      h = gate.data[d] * h + (1.0f - gate.data[d]) * projected[D_ + d];
-    }
-    return kernels::output_gate({.gate = z, .y = Input(running.data(), 1, D_), .mixed = {mixed, 1, D_}}, pass.exec);
+    RAT_TRY(kernels::gated_scan({gate, in.columns(D_, D_), running, 1, 1, running}, pass.exec));
+    return kernels::output_gate({.gate = z, .y = running, .mixed = {mixed, 1, D_}}, pass.exec);
   }
 
  private:
   int64_t D_;
+  const kernels::Backend* backend_;
 };
 
 }  // namespace
@@ -129,8 +126,9 @@ MixerType rnn_mixer_type() {
                      .cache_bytes = 4 * c.d_model,
                      .saved_floats_per_token = c.d_model};
   };
-  type.create = [](const ModelConfig& c, const LayerConfig&) -> std::unique_ptr<Mixer> {
-    return std::make_unique<RnnMixer>(c);
+  type.create = [](const ModelConfig& c, const LayerConfig&,
+                   const kernels::Backend& backend) -> std::unique_ptr<Mixer> {
+    return std::make_unique<RnnMixer>(c, backend);
   };
   return type;
 }

@@ -34,11 +34,9 @@ std::vector<int32_t> random_tokens(std::size_t count, int64_t vocab) {
 }
 
 Status check(const BenchConfig& config) {
-  if (config.device != "cpu")
-    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
-                config.device);
+  RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(config.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
-  RAT_TRY(kernels::cpu_supports(dtype));
+  RAT_TRY(device->supports(dtype));
   if (config.seq_len < 1 || config.batch < 1)
     return fail(ErrorCode::invalid_argument, "seq_len is {} and batch {}; both must be 1 or more", config.seq_len,
                 config.batch);
@@ -59,6 +57,23 @@ ModelConfig one_layer(ModelConfig model) {
   model.layers.resize(1);
   return model;
 }
+
+// Of the process, or of the device where that has a count of its own.
+class Peak {
+ public:
+  explicit Peak(const std::string& device) {
+    const auto backend = kernels::find_backend(device);
+    if (backend && (*backend)->peak_bytes != nullptr) device_ = *backend, device_->peak_bytes(true);
+  }
+  auto bytes() const -> decltype(PeakMemory().bytes()) {
+    if (device_ != nullptr) return static_cast<int64_t>(device_->peak_bytes(false));
+    return process_.bytes();
+  }
+
+ private:
+  PeakMemory process_;
+  const kernels::Backend* device_ = nullptr;
+};
 
 BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_model) {
   BenchRow row;
@@ -86,6 +101,7 @@ BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_mod
 template <class Once>
 Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once once) {
   using Clock = std::chrono::steady_clock;
+  RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(config.device));
   std::vector<double> ms;
   OpTimes times;
   double total_ms = 0;
@@ -94,6 +110,7 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
     const bool counted = i >= config.warmup;
     const auto begin = Clock::now();
     RAT_TRY(once(counted ? &times : nullptr));
+    RAT_TRY(device->finish());
     const double elapsed = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
     if (counted) {
       ms.push_back(elapsed);
@@ -103,6 +120,7 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
     if (config.progress) config.progress(row.what, done, std::max(done, config.repetitions));
     if (done >= config.repetitions && total_ms >= 1000 * config.min_seconds) break;
   }
+  times.settle();
   row.repetitions = static_cast<int64_t>(ms.size());
   row.median_ms = quantile(ms, 0.5);
   row.q1_ms = quantile(ms, 0.25);
@@ -117,12 +135,15 @@ Result<BenchRow> layer_train(const BenchConfig& config) {
   BenchRow row = row_of(config, "train", false);
   const int64_t tokens = config.batch * config.seq_len;
   const std::vector<float> x = random_normal(static_cast<std::size_t>(tokens * config.model.d_model));
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed, config.device));
   RAT_TRY(set_dtype(*layer, config));
-  std::vector<float> y(x.size()), grad_x(x.size());
+  const bool on_device = config.device != "cpu";
+  std::vector<float> y(on_device ? 0 : x.size()), grad_x(y.size());
+  if (on_device) RAT_TRY(layer->load(x, config.batch, config.seq_len));
   RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
     const PassOptions pass{.stop = config.stop, .times = times};
+    if (on_device) return layer->train_loaded(pass);
     RAT_TRY(layer->forward(x, config.batch, config.seq_len, y, pass));
     return layer->backward(x, grad_x, pass);  // x stands in for the gradient that comes from above
   }));
@@ -133,8 +154,8 @@ Result<BenchRow> layer_train(const BenchConfig& config) {
 Result<BenchRow> layer_prefill(const BenchConfig& config) {
   BenchRow row = row_of(config, "prefill", false);
   const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len * config.model.d_model));
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed, config.device));
   RAT_TRY(set_dtype(*layer, config));
   std::vector<float> y(x.size());
   RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes*) -> Status {
@@ -149,8 +170,8 @@ Result<BenchRow> layer_decode(const BenchConfig& config) {
   BenchRow row = row_of(config, "decode", false);
   const std::size_t dim = static_cast<std::size_t>(config.model.d_model);
   const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len) * dim);
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed, config.device));
   RAT_TRY(set_dtype(*layer, config));
   std::vector<float> y(x.size());
   std::vector<std::unique_ptr<DecodeState>> states;
@@ -177,15 +198,15 @@ Result<BenchRow> model_train(const BenchConfig& config) {
                          .tokens = config.seq_len,
                          .inputs = {stream.begin(), stream.end() - 1},
                          .targets = {stream.begin() + 1, stream.end()}};
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed, config.device));
   RAT_TRY(set_dtype(*model, config));
-  AdamW optimizer(model->parameters(), OptimizerConfig{});
+  AdamW optimizer(model->parameters(), OptimizerConfig{}, model->exec());
   RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
-    model->zero_gradients();
+    RAT_TRY(model->zero_gradients());
     RAT_TRY(model->loss_and_gradients(batch, 1.0, {.stop = config.stop, .times = times}));
     const OpTimer timer(times, Op::optimizer);
-    optimizer.step(model->parameters(), 1e-4);
+    RAT_TRY(optimizer.step(*model, 1e-4));
     return ok();
   }));
   row.peak_bytes = peak.bytes();
@@ -195,8 +216,8 @@ Result<BenchRow> model_train(const BenchConfig& config) {
 Result<BenchRow> model_prefill(const BenchConfig& config) {
   BenchRow row = row_of(config, "prefill", true);
   const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed, config.device));
   RAT_TRY(set_dtype(*model, config));
   RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes* times) -> Status {
     for (int64_t b = 0; b < config.batch; ++b)
@@ -210,8 +231,8 @@ Result<BenchRow> model_prefill(const BenchConfig& config) {
 Result<BenchRow> model_decode(const BenchConfig& config) {
   BenchRow row = row_of(config, "decode", true);
   const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
-  const PeakMemory peak;
-  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed));
+  const Peak peak(config.device);
+  RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed, config.device));
   RAT_TRY(set_dtype(*model, config));
   std::vector<std::unique_ptr<DecodeState>> states;
   for (int64_t b = 0; b < config.batch; ++b) {

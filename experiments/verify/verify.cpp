@@ -72,11 +72,9 @@ nlohmann::ordered_json number_or_null(const std::optional<double>& value) {
 }  // namespace
 
 Result<VerifyReport> verify(std::span<const std::filesystem::path> files, const VerifyOptions& options) {
-  if (options.device != "cpu")
-    return fail(ErrorCode::unsupported, "The device '{}' is unsupported in this build; use --device cpu",
-                options.device);
+  RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(options.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
-  RAT_TRY(kernels::cpu_supports(dtype));
+  RAT_TRY(device->supports(dtype));
   VerifyReport report{.device = options.device, .dtype = options.dtype, .cases = {}};
   for (const std::filesystem::path& file : files) RAT_TRY(verify_file(file, options, report));
   return report;

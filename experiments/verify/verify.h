@@ -25,6 +25,7 @@ struct VerifyTolerance {
 
   static VerifyTolerance of(std::string_view dtype) {
     if (dtype == "bf16") return {2e-2, 2e-2, 2e-2, 2e-2};
+    if (dtype == "tf32") return {2e-3, 5e-3, 2e-3, 2e-3};
     if (dtype == "bf16x3") return {1e-4, 2e-4, 1e-4, 1e-4};
     return {};
   }

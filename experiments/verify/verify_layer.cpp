@@ -57,7 +57,7 @@ Status verify_layer(Settings& settings, CaseTensors& tensors, const VerifyOption
   RAT_ASSIGN(const std::vector<float> y, tensors.floats("y", shape.x()));
   RAT_ASSIGN(const std::vector<float> grad_out, tensors.floats("grad_out", shape.x()));
   RAT_ASSIGN(const std::vector<float> grad_x, tensors.floats("grad_x", shape.x()));
-  RAT_ASSIGN(const auto layer, SingleLayer::create(config, 1));
+  RAT_ASSIGN(const auto layer, SingleLayer::create(config, 1, options.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
   RAT_TRY(layer->set_dtype(dtype));
   RAT_TRY(tensors.load_parameters(layer->parameters()));

@@ -110,14 +110,15 @@ Status compare_training(Model& model, CaseTensors& tensors, const ModelCase& one
     return fail(ErrorCode::shape_mismatch, "the tensor 'train_tokens' is missing or not [steps, B, T+1]");
   RAT_ASSIGN(const std::vector<int32_t> tokens, tensors.ints("train_tokens", {shape[0], one.batch, one.tokens + 1}));
   RAT_ASSIGN(const std::vector<float> losses, tensors.floats("train_loss", {shape[0]}));
-  AdamW optimizer(model.parameters(), *one.optimizer);
+  AdamW optimizer(model.parameters(), *one.optimizer, model.exec());
   const std::size_t per_step = static_cast<std::size_t>(one.batch * (one.tokens + 1));
   for (std::size_t step = 0; step < losses.size(); ++step) {
     RAT_ASSIGN(const TokenBatch batch, batch_of(std::span(tokens).subspan(step * per_step, per_step), one));
-    model.zero_gradients();
+    RAT_TRY(model.zero_gradients());
     RAT_ASSIGN(const double loss, model.loss_and_gradients(batch, 1.0, pass));
     worst.add(std::abs(loss - static_cast<double>(losses[step])), fmt::format("the loss of step {}", step));
-    if (optimizer.step(model.parameters(), one.optimizer->lr).skipped)
+    RAT_ASSIGN(const AdamW::StepResult update, optimizer.step(model, one.optimizer->lr));
+    if (update.skipped)
       return fail(ErrorCode::corrupt_data, "training step {} had a gradient that is not finite", step);
   }
   for (const Parameter& parameter : model.parameters()) {
@@ -137,7 +138,7 @@ Status verify_model(Settings& settings, CaseTensors& tensors, const VerifyOption
   RAT_ASSIGN(const std::vector<float> logits, tensors.floats("logits", {B, T, one.config.vocab}));
   RAT_ASSIGN(const std::vector<float> loss, tensors.floats("loss", {1}));
   RAT_ASSIGN(const TokenBatch batch, batch_of(tokens, one));
-  RAT_ASSIGN(const auto model, Model::create(one.config, 1));
+  RAT_ASSIGN(const auto model, Model::create(one.config, 1, options.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
   RAT_TRY(model->set_dtype(dtype));
   RAT_TRY(tensors.load_parameters(model->parameters()));
@@ -149,7 +150,7 @@ Status verify_model(Settings& settings, CaseTensors& tensors, const VerifyOption
   RAT_ASSIGN(const Model::Evaluation evaluation, model->evaluate(batch, pass));
   const float mean = static_cast<float>(evaluation.loss_sum / static_cast<double>(evaluation.targets));
   output.add(relative_error({&mean, 1}, loss), "the evaluated loss");
-  model->zero_gradients();
+  RAT_TRY(model->zero_gradients());
   RAT_ASSIGN(const double train_loss, model->loss_and_gradients(batch, 1.0, pass));
   const float training = static_cast<float>(train_loss);
   output.add(relative_error({&training, 1}, loss), "the training loss");

@@ -3,10 +3,12 @@
 namespace rat::kernels {
 
 Status adamw(const AdamWArgs& args, const Exec& exec) {
-  const std::size_t n = args.value.size();
-  if (args.grad.size() != n || args.m.size() != n || args.v.size() != n)
-    return fail(ErrorCode::shape_mismatch, "adamw: value {}, grad {}, m {} and v {} must have one length", n,
-                args.grad.size(), args.m.size(), args.v.size());
+  for (const AdamWTensor& tensor : args.tensors) {
+    const std::size_t n = tensor.value.size();
+    if (tensor.grad.size() != n || tensor.m.size() != n || tensor.v.size() != n)
+      return fail(ErrorCode::shape_mismatch, "adamw: value {}, grad {}, m {} and v {} must have one length", n,
+                  tensor.grad.size(), tensor.m.size(), tensor.v.size());
+  }
   return exec.run(&Backend::adamw, "adamw", args);
 }
 

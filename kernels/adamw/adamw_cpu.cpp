@@ -14,11 +14,11 @@ HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
 namespace HWY_NAMESPACE {
 
-void AdamWRange(const AdamWArgs& a, int64_t begin, int64_t end) {
-  float* HWY_RESTRICT value = a.value.data() + begin;
-  const float* HWY_RESTRICT grad = a.grad.data() + begin;
-  float* HWY_RESTRICT m = a.m.data() + begin;
-  float* HWY_RESTRICT v = a.v.data() + begin;
+void AdamWRange(const AdamWArgs& a, const AdamWTensor& tensor, int64_t begin, int64_t end) {
+  float* HWY_RESTRICT value = tensor.value.data() + begin;
+  const float* HWY_RESTRICT grad = tensor.grad.data() + begin;
+  float* HWY_RESTRICT m = tensor.m.data() + begin;
+  float* HWY_RESTRICT v = tensor.v.data() + begin;
   const auto f = [](double x) { return static_cast<float>(x); };
   const float beta1 = f(a.beta1), fresh1 = f(1.0 - a.beta1), beta2 = f(a.beta2), fresh2 = f(1.0 - a.beta2);
   const float inverse_correction2 = f(1.0 / a.correction2), rate = f(a.lr / a.correction1),
@@ -48,27 +48,37 @@ HWY_EXPORT(AdamWRange);
 HWY_EXPORT(SquaresOf);
 
 namespace cpu {
+namespace {
 
-Status adamw(const AdamWArgs& args) {
-  parallel_ranges(static_cast<int64_t>(args.value.size()), int64_t{1} << 15, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(AdamWRange)(args, begin, end);
-  });
-  return ok();
-}
-
-Status squared_norm(const SquaredNormArgs& args) {
+double squares(std::span<const float> x) {
   constexpr int64_t block = int64_t{1} << 15, piece = 1024;  // a piece is short enough to sum in single precision
-  const auto n = static_cast<int64_t>(args.x.size());
+  const auto n = static_cast<int64_t>(x.size());
   static thread_local std::vector<double> storage;  // the caller's; grows once
   storage.resize(static_cast<std::size_t>((n + block - 1) / block));
   double* const sums = storage.data();
   parallel_ranges(n, block, [&](int64_t begin, int64_t end) {
     double sum = 0;
     for (int64_t i = begin; i < end; i += piece)
-      sum += static_cast<double>(HWY_DYNAMIC_DISPATCH(SquaresOf)(args.x.data() + i, std::min(piece, end - i)));
+      sum += static_cast<double>(HWY_DYNAMIC_DISPATCH(SquaresOf)(x.data() + i, std::min(piece, end - i)));
     sums[begin / block] = sum;
   });
-  for (const double sum : storage) *args.sum += sum;
+  double total = 0;
+  for (const double sum : storage) total += sum;
+  return total;
+}
+
+}  // namespace
+
+Status adamw(const AdamWArgs& args) {
+  for (const AdamWTensor& tensor : args.tensors)
+    parallel_ranges(static_cast<int64_t>(tensor.value.size()), int64_t{1} << 15, [&](int64_t begin, int64_t end) {
+      HWY_DYNAMIC_DISPATCH(AdamWRange)(args, tensor, begin, end);
+    });
+  return ok();
+}
+
+Status squared_norm(const SquaredNormArgs& args) {
+  for (const std::span<const float> tensor : args.tensors) *args.sum += squares(tensor);
   return ok();
 }
 

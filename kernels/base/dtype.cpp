@@ -7,8 +7,14 @@
 namespace rat::kernels {
 
 std::span<const Dtype> dtypes() {
-  static constexpr std::array all{Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6};
+  static constexpr std::array all{Dtype::f32, Dtype::bf16, Dtype::bf16x3, Dtype::bf16x6, Dtype::tf32};
   return all;
+}
+
+std::vector<std::string> dtype_names() {
+  std::vector<std::string> names;
+  for (const Dtype dtype : dtypes()) names.emplace_back(dtype_name(dtype));
+  return names;
 }
 
 std::string_view dtype_name(Dtype dtype) {
@@ -21,6 +27,8 @@ std::string_view dtype_name(Dtype dtype) {
       return "bf16x3";
     case Dtype::bf16x6:
       return "bf16x6";
+    case Dtype::tf32:
+      return "tf32";
   }
   return "";
 }
@@ -28,10 +36,12 @@ std::string_view dtype_name(Dtype dtype) {
 Result<Dtype> parse_dtype(std::string_view name) {
   for (const Dtype dtype : dtypes())
     if (name == dtype_name(dtype)) return dtype;
-  return fail(ErrorCode::invalid_argument, "dtype is '{}'; it must be f32, bf16, bf16x3 or bf16x6", name);
+  return fail(ErrorCode::invalid_argument, "dtype is '{}'; it must be one of: {}", name, fmt::join(dtype_names(), ", "));
 }
 
 Status cpu_supports(Dtype dtype) {
+  if (dtype == Dtype::tf32)
+    return fail(ErrorCode::unsupported, "tf32 is a GPU's; use dtype f32 on the CPU, or device cuda");
   if (dtype == Dtype::f32 || cpu::amx_panels(1)) return ok();
   if (dtype != Dtype::bf16)
     return fail(ErrorCode::unsupported, "{} needs a CPU with AMX instructions, which this one lacks; use dtype f32",
@@ -43,6 +53,7 @@ Status cpu_supports(Dtype dtype) {
 
 std::string_view cpu_matmul_path(Dtype dtype) {
   if (dtype == Dtype::f32) return "f32 SIMD";
+  if (dtype == Dtype::tf32) return "";
   if (cpu::amx_panels(1)) {
     if (dtype == Dtype::bf16) return "bf16 AMX, f32 sums";
     return dtype == Dtype::bf16x3 ? "bf16x3 AMX, f32 sums" : "bf16x6 AMX, f32 sums";

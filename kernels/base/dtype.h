@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/base/status.h"
 
@@ -14,10 +16,12 @@ enum class Dtype : uint8_t {
   bf16,    // operands of matrix products rounded to bfloat16, sums in f32
   bf16x3,  // operands as sums of two bf16 values (16 significant bits), three products, sums in f32: nearly f32
   bf16x6,  // of three (24 bits, all of f32), six products: within f32's own bounds; infinite operands give NaN
+  tf32,    // operands rounded to 11 significant bits by a GPU's matrix unit, sums in f32
 };
 
 std::span<const Dtype> dtypes();                      // all there are
-std::string_view dtype_name(Dtype dtype);             // "f32", "bf16", "bf16x3", "bf16x6"
+std::vector<std::string> dtype_names();               // of all
+std::string_view dtype_name(Dtype dtype);             // "f32", "bf16", "bf16x3", "bf16x6", "tf32"
 Result<Dtype> parse_dtype(std::string_view name);     // the sentence lists the known names
 // Ok, or one sentence that says what this CPU lacks and to use f32.
 Status cpu_supports(Dtype dtype);

@@ -1,4 +1,5 @@
-// A view of rows in memory: what every kernel reads and writes. Element (i, j) is data[i * stride + j].
+// A view of rows in memory: what every kernel reads and writes. Element (i, j) is data[i * stride + j]. (constexpr: what
+// device code may call.)
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ struct Rows {
   Rows(T* data_, int64_t rows_, int64_t cols_, int64_t stride_)
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
 
-  T* row(int64_t i) const { return data + i * stride; }
+  constexpr T* row(int64_t i) const { return data + i * stride; }
   // Columns [begin, begin + count) of every row.
   Rows columns(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
   Rows row_range(int64_t begin, int64_t count) const { return {row(begin), count, cols, stride}; }

@@ -22,9 +22,9 @@ struct CrossEntropySums {
 
 struct CrossEntropyArgs {
   Output logits;
-  std::span<const int32_t> targets;
+  std::span<const int32_t> targets;  // host memory
   float grad_scale = 0;              // 0: logits are left alone
-  CrossEntropySums* sums = nullptr;  // added to
+  CrossEntropySums* sums = nullptr;  // host memory, added to: the call waits for the result
 };
 
 [[nodiscard]] Status cross_entropy(const CrossEntropyArgs& args, const Exec& exec);

@@ -12,13 +12,13 @@
 namespace rat::kernels {
 
 struct EmbeddingArgs {
-  std::span<const int32_t> ids;
+  std::span<const int32_t> ids;  // host memory
   Input table;
   Output out;
 };
 
 struct EmbeddingBackwardArgs {
-  std::span<const int32_t> ids;
+  std::span<const int32_t> ids;  // host memory
   Input grad_out;
   Output grad_table;  // added to
 };

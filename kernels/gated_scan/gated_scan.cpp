@@ -22,6 +22,8 @@ Status gated_scan(const GatedScanArgs& args, const Exec& exec) {
   RAT_TRY(expect_shape(op, "gate", args.gate, args.gate.rows, args.gate.cols));
   RAT_TRY(expect_shape(op, "input", args.input, args.gate.rows, args.input.cols));
   RAT_TRY(expect_shape(op, "state", args.state, args.gate.rows, args.gate.cols));
+  if (args.previous.data != nullptr)
+    RAT_TRY(expect_shape(op, "previous", args.previous, args.gate.rows / args.tokens, args.gate.cols));
   return exec.run(&Backend::gated_scan, op, args);
 }
 

@@ -22,6 +22,7 @@ struct GatedScanArgs {
   Output state;           // (B*T, D) out; every element written; no overlap with the inputs
   int64_t tokens = 0;     // T
   int64_t chunk_len = 0;  // L; the last chunk may be shorter
+  Input previous = {};    // (B, D) the state that each sequence's first chunk goes on from, may be `state`; none: 0
 };
 
 // Gradients of sum(state * grad_state):

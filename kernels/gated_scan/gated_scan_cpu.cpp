@@ -19,8 +19,10 @@ void ScanRows(const GatedScanArgs& a, int64_t begin, int64_t end, int64_t d0, in
   for (int64_t t = begin; t < end; ++t) {
     const float* HWY_RESTRICT gate = a.gate.row(t) + d0;
     const float* HWY_RESTRICT input = a.input.row(t) + w0;
-    const float* before = t > begin ? a.state.row(t - 1) + d0 : nullptr;
-    float* HWY_RESTRICT state = a.state.row(t) + d0;
+    const float* before = nullptr;
+    if (t > begin) before = a.state.row(t - 1) + d0;
+    else if (a.previous.data != nullptr && t % a.tokens == 0) before = a.previous.row(t / a.tokens) + d0;
+    float* state = a.state.row(t) + d0;  // may be `before`
     for_each_vector(n, [&](auto d, int64_t i) HWY_ATTR {
       const auto g = hn::LoadU(d, gate + i);
       const auto u = hn::LoadU(d, input + i);

@@ -25,4 +25,9 @@ Status matmul(const MatmulArgs& args, const Exec& exec) {
   return exec.run(&Backend::matmul, "matmul", args);
 }
 
+Status round_weights(const RoundWeightsArgs& args, const Exec& exec) {
+  RAT_CHECK(args.x.size() == args.out.size(), "rounding keeps the number of weights");
+  return exec.run(&Backend::round_weights, "round_weights", args);
+}
+
 }  // namespace rat::kernels

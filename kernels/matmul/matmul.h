@@ -35,8 +35,13 @@ struct MatmulArgs {
   const PackedMatrix* packed_b = nullptr;
 };
 
-// out = x rounded to bf16.
-[[nodiscard]] Status round_weights(std::span<const float> x, std::span<uint16_t> out);
+// out = x rounded to bf16, of one length.
+struct RoundWeightsArgs {
+  std::span<const float> x;
+  std::span<uint16_t> out;
+};
+
+[[nodiscard]] Status round_weights(const RoundWeightsArgs& args, const Exec& exec);
 [[nodiscard]] Status matmul(const MatmulArgs& args, const Exec& exec);
 
 }  // namespace rat::kernels

@@ -203,11 +203,10 @@ Status PackedMatrix::pack(const Input& b, bool transpose, Dtype dtype) {
 
 const std::byte* PackedMatrix::panel(int64_t column) const { return data_ + column / panel_cols_ * panel_bytes_; }
 
-Status round_weights(std::span<const float> x, std::span<uint16_t> out) {
+Status cpu::round_weights(const RoundWeightsArgs& args) {
   RAT_TRY(cpu_supports(Dtype::bf16));
-  RAT_CHECK(x.size() == out.size(), "rounding keeps the number of weights");
-  parallel_ranges(static_cast<int64_t>(x.size()), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
-    cpu::round_to_bf16(x.data() + begin, end - begin, out.data() + begin);
+  parallel_ranges(static_cast<int64_t>(args.x.size()), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
+    cpu::round_to_bf16(args.x.data() + begin, end - begin, args.out.data() + begin);
   });
   return ok();
 }

@@ -32,8 +32,8 @@ struct KeyRange {
   int64_t first = 0;      // no key before this one
   int64_t limit = -1;     // at least 0: no key from this one on
 
-  int64_t begin(int64_t t) const { return std::min(end(t), std::max(first, window < 0 ? 0 : t - window)); }
-  int64_t end(int64_t t) const {
+  constexpr int64_t begin(int64_t t) const { return std::min(end(t), std::max(first, window < 0 ? 0 : t - window)); }
+  constexpr int64_t end(int64_t t) const {
     const int64_t seen = t + offset < 0 ? 0 : (t + offset) / chunk_len;
     return limit < 0 ? seen : std::min(seen, limit);
   }
@@ -54,7 +54,7 @@ struct Sequences {
   T* data = nullptr;
   int64_t stride = 0;           // from row to row
   int64_t sequence_stride = 0;  // from sequence to sequence
-  T* row(int64_t b, int64_t i) const { return data + b * sequence_stride + i * stride; }
+  constexpr T* row(int64_t b, int64_t i) const { return data + b * sequence_stride + i * stride; }
 };
 
 struct AttentionShape {
@@ -66,8 +66,8 @@ struct AttentionShape {
   KeyRange range;
   int64_t kv_width = 0;  // columns of k and v; 0: D, every head its own
 
-  int64_t channels() const { return heads * head_size; }
-  int64_t kv_columns() const { return kv_width > 0 ? kv_width : channels(); }
+  constexpr int64_t channels() const { return heads * head_size; }
+  constexpr int64_t kv_columns() const { return kv_width > 0 ? kv_width : channels(); }
 };
 
 // Further keys of the same queries. Key i is column first_column + i * column_step of the displayed weights.

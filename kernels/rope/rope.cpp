@@ -9,16 +9,18 @@ void RopeTable::ensure(int64_t positions) {
   if (positions <= positions_) return;
   const int64_t half = head_size_ / 2;
   positions = std::max(positions, positions_ * 2);
-  cos_.resize(static_cast<std::size_t>(positions * half));
-  sin_.resize(static_cast<std::size_t>(positions * half));
+  std::vector<float> values(static_cast<std::size_t>(2 * positions * half));
   for (int64_t j = 0; j < half; ++j) {
     const double frequency = std::pow(base_, -2.0 * static_cast<double>(j) / static_cast<double>(head_size_));
-    for (int64_t p = positions_; p < positions; ++p) {
+    for (int64_t p = 0; p < positions; ++p) {
       const double angle = static_cast<double>(p) * frequency;
-      cos_[static_cast<std::size_t>(p * half + j)] = static_cast<float>(std::cos(angle));
-      sin_[static_cast<std::size_t>(p * half + j)] = static_cast<float>(std::sin(angle));
+      values[static_cast<std::size_t>(p * half + j)] = static_cast<float>(std::cos(angle));
+      values[static_cast<std::size_t>((positions + p) * half + j)] = static_cast<float>(std::sin(angle));
     }
   }
+  auto* data = static_cast<float*>(memory_.ensure(values.size() * sizeof(float)));
+  const Status status = upload({.host = values, .device = data}, {.backend = &memory_.backend()});
+  RAT_CHECK(bool(status), status.error().message);
   positions_ = positions;
 }
 

@@ -9,28 +9,33 @@
 // Trap:   "rotate half" is not the interleaved form of the original paper; weights of one do not work with the other.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
+#include "kernels/memory/memory.h"
 
 namespace rat::kernels {
 
-// cos and sin per position and frequency, (positions, P/2) each, computed in double; grows on demand.
+// cos and sin per position and frequency, (positions, P/2) each, computed in double on the host and kept in the memory of
+// the backend that reads them; grows on demand.
 class RopeTable {
  public:
-  RopeTable(int64_t head_size, double base) : head_size_(head_size), base_(base) {}
+  RopeTable(int64_t head_size, double base, const Backend& backend = cpu_backend())
+      : head_size_(head_size), base_(base), memory_(backend) {}
   void ensure(int64_t positions);
   int64_t head_size() const { return head_size_; }
   int64_t positions() const { return positions_; }
-  const float* cosines(int64_t position) const { return cos_.data() + position * (head_size_ / 2); }
-  const float* sines(int64_t position) const { return sin_.data() + position * (head_size_ / 2); }
+  const float* cosines(int64_t position) const { return values() + position * (head_size_ / 2); }
+  const float* sines(int64_t position) const { return cosines(positions_ + position); }
 
  private:
   int64_t head_size_;
   double base_;
+  const float* values() const { return static_cast<const float*>(memory_.data()); }
   int64_t positions_ = 0;
-  std::vector<float> cos_, sin_;
+  Memory memory_;  // cosines, then sines
 };
 
 struct RopeArgs {

@@ -48,10 +48,10 @@ struct Training {
   // Allocations of one whole step.
   int64_t step() {
     const int64_t before = allocations;
-    model->zero_gradients();
+    EXPECT_TRUE(bool(model->zero_gradients()));
     const auto loss = model->loss_and_gradients(batch, 1.0);
     EXPECT_TRUE(loss) << loss.error().message;
-    optimizer.step(model->parameters(), 1e-3);
+    EXPECT_TRUE(bool(optimizer.step(*model, 1e-3)));
     return allocations - before;
   }
 };

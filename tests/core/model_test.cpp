@@ -41,9 +41,9 @@ std::vector<float> train(uint64_t seed, int steps = 4) {
   AdamW optimizer(model->parameters(), {});
   std::vector<float> record;
   for (int step = 0; step < steps; ++step) {
-    model->zero_gradients();
+    EXPECT_TRUE(bool(model->zero_gradients()));
     record.push_back(static_cast<float>(*model->loss_and_gradients(random_batch(3, 21, 61, 10), 1.0)));
-    record.push_back(static_cast<float>(optimizer.step(model->parameters(), 1e-2).grad_norm));
+    record.push_back(static_cast<float>(optimizer.step(*model, 1e-2)->grad_norm));
   }
   for (const Parameter& p : model->parameters()) record.insert(record.end(), p.value.begin(), p.value.end());
   return record;
@@ -230,14 +230,14 @@ TEST(Optimizer, ClipsAndSkipsWhatIsNotFinite) {
   std::vector<float> value{1, 2}, grad{30, 40};
   Parameter p{"p", {2}, value, grad};
   AdamW optimizer(std::span<const Parameter>(&p, 1), {.weight_decay = 0, .clip = 1});
-  const auto result = optimizer.step({&p, 1}, 0.1);
+  const auto result = *optimizer.step({&p, 1}, 0.1);
   EXPECT_NEAR(result.grad_norm, 50, 1e-9);
   EXPECT_FALSE(result.skipped);
   EXPECT_NEAR(optimizer.first_moment(0)[0], 0.1 * 0.6, 1e-6);  // the clipped gradient is (0.6, 0.8)
   const std::vector<float> before = value;
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     grad[1] = bad;
-    EXPECT_TRUE(optimizer.step({&p, 1}, 0.1).skipped);
+    EXPECT_TRUE(optimizer.step({&p, 1}, 0.1)->skipped);
     EXPECT_EQ(value, before);
     EXPECT_EQ(optimizer.step_count(), 1);
   }

@@ -110,7 +110,7 @@ TEST(Bench, StopsAndRefuses) {
   config.dtype = "f16";
   EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("'f16'"));
   config = small();
-  config.device = "cuda";
+  config.device = "abacus";
   EXPECT_FALSE(bench_decode(config));
   config = small();
   config.batch = 0;

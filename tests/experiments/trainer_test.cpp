@@ -262,8 +262,9 @@ TEST_F(Training, RefusesWhatThisBuildCannotDo) {
   RunSpec spec = tiny_spec(text_);
   spec.device = "cuda";
   auto refused = Trainer::start(spec, *store_);
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().message, "device 'cuda' is not available in this build; use cpu.");
+  if (refused) GTEST_SKIP() << "this machine has the device that others refuse";
+  // Either the build has no CUDA or the machine no GPU; both sentences name the way out or what there is.
+  EXPECT_NE(refused.error().message.find("cpu"), std::string::npos) << refused.error().message;
   spec.device = "cpu";
   spec.train.dtype = "f16";
   EXPECT_FALSE(Trainer::start(spec, *store_));

@@ -212,10 +212,8 @@ TEST(AdamW, ThreeStepsMatchFloat64) {
     for (int step = 1; step <= 3; ++step) {
       const auto grad = test::uniform(n, size(10 + step));
       const double c1 = 1 - std::pow(0.9, step), c2 = 1 - std::pow(0.95, step);
-      ASSERT_OK(adamw({.value = value,
-                       .grad = grad,
-                       .m = m,
-                       .v = v,
+      const AdamWTensor tensor{value, grad, m, v};
+      ASSERT_OK(adamw({.tensors = {&tensor, 1},
                        .lr = 0.01,
                        .beta1 = 0.9,
                        .beta2 = 0.95,
@@ -234,7 +232,8 @@ TEST(AdamW, ThreeStepsMatchFloat64) {
       EXPECT_TRUE(test::close(value, p, 1e-6));
     }
     double sum = 2;
-    ASSERT_OK(squared_norm({value, &sum}, {}));
+    const std::span<const float> tensor(value);
+    ASSERT_OK(squared_norm({.tensors = {&tensor, 1}, .sum = &sum}, {}));
     EXPECT_NEAR(sum, 2 + test::dot(test::widen(value), test::widen(value)), 1e-5);
   });
 }

@@ -1,0 +1,36 @@
+// Rows that generation remembers, in the backend's memory.
+#pragma once
+
+#include "kernels/memory/memory.h"
+
+namespace rat {
+
+class StateRows {
+ public:
+  StateRows(const kernels::Backend& backend, int64_t width) : memory_(backend), width_(width) {}
+
+  // Rows of zeros.
+  StateRows(const kernels::Backend& backend, int64_t rows, int64_t width) : StateRows(backend, width) {
+    resize(rows);
+    if (const Status status = kernels::zero({.x = all()}, {.backend = &backend}); !status)
+      throw kernels::DeviceFailure(status.error().message);
+  }
+
+  // The first rows stay; new ones are undefined.
+  void resize(int64_t rows) {
+    memory_.grow(static_cast<std::size_t>(rows * width_) * sizeof(float));
+    rows_ = rows;
+  }
+  int64_t rows() const { return rows_; }
+  int64_t bytes() const { return rows_ * width_ * static_cast<int64_t>(sizeof(float)); }
+  float* row(int64_t i) { return data() + i * width_; }
+  kernels::Output all() { return {data(), rows_, width_}; }
+  kernels::Output range(int64_t begin, int64_t count) { return {row(begin), count, width_}; }
+
+ private:
+  float* data() const { return static_cast<float*>(memory_.data()); }
+  kernels::Memory memory_;
+  int64_t width_, rows_ = 0;
+};
+
+}  // namespace rat
