@@ -56,6 +56,7 @@ struct ChunkScanBackwardArgs {
   int64_t grad_proj_stride = 0;
   float* grad_gate_bias = nullptr;  // (D) written
   float* workspace = nullptr;       // chunk_scan_backward_workspace(shape) floats
+  bool add_gate_bias = false;       // add to grad_gate_bias
 };
 
 template <class T>

@@ -328,7 +328,7 @@ Status launch(const ChunkScanBackwardArgs<T>& a, cudaStream_t stream) {
   const int64_t walks = s.batch * s.chunks();
   return column_sums(a.workspace, walks, s.channels(),
                      a.workspace + walks * s.channels() * (1 + 2 * (segments_per_chunk<T>(s) - 1)), a.grad_gate_bias,
-                     stream);
+                     stream, a.add_gate_bias);
 }
 
 }  // namespace

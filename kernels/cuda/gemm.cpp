@@ -1,12 +1,20 @@
 #include "kernels/cuda/gemm.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace rat::kernels::cuda {
 namespace {
 
 constexpr int kCandidates = 12;
+
+// The largest power of two up to 256 that divides the address: what an algorithm may rely on.
+uint32_t alignment_of(const void* pointer) {
+  const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+  return static_cast<uint32_t>(std::min<std::uintptr_t>(256, address == 0 ? 256 : address & (~address + 1)));
+}
 
 Status checked(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return {};
@@ -41,7 +49,8 @@ cublasStatus_t Gemm::multiply(const GemmArgs& args, const Plan& plan, const cubl
 }
 
 Status Gemm::make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan) {
-  RAT_CUDA_TRY(checked(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "the description"));
+  RAT_CUDA_TRY(checked(cublasLtMatmulDescCreate(
+                           &plan.operation, args.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F), "the description"));
   const cublasOperation_t first = args.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t second = args.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
   cublasLtMatmulDescSetAttribute(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first);
@@ -58,6 +67,15 @@ Status Gemm::make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan) {
   RAT_CUDA_TRY(checked(cublasLtMatmulPreferenceCreate(&preference), "the preference"));
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes_,
                                        sizeof workspace_bytes_);
+  const std::pair<cublasLtMatmulPreferenceAttributes_t, const void*> operands[] = {
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, args.b},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, args.a},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, args.c == nullptr ? args.d : args.c},
+      {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, args.d}};
+  for (const auto& [attribute, pointer] : operands) {
+    const uint32_t alignment = alignment_of(pointer);
+    cublasLtMatmulPreferenceSetAttribute(preference, attribute, &alignment, sizeof alignment);
+  }
   std::array<cublasLtMatmulHeuristicResult_t, kCandidates> found{};
   int count = 0;
   const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle_, plan.operation, plan.b, plan.a, plan.d, plan.d,
@@ -67,17 +85,35 @@ Status Gemm::make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan) {
     return refuse("matmul: no algorithm for (%lld x %lld) x (%lld x %lld)", static_cast<long long>(args.m),
                   static_cast<long long>(args.k), static_cast<long long>(args.k), static_cast<long long>(args.n));
   plan.algorithm = found[0].algo;
-  if (!tuning_ || args.c == args.d) return {};
+  return tuning_ ? tune(args, stream, plan, {found.data(), static_cast<std::size_t>(count)}) : Status();
+}
 
+// A product that adds to its own result is timed on a block of its own: repeating it would change the result.
+Status Gemm::tune(GemmArgs args, cudaStream_t stream, Plan& plan, std::span<const cublasLtMatmulHeuristicResult_t> found) {
+  void* spare = nullptr;
+  if (args.c != nullptr && args.c == args.d) {
+    const std::size_t element = args.out_type == CUDA_R_32F ? 4 : 2;
+    RAT_CUDA_TRY(cuda::checked(cudaMalloc(&spare, static_cast<std::size_t>(args.m * args.ldd) * element), "matmul: timing"));
+    RAT_CUDA_TRY(cuda::checked(cudaMemsetAsync(spare, 0, static_cast<std::size_t>(args.m * args.ldd) * element, stream),
+                               "matmul: timing"));
+    args.c = args.d = spare;
+  }
+  const Status timed = time_candidates(args, stream, plan, found);
+  if (spare != nullptr) cudaFree(spare);
+  return timed;
+}
+
+Status Gemm::time_candidates(const GemmArgs& args, cudaStream_t stream, Plan& plan,
+                             std::span<const cublasLtMatmulHeuristicResult_t> found) {
   cudaEvent_t begin = nullptr, end = nullptr;
   RAT_CUDA_TRY(cuda::checked(cudaEventCreate(&begin), "matmul: event"));
   RAT_CUDA_TRY(cuda::checked(cudaEventCreate(&end), "matmul: event"));
   float best = 0.0f;
-  for (int i = 0; i < count; ++i) {
+  for (const cublasLtMatmulHeuristicResult_t& candidate : found) {
     std::vector<float> times;
     for (int repeat = 0; repeat < 6; ++repeat) {
       cudaEventRecord(begin, stream);
-      if (multiply(args, plan, found[static_cast<std::size_t>(i)].algo, stream) != CUBLAS_STATUS_SUCCESS) break;
+      if (multiply(args, plan, candidate.algo, stream) != CUBLAS_STATUS_SUCCESS) break;
       cudaEventRecord(end, stream);
       RAT_CUDA_TRY(cuda::checked(cudaEventSynchronize(end), "matmul: timing an algorithm"));
       float ms = 0.0f;
@@ -88,7 +124,7 @@ Status Gemm::make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan) {
     std::sort(times.begin(), times.end());
     if (best == 0.0f || times[2] < best) {
       best = times[2];
-      plan.algorithm = found[static_cast<std::size_t>(i)].algo;
+      plan.algorithm = candidate.algo;
     }
   }
   cudaEventDestroy(begin);
@@ -102,7 +138,8 @@ Status Gemm::run(const GemmArgs& args, cudaStream_t stream) {
     return refuse("matmul: (%lld x %lld) x (%lld x %lld) is empty", static_cast<long long>(args.m),
                   static_cast<long long>(args.k), static_cast<long long>(args.k), static_cast<long long>(args.n));
   const Key key{args.transpose_a, args.transpose_b, args.m, args.n, args.k, args.lda, args.ldb, args.ldd,
-                args.type, args.out_type, args.c != nullptr, args.c == args.d};
+                args.type, args.out_type, args.tf32, args.c != nullptr, args.c == args.d,
+                alignment_of(args.a), alignment_of(args.b), alignment_of(args.c), alignment_of(args.d)};
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     Plan plan;

@@ -3,7 +3,7 @@
 //   d = op(a) op(b) + c      row-major; op(a) (m, k), op(b) (k, n), c and d (m, n); c null: no addition
 //
 // transpose_a: a is stored (k, m); transpose_b: b is stored (n, k), as weights are. float32 accumulation; float32
-// operands are never rounded to tf32. c may be d.
+// operands are rounded to tf32 only when asked for. c may be d.
 // Deterministic for a given plan; `tuned` plans are timed on the device and may differ from run to run.
 #pragma once
 
@@ -11,6 +11,7 @@
 
 #include <array>
 #include <map>
+#include <span>
 
 #include "kernels/cuda/status.h"
 
@@ -26,6 +27,7 @@ struct GemmArgs {
   int64_t lda = 0, ldb = 0, ldd = 0;  // row strides as stored; c has the stride of d
   cudaDataType_t type = CUDA_R_32F;   // of a and b
   cudaDataType_t out_type = CUDA_R_32F;
+  bool tf32 = false;  // float32 operands may be rounded to tf32
 };
 
 class Gemm {
@@ -48,9 +50,12 @@ class Gemm {
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
     cublasLtMatmulAlgo_t algorithm{};
   };
-  using Key = std::array<int64_t, 12>;
+  using Key = std::array<int64_t, 17>;
 
   Status make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan);
+  Status tune(GemmArgs args, cudaStream_t stream, Plan& plan, std::span<const cublasLtMatmulHeuristicResult_t> found);
+  Status time_candidates(const GemmArgs& args, cudaStream_t stream, Plan& plan,
+                         std::span<const cublasLtMatmulHeuristicResult_t> found);
   cublasStatus_t multiply(const GemmArgs& args, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
                           cudaStream_t stream);
 

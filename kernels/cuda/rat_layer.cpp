@@ -1,5 +1,7 @@
 #include "kernels/cuda/rat_layer.h"
 
+#include "kernels/cuda/convert.h"
+
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -12,15 +14,16 @@ template <class T>
 constexpr cudaDataType_t kType = std::is_same_v<T, float> ? CUDA_R_32F : CUDA_R_16BF;
 
 // out (rows, n) = x (rows, k) weight (n, k)^T + residual
-template <class T>
-Status project(Gemm& gemm, const T* x, const T* weight, const T* residual, T* out, int64_t rows, int64_t n, int64_t k,
+template <class T, class X>
+Status project(Gemm& gemm, const T* x, const T* weight, const X* residual, X* out, int64_t rows, int64_t n, int64_t k,
                cudaStream_t stream) {
   GemmArgs a;
   a.transpose_b = true;
   a.m = rows, a.n = n, a.k = k;
   a.a = x, a.b = weight, a.c = residual, a.d = out;
   a.lda = k, a.ldb = k, a.ldd = n;
-  a.type = a.out_type = kType<T>;
+  a.type = kType<T>;
+  a.out_type = kType<X>;
   return gemm.run(a, stream);
 }
 
@@ -36,14 +39,14 @@ Status project_input_gradient(Gemm& gemm, const T* grad_out, const T* weight, T*
   return gemm.run(a, stream);
 }
 
-// grad_weight (n, k) = grad_out (rows, n)^T x (rows, k)
+// grad_weight (n, k) (+)= grad_out (rows, n)^T x (rows, k)
 template <class T>
-Status project_weight_gradient(Gemm& gemm, const T* grad_out, const T* x, float* grad_weight, int64_t rows, int64_t n,
-                               int64_t k, cudaStream_t stream) {
+Status project_weight_gradient(Gemm& gemm, const T* grad_out, const T* x, float* grad_weight, bool add, int64_t rows,
+                               int64_t n, int64_t k, cudaStream_t stream) {
   GemmArgs a;
   a.transpose_a = true;
   a.m = n, a.n = k, a.k = rows;
-  a.a = grad_out, a.b = x, a.d = grad_weight;
+  a.a = grad_out, a.b = x, a.c = add ? grad_weight : nullptr, a.d = grad_weight;
   a.lda = n, a.ldb = k, a.ldd = k;
   a.type = kType<T>;
   a.out_type = CUDA_R_32F;
@@ -65,8 +68,8 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-template <class T>
-void mark(const RatLayerArgs<T>& args, const char* stage) {
+template <class T, class X>
+void mark(const RatLayerArgs<T, X>& args, const char* stage) {
   if (args.after_stage) args.after_stage(stage);
 }
 
@@ -103,16 +106,16 @@ std::size_t rat_buffers(const RatShape& s, bool training, void* memory, RatBuffe
   return arena.used();
 }
 
-template <class T>
-Status rat_layer(const RatLayerArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
+template <class T, class X>
+Status rat_layer(const RatLayerArgs<T, X>& a, Gemm& gemm, cudaStream_t stream) {
   const RatShape& s = a.shape;
   const RatBuffers<T>& b = a.buffers;
   const int64_t D = s.channels(), W = s.proj_width();
   RAT_CUDA_TRY(check_shape("rat_layer", s));
   const KeyRows<T> keys = cache_of(a.keys, b.keys, s), values = cache_of(a.values, b.values, s);
-  RAT_CUDA_TRY(rms_norm<T>({a.x, a.weights.norm, b.normed, a.training ? b.rstd : nullptr, s.rows(), D, a.epsilon}, stream));
+  RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, b.normed, a.training ? b.rstd : nullptr, s.rows(), D, a.epsilon}, stream));
   mark(a, "rms_norm");
-  RAT_CUDA_TRY(project<T>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, s.rows(), W, D, stream));
+  RAT_CUDA_TRY(project<T, T>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, s.rows(), W, D, stream));
   mark(a, "in_proj");
   ChunkScanArgs<T> scan{s, b.proj, W, a.weights.gate_bias, a.rope, b.y, b.own_score, b.q_rot, keys, values};
   scan.state_k = a.state_k;
@@ -123,13 +126,13 @@ Status rat_layer(const RatLayerArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
                                   b.y,    a.training ? b.lse : nullptr};
   RAT_CUDA_TRY(chunk_attention<T>(attention, a.path, stream));
   mark(a, "chunk_attention");
-  RAT_CUDA_TRY(project<T>(gemm, b.y, a.weights.out_proj, a.residual, a.out, s.rows(), D, D, stream));
+  RAT_CUDA_TRY(project<T, X>(gemm, b.y, a.weights.out_proj, a.residual, a.out, s.rows(), D, D, stream));
   mark(a, "out_proj");
   return {};
 }
 
-template <class T>
-Status rat_layer_backward(const RatLayerBackwardArgs<T>& a, Gemm& gemm, cudaStream_t stream) {
+template <class T, class X>
+Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaStream_t stream) {
   const RatShape& s = a.forward.shape;
   const RatBuffers<T>& b = a.forward.buffers;
   const RatWeights<T>& w = a.forward.weights;
@@ -138,9 +141,17 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T>& a, Gemm& gemm, cudaStre
   const KeyRows<T> keys = cache_of(a.forward.keys, b.keys, s), values = cache_of(a.forward.values, b.values, s);
   const KeyRows<float> grad_keys = head_major(b.grad_keys, s, std::max<int64_t>(1, s.full_chunks()));
   const KeyRows<float> grad_values = head_major(b.grad_values, s, std::max<int64_t>(1, s.full_chunks()));
-  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, a.grad_out, b.y, a.gradients.out_proj, N, D, D, stream));
+  const T* grad_out = nullptr;
+  if constexpr (std::is_same_v<T, X>) {
+    grad_out = a.grad_out;
+  } else {
+    RAT_CUDA_TRY(to_bf16(a.grad_out, b.grad_out, N * D, stream));
+    mark(a.forward, "to_bf16");
+    grad_out = b.grad_out;
+  }
+  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));
   mark(a.forward, "out_proj weight gradient");
-  RAT_CUDA_TRY(project_input_gradient<T>(gemm, a.grad_out, w.out_proj, b.grad_y, N, D, D, stream));
+  RAT_CUDA_TRY(project_input_gradient<T>(gemm, grad_out, w.out_proj, b.grad_y, N, D, D, stream));
   mark(a.forward, "out_proj input gradient");
   RAT_CUDA_TRY(output_gate_backward<T>({s, b.grad_y, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta}, stream));
   mark(a.forward, "output_gate_backward");
@@ -150,16 +161,16 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T>& a, Gemm& gemm, cudaStre
   mark(a.forward, "chunk_attention_backward");
   RAT_CUDA_TRY(chunk_scan_backward<T>({s, b.proj, W, w.gate_bias, a.forward.rope, b.own_score, b.lse, b.delta, b.grad_y,
                                        b.grad_q_rot, read_only(grad_keys), read_only(grad_values), b.proj, W,
-                                       a.gradients.gate_bias, b.workspace},
+                                       a.gradients.gate_bias, b.workspace, a.add_gradients},
                                       stream));
   mark(a.forward, "chunk_scan_backward");
-  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, b.proj, b.normed, a.gradients.in_proj, N, W, D, stream));
+  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, b.proj, b.normed, a.gradients.in_proj, a.add_gradients, N, W, D, stream));
   mark(a.forward, "in_proj weight gradient");
   // The normed input is not needed any more: its gradient takes its place.
   RAT_CUDA_TRY(project_input_gradient<T>(gemm, b.proj, w.in_proj, b.normed, N, W, D, stream));
   mark(a.forward, "in_proj input gradient");
-  RAT_CUDA_TRY(rms_norm_backward<T>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr, a.grad_x,
-                               a.gradients.norm, b.workspace, N, D},
+  RAT_CUDA_TRY(rms_norm_backward<T, X>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr, a.grad_x,
+                               a.gradients.norm, b.workspace, N, D, a.add_gradients},
                               stream));
   mark(a.forward, "rms_norm_backward");
   return {};
@@ -173,17 +184,20 @@ Status rat_layer_step(const RatLayerStepArgs<T>& a, Gemm& gemm, cudaStream_t str
   decode.proj_stride = W;
   decode.y = a.y;
   RAT_CUDA_TRY(rms_norm<T>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon}, stream));
-  RAT_CUDA_TRY(project<T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
+  RAT_CUDA_TRY(project<T, T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
   RAT_CUDA_TRY(rat_decode<T>(decode, stream));
-  return project<T>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
+  return project<T, T>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
 }
 
-#define RAT_INSTANTIATE(T)                                                                    \
-  template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);          \
-  template Status rat_layer<T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
-  template Status rat_layer_backward<T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \
+#define RAT_INSTANTIATE(T)                                                                       \
+  template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);             \
+  template Status rat_layer<T, T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
+  template Status rat_layer_backward<T, T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \
   template Status rat_layer_step<T>(const RatLayerStepArgs<T>&, Gemm&, cudaStream_t);
 RAT_INSTANTIATE(float)
 RAT_INSTANTIATE(__nv_bfloat16)
+template Status rat_layer<__nv_bfloat16, float>(const RatLayerArgs<__nv_bfloat16, float>&, Gemm&, cudaStream_t);
+template Status rat_layer_backward<__nv_bfloat16, float>(const RatLayerBackwardArgs<__nv_bfloat16, float>&, Gemm&,
+                                                         cudaStream_t);
 
 }  // namespace rat::kernels::cuda

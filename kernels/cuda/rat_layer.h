@@ -25,7 +25,7 @@ struct RatWeights {
   const T* out_proj = nullptr;
 };
 
-struct RatWeightGradients {  // written
+struct RatWeightGradients {  // written, or added to
   float* norm = nullptr;
   float* in_proj = nullptr;
   float* gate_bias = nullptr;
@@ -45,6 +45,7 @@ struct RatBuffers {
   float* own_score = nullptr;  // (N, H)
   float* lse = nullptr;        // (B*H, T)
   // only for training
+  T* grad_out = nullptr;         // (N, D), only where the residual stream is not of type T
   T* grad_y = nullptr;           // (N, D), then the gradient of the attention's output
   float* delta = nullptr;        // (B*H, T)
   float* grad_q_rot = nullptr;   // (N, G*P)
@@ -57,7 +58,8 @@ struct RatBuffers {
 template <class T>
 std::size_t rat_buffers(const RatShape& shape, bool training, void* memory, RatBuffers<T>* buffers);
 
-template <class T>
+// X: type of the residual stream: x, residual, out and their gradients.
+template <class T, class X = T>
 struct RatLayerArgs {
   RatShape shape;
   RatWeights<T> weights;
@@ -65,9 +67,9 @@ struct RatLayerArgs {
   const float2* rope = nullptr;  // (C, P/2) or null: no positions
   float epsilon = 1e-6f;
   AttentionPath path = AttentionPath::simple;
-  const T* x = nullptr;
-  const T* residual = nullptr;  // null: the mixer alone
-  T* out = nullptr;
+  const X* x = nullptr;
+  const X* residual = nullptr;  // null: the mixer alone
+  X* out = nullptr;
   // prefill for decoding: caches with their own capacity, and the running states. data null: buffers.keys/values.
   KeyRows<T> keys, values;
   float* state_k = nullptr;
@@ -76,12 +78,13 @@ struct RatLayerArgs {
   std::function<void(const char*)> after_stage;  // called after each launch with its name, to time the stages
 };
 
-template <class T>
+template <class T, class X = T>
 struct RatLayerBackwardArgs {
-  RatLayerArgs<T> forward;
-  const T* grad_out = nullptr;
-  T* grad_x = nullptr;            // may be buffers.normed
+  RatLayerArgs<T, X> forward;
+  const X* grad_out = nullptr;
+  X* grad_x = nullptr;             // may be grad_out, or buffers.normed where that has the type
   bool residual_gradient = false;  // adds grad_out to grad_x
+  bool add_gradients = false;      // of the weights
   RatWeightGradients gradients;
 };
 
@@ -98,10 +101,10 @@ struct RatLayerStepArgs {
   T* out = nullptr;      // (B, D)
 };
 
-template <class T>
-Status rat_layer(const RatLayerArgs<T>& args, Gemm& gemm, cudaStream_t stream);
-template <class T>
-Status rat_layer_backward(const RatLayerBackwardArgs<T>& args, Gemm& gemm, cudaStream_t stream);
+template <class T, class X = T>
+Status rat_layer(const RatLayerArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
+template <class T, class X = T>
+Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
 template <class T>
 Status rat_layer_step(const RatLayerStepArgs<T>& args, Gemm& gemm, cudaStream_t stream);
 

@@ -12,14 +12,14 @@ constexpr int kBackwardWarps = 4;
 constexpr int kBackwardBlocks = 264;  // 2 per multiprocessor of an H200, all resident; also the number of partial sums
 
 // Vectors of 8 channels per lane: V = 1, 2, 4, 8 keep rows of up to 256 V channels; wider rows take several turns.
-template <class T, int V>
-__global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T> a) {
+template <class T, class X, int V>
+__global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X> a) {
   const int lane = threadIdx.x % 32;
   const int vectors = static_cast<int>(a.channels / 8);
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (row >= a.rows) return;
-  const T* x = a.x + row * a.channels;
-  Pack<T, 8> packs[V];
+  const X* x = a.x + row * a.channels;
+  Pack<X, 8> packs[V];
   float squares = 0.0f;
   for (int first = 0; first < vectors; first += 32 * V) {
 #pragma unroll
@@ -53,25 +53,26 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T> a)
 }
 
 // Each warp walks rows with a fixed stride and keeps its share of grad_weight in shared memory columns of its own.
-template <class T, int V>
-__global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kernel(RmsNormBackwardArgs<T> a) {
+template <class T, class X, int V>
+__global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kernel(RmsNormBackwardArgs<T, X> a) {
   extern __shared__ float shared[];  // (kBackwardWarps, channels), used once at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int vectors = static_cast<int>(a.channels / 8);
   float weight_grad[V][8] = {};
   const int64_t step = int64_t{gridDim.x} * kBackwardWarps;
   for (int64_t row = int64_t{blockIdx.x} * kBackwardWarps + warp; row < a.rows; row += step) {
-    const T* x = a.x + row * a.channels;
+    const X* x = a.x + row * a.channels;
     const T* grad = a.grad_y + row * a.channels;
     const float rstd = a.rstd[row];
-    Pack<T, 8> xs[V], grads[V], rests[V];
+    Pack<X, 8> xs[V], rests[V];
+    Pack<T, 8> grads[V];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int at = v * 32 + lane;
       if (at < vectors) {
         xs[v] = load<8>(x + at * 8);
         grads[v] = load<8>(grad + at * 8);
-        rests[v] = a.residual == nullptr ? Pack<T, 8>{} : load<8>(a.residual + row * a.channels + at * 8);
+        rests[v] = a.residual == nullptr ? Pack<X, 8>{} : load<8>(a.residual + row * a.channels + at * 8);
       }
     }
     float dot = 0.0f;
@@ -115,7 +116,8 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kern
   }
 }
 
-__global__ void column_sums_kernel(const float* values, int64_t rows, int64_t cols, int64_t rows_per_block, float* out) {
+__global__ void column_sums_kernel(const float* values, int64_t rows, int64_t cols, int64_t rows_per_block, float* out,
+                                   bool add) {
   const int64_t col = int64_t{blockIdx.x} * 32 + threadIdx.x % 32;
   const int slice = threadIdx.x / 32, slices = blockDim.x / 32;
   __shared__ float partial[8][32];
@@ -127,7 +129,8 @@ __global__ void column_sums_kernel(const float* values, int64_t rows, int64_t co
   __syncthreads();
   if (slice != 0 || col >= cols) return;
   for (int s = 1; s < slices; ++s) sum += partial[s][threadIdx.x];
-  out[blockIdx.y * cols + col] = sum;
+  float& to = out[blockIdx.y * cols + col];
+  to = add ? to + sum : sum;
 }
 
 int64_t column_blocks(int64_t rows) { return std::min<int64_t>(64, (rows + 63) / 64); }
@@ -143,14 +146,14 @@ Status check_rows(const char* op, int64_t rows, int64_t channels) {
 }
 
 // backward keeps V vectors of x, of grad_y and of grad_weight per lane: up to 2048 channels
-template <class T, int V>
-Status launch_backward(const RmsNormBackwardArgs<T>& a, cudaStream_t stream) {
+template <class T, class X, int V>
+Status launch_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(backward_blocks(a.rows));
   const std::size_t shared = static_cast<std::size_t>(kBackwardWarps * a.channels) * sizeof(float);
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(rms_norm_backward_kernel<T, V>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(rms_norm_backward_kernel<T, X, V>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(shared)),
                        "rms_norm_backward: shared memory"));
-  rms_norm_backward_kernel<T, V><<<blocks, kBackwardWarps * 32, shared, stream>>>(a);
+  rms_norm_backward_kernel<T, X, V><<<blocks, kBackwardWarps * 32, shared, stream>>>(a);
   return launched("rms_norm_backward");
 }
 
@@ -158,14 +161,15 @@ Status launch_backward(const RmsNormBackwardArgs<T>& a, cudaStream_t stream) {
 
 int64_t column_sums_workspace(int64_t rows, int64_t cols) { return column_blocks(rows) * cols; }
 
-Status column_sums(const float* values, int64_t rows, int64_t cols, float* workspace, float* sums, cudaStream_t stream) {
+Status column_sums(const float* values, int64_t rows, int64_t cols, float* workspace, float* sums, cudaStream_t stream,
+                   bool add) {
   if (rows < 1 || cols < 1) return refuse("column_sums: (%lld, %lld) is empty", static_cast<long long>(rows),
                                           static_cast<long long>(cols));
   const int64_t blocks = column_blocks(rows);
   const auto columns = static_cast<unsigned>((cols + 31) / 32);
   column_sums_kernel<<<dim3(columns, static_cast<unsigned>(blocks)), 256, 0, stream>>>(
-      values, rows, cols, (rows + blocks - 1) / blocks, workspace);
-  column_sums_kernel<<<dim3(columns, 1), 256, 0, stream>>>(workspace, blocks, cols, blocks, sums);
+      values, rows, cols, (rows + blocks - 1) / blocks, workspace, false);
+  column_sums_kernel<<<dim3(columns, 1), 256, 0, stream>>>(workspace, blocks, cols, blocks, sums, add);
   return launched("column_sums");
 }
 
@@ -174,32 +178,35 @@ int64_t rms_norm_workspace(int64_t rows, int64_t channels) {
   return blocks * channels + column_sums_workspace(blocks, channels);
 }
 
-template <class T>
-Status rms_norm(const RmsNormArgs<T>& a, cudaStream_t stream) {
+template <class T, class X>
+Status rms_norm(const RmsNormArgs<T, X>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_rows("rms_norm", a.rows, a.channels));
   const auto blocks = static_cast<unsigned>((a.rows + kWarps - 1) / kWarps);
-  if (a.channels <= 256) rms_norm_kernel<T, 1><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else if (a.channels <= 512) rms_norm_kernel<T, 2><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else if (a.channels <= 1024) rms_norm_kernel<T, 4><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else rms_norm_kernel<T, 8><<<blocks, kWarps * 32, 0, stream>>>(a);
+  if (a.channels <= 256) rms_norm_kernel<T, X, 1><<<blocks, kWarps * 32, 0, stream>>>(a);
+  else if (a.channels <= 512) rms_norm_kernel<T, X, 2><<<blocks, kWarps * 32, 0, stream>>>(a);
+  else if (a.channels <= 1024) rms_norm_kernel<T, X, 4><<<blocks, kWarps * 32, 0, stream>>>(a);
+  else rms_norm_kernel<T, X, 8><<<blocks, kWarps * 32, 0, stream>>>(a);
   return launched("rms_norm");
 }
 
-template <class T>
-Status rms_norm_backward(const RmsNormBackwardArgs<T>& a, cudaStream_t stream) {
+template <class T, class X>
+Status rms_norm_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_rows("rms_norm_backward", a.rows, a.channels));
-  if (a.channels <= 256) RAT_CUDA_TRY((launch_backward<T, 1>(a, stream)));
-  else if (a.channels <= 512) RAT_CUDA_TRY((launch_backward<T, 2>(a, stream)));
-  else if (a.channels <= 1024) RAT_CUDA_TRY((launch_backward<T, 4>(a, stream)));
-  else if (a.channels <= 2048) RAT_CUDA_TRY((launch_backward<T, 8>(a, stream)));
+  if (a.channels <= 256) RAT_CUDA_TRY((launch_backward<T, X, 1>(a, stream)));
+  else if (a.channels <= 512) RAT_CUDA_TRY((launch_backward<T, X, 2>(a, stream)));
+  else if (a.channels <= 1024) RAT_CUDA_TRY((launch_backward<T, X, 4>(a, stream)));
+  else if (a.channels <= 2048) RAT_CUDA_TRY((launch_backward<T, X, 8>(a, stream)));
   else return refuse("rms_norm_backward: %lld channels are not supported yet; up to 2048", static_cast<long long>(a.channels));
   const int64_t blocks = backward_blocks(a.rows);
-  return column_sums(a.workspace, blocks, a.channels, a.workspace + blocks * a.channels, a.grad_weight, stream);
+  return column_sums(a.workspace, blocks, a.channels, a.workspace + blocks * a.channels, a.grad_weight, stream,
+                     a.add_grad_weight);
 }
 
-template Status rms_norm<float>(const RmsNormArgs<float>&, cudaStream_t);
-template Status rms_norm<bf16>(const RmsNormArgs<bf16>&, cudaStream_t);
-template Status rms_norm_backward<float>(const RmsNormBackwardArgs<float>&, cudaStream_t);
-template Status rms_norm_backward<bf16>(const RmsNormBackwardArgs<bf16>&, cudaStream_t);
+template Status rms_norm<float, float>(const RmsNormArgs<float>&, cudaStream_t);
+template Status rms_norm<__nv_bfloat16, __nv_bfloat16>(const RmsNormArgs<__nv_bfloat16>&, cudaStream_t);
+template Status rms_norm<__nv_bfloat16, float>(const RmsNormArgs<__nv_bfloat16, float>&, cudaStream_t);
+template Status rms_norm_backward<float, float>(const RmsNormBackwardArgs<float>&, cudaStream_t);
+template Status rms_norm_backward<__nv_bfloat16, __nv_bfloat16>(const RmsNormBackwardArgs<__nv_bfloat16>&, cudaStream_t);
+template Status rms_norm_backward<__nv_bfloat16, float>(const RmsNormBackwardArgs<__nv_bfloat16, float>&, cudaStream_t);
 
 }  // namespace rat::kernels::cuda

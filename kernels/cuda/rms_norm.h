@@ -14,9 +14,10 @@
 
 namespace rat::kernels::cuda {
 
-template <class T>
+// X: type of the residual stream (x, residual, grad_x); T: of what products read and write (y, grad_y).
+template <class T, class X = T>
 struct RmsNormArgs {
-  const T* x = nullptr;
+  const X* x = nullptr;
   const float* weight = nullptr;
   T* y = nullptr;
   float* rstd = nullptr;  // null: not kept (inference)
@@ -24,29 +25,31 @@ struct RmsNormArgs {
   float epsilon = 1e-6f;
 };
 
-template <class T>
+template <class T, class X = T>
 struct RmsNormBackwardArgs {
-  const T* x = nullptr;
+  const X* x = nullptr;
   const float* weight = nullptr;
   const float* rstd = nullptr;
   const T* grad_y = nullptr;
-  const T* residual = nullptr;  // null: none
-  T* grad_x = nullptr;
-  float* grad_weight = nullptr;  // written
-  float* workspace = nullptr;    // rms_norm_workspace(rows, channels) floats
+  const X* residual = nullptr;  // null: none
+  X* grad_x = nullptr;
+  float* grad_weight = nullptr;
+  float* workspace = nullptr;  // rms_norm_workspace(rows, channels) floats
   int64_t rows = 0, channels = 0;
+  bool add_grad_weight = false;  // add to grad_weight rather than write it
 };
 
 int64_t rms_norm_workspace(int64_t rows, int64_t channels);
 
-template <class T>
-Status rms_norm(const RmsNormArgs<T>& args, cudaStream_t stream);
-template <class T>
-Status rms_norm_backward(const RmsNormBackwardArgs<T>& args, cudaStream_t stream);
+template <class T, class X = T>
+Status rms_norm(const RmsNormArgs<T, X>& args, cudaStream_t stream);
+template <class T, class X = T>
+Status rms_norm_backward(const RmsNormBackwardArgs<T, X>& args, cudaStream_t stream);
 
-// sums[c] = sum over rows of values[row][c], in row order within fixed blocks; values (rows, cols) float32.
+// sums[c] (+)= sum over rows of values[row][c], in row order within fixed blocks; values (rows, cols) float32.
 // workspace: column_sums_workspace(rows, cols) floats.
 int64_t column_sums_workspace(int64_t rows, int64_t cols);
-Status column_sums(const float* values, int64_t rows, int64_t cols, float* workspace, float* sums, cudaStream_t stream);
+Status column_sums(const float* values, int64_t rows, int64_t cols, float* workspace, float* sums, cudaStream_t stream,
+                   bool add = false);
 
 }  // namespace rat::kernels::cuda

@@ -45,7 +45,7 @@ inline Status checked(cudaError_t error, const char* what) {
 
 }  // namespace rat::kernels::cuda
 
-#define RAT_CUDA_TRY(expression)                              \
-  do {                                                        \
-    if (auto status_ = (expression); !status_.ok()) return status_; \
+#define RAT_CUDA_TRY(...)                                            \
+  do {                                                               \
+    if (auto status_ = (__VA_ARGS__); !status_.ok()) return status_; \
   } while (false)

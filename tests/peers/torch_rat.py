@@ -1,7 +1,7 @@
 """A RAT language model in plain PyTorch, and how fast it trains and decodes: the peer that `rat bench` is compared with.
 
 Usage: python3 torch_rat.py [--seq-len T] [--tokens N] [--mode eager,compile] [--dtype f32,bf16-autocast,bf16-pure]
-                            [--what train,decode] [--scan loop,doubling] [--check]
+                            [--what train,decode] [--scan loop,doubling] [--device cpu|cuda] [--check]
 Prints one JSON list with medians and quartiles. Needs only torch. The equations are those of tests/golden/golden.py.
 
 What was chosen for speed, so that the comparison is with a fair PyTorch program:
@@ -147,7 +147,12 @@ def chunk_tables(a, T):
     return cos, sin, mask
 
 
-def timed(once, repetitions, warmup, seconds):
+def timed(call, repetitions, warmup, seconds):
+    def once():
+        call()
+        if torch.get_default_device().type == "cuda":
+            torch.cuda.synchronize()
+
     for _ in range(warmup):
         once()
     ms = []
@@ -175,7 +180,7 @@ def train(a, mode, dtype):
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=auto):
+        with torch.autocast(a.device, torch.bfloat16, enabled=auto):
             loss = forward(data[:, :-1], data[:, 1:], cos, sin, mask)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
@@ -250,11 +255,13 @@ def main():
     parser.add_argument("--dtype", default="f32,bf16-autocast,bf16-pure")
     parser.add_argument("--what", default="train,decode")
     parser.add_argument("--scan", default="loop")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--check", action="store_true")
     a = parser.parse_args()
     if a.check:
         return check()
     torch.set_num_threads(a.threads)
+    torch.set_default_device(a.device)
     rows, scans = [], a.scan.split(",")
     for what in a.what.split(","):
         for dtype in a.dtype.split(","):

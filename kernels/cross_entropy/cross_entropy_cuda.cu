@@ -1,0 +1,160 @@
+// Cross-entropy with one warp or one block per row: one pass finds the largest logit and the sum of exponentials, a
+// second writes the gradient.
+#include <algorithm>
+#include <cfloat>
+#include <climits>
+
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/cuda/block_sum.cuh"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda_ops.h"
+
+namespace rat::kernels::gpu {
+namespace {
+
+constexpr int threads = 256;
+constexpr int64_t widest_of_a_warp = 1024;
+
+// Of the logits seen so far: the largest, where it is first, and the sum of exp(x - largest).
+struct Softmax {
+  float largest = -FLT_MAX, total = 0;  // not minus infinity: logits may be, and their difference is not a number
+  int first = INT_MAX;
+};
+
+__device__ __forceinline__ void take(Softmax& s, float x, int i) {
+  if (x > s.largest) {
+    s.total *= expf(s.largest - x);
+    s.largest = x;
+    s.first = i;
+  }
+  s.total += expf(x - s.largest);
+}
+
+__device__ __forceinline__ void take(Softmax& s, float4 x, int i) {
+  const float largest = fmaxf(fmaxf(x.x, x.y), fmaxf(x.z, x.w));
+  if (largest > s.largest) {
+    s.total *= expf(s.largest - largest);
+    s.largest = largest;
+    s.first = i + (x.x == largest ? 0 : x.y == largest ? 1 : x.z == largest ? 2 : 3);
+  }
+  s.total += (expf(x.x - s.largest) + expf(x.y - s.largest)) + (expf(x.z - s.largest) + expf(x.w - s.largest));
+}
+
+__device__ __forceinline__ void join(Softmax& s, const Softmax& other) {
+  const float largest = fmaxf(s.largest, other.largest);
+  s.first = s.largest == other.largest ? min(s.first, other.first) : s.largest == largest ? s.first : other.first;
+  s.total = s.total * expf(s.largest - largest) + other.total * expf(other.largest - largest);
+  s.largest = largest;
+}
+
+// What lane 0 has at the end is the result for all: the others have joined in another order.
+__device__ __forceinline__ void join_warp(Softmax& s) {
+#pragma unroll
+  for (int step = 16; step > 0; step >>= 1) {
+    Softmax other;
+    other.largest = __shfl_xor_sync(0xffffffffu, s.largest, step);
+    other.total = __shfl_xor_sync(0xffffffffu, s.total, step);
+    other.first = __shfl_xor_sync(0xffffffffu, s.first, step);
+    join(s, other);
+  }
+  s.largest = __shfl_sync(0xffffffffu, s.largest, 0);
+  s.total = __shfl_sync(0xffffffffu, s.total, 0);
+  s.first = __shfl_sync(0xffffffffu, s.first, 0);
+}
+
+__device__ __forceinline__ void join_block(Softmax& s) {
+  __shared__ float largest[threads / 32], total[threads / 32];
+  __shared__ int first[threads / 32];
+  join_warp(s);
+  const int warp = threadIdx.x / 32;
+  if (threadIdx.x % 32 == 0) largest[warp] = s.largest, total[warp] = s.total, first[warp] = s.first;
+  __syncthreads();
+  s = Softmax{};
+  for (int i = 0; i < threads / 32; ++i) {
+    Softmax other;
+    other.largest = largest[i], other.total = total[i], other.first = first[i];
+    join(s, other);
+  }
+}
+
+// x becomes weight * exp(x - largest), less `scale` at the target.
+template <int Width>
+__device__ void write_gradient(float* x, int n, int quads, int lane, int target, const Softmax& s, float scale) {
+  const float weight = scale / s.total;
+  const auto gradient = [&](float value, int i) {
+    const float g = __fmul_rn(expf(value - s.largest), weight);
+    return i == target ? __fsub_rn(g, scale) : g;
+  };
+  for (int q = lane; q < quads; q += Width) {
+    float4 v = reinterpret_cast<float4*>(x)[q];
+    v = {gradient(v.x, 4 * q), gradient(v.y, 4 * q + 1), gradient(v.z, 4 * q + 2), gradient(v.w, 4 * q + 3)};
+    reinterpret_cast<float4*>(x)[q] = v;
+  }
+  for (int i = 4 * quads + lane; i < n; i += Width) x[i] = gradient(x[i], i);
+}
+
+// `Width` threads have one row. results[row]: its loss, and 1 where the target is the argmax.
+template <int Width>
+__global__ void __launch_bounds__(threads) entropy_rows(Output logits, const int32_t* targets, float scale,
+                                                        double2* results) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (threads / Width) + threadIdx.x / Width;
+  if (row >= logits.rows) return;  // all threads of a row, so all of a warp
+  const int lane = threadIdx.x % Width, n = static_cast<int>(logits.cols), target = targets[row];
+  float* const x = logits.data + row * logits.stride;
+  const int quads = reinterpret_cast<uintptr_t>(x) % sizeof(float4) == 0 ? n / 4 : 0;
+  if (target < 0) {
+    if (lane == 0) results[row] = {0, 0};
+    for (int i = lane; i < n && scale != 0.0f; i += Width) x[i] = 0.0f;
+    return;
+  }
+  const float aimed = lane == 0 ? x[target] : 0.0f;  // before the barriers below: the gradient replaces it
+  Softmax s;
+  for (int q = lane; q < quads; q += Width) take(s, reinterpret_cast<const float4*>(x)[q], 4 * q);
+  for (int i = 4 * quads + lane; i < n; i += Width) take(s, x[i], i);
+  if constexpr (Width == 32) join_warp(s);
+  else join_block(s);
+  if (lane == 0) {
+    const double loss = static_cast<double>(s.largest) + log(static_cast<double>(s.total)) - static_cast<double>(aimed);
+    results[row] = {loss, s.first == target ? 1.0 : 0.0};
+  }
+  __syncwarp();  // lane 0 has read its target
+  if (scale != 0.0f) write_gradient<Width>(x, n, quads, lane, target, s, scale);
+}
+
+__global__ void __launch_bounds__(threads) join_rows(const double2* results, int64_t rows, double2* sums) {
+  double loss = 0, correct = 0;
+  for (int64_t i = threadIdx.x; i < rows; i += threads) loss += results[i].x, correct += results[i].y;
+  loss = block_sum<threads>(loss);
+  __syncthreads();
+  correct = block_sum<threads>(correct);
+  if (threadIdx.x == 0) *sums = {loss, correct};
+}
+
+}  // namespace
+
+Status cross_entropy(const CrossEntropyArgs& args) {
+  const int64_t rows = args.logits.rows;
+  if (rows == 0) return ok();
+  auto targets = scratch<int32_t>(0, rows);
+  if (!targets) return targets.error();
+  auto results = scratch<double2>(1, rows + 1);  // the last: their sums
+  if (!results) return results.error();
+  RAT_TRY(to_device(*targets, args.targets.data(), args.targets.size_bytes()));
+  if (args.logits.cols <= widest_of_a_warp)
+    entropy_rows<32><<<blocks_for(rows, threads / 32), threads, 0, stream()>>>(args.logits, *targets, args.grad_scale,
+                                                                               *results);
+  else
+    entropy_rows<threads><<<static_cast<unsigned>(rows), threads, 0, stream()>>>(args.logits, *targets, args.grad_scale,
+                                                                                 *results);
+  RAT_TRY(launched("cross_entropy"));
+  join_rows<<<1, threads, 0, stream()>>>(*results, rows, *results + rows);
+  RAT_TRY(launched("cross_entropy"));
+  double2 sums{};
+  RAT_TRY(to_host(&sums, *results + rows, sizeof(sums)));
+  args.sums->loss += sums.x;
+  args.sums->correct += static_cast<int64_t>(sums.y);
+  args.sums->targets += std::count_if(args.targets.begin(), args.targets.end(), [](int32_t x) { return x >= 0; });
+  return ok();
+}
+
+}  // namespace rat::kernels::gpu

@@ -1,0 +1,76 @@
+#include "kernels/cuda/convert.h"
+
+#include "kernels/cuda/device_math.cuh"
+
+namespace rat::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ int64_t first_of_thread() { return (int64_t{blockIdx.x} * kThreads + threadIdx.x) * 8; }
+
+__device__ float normal_cdf(float x) { return 0.5f * (1.0f + erff(x * 0.70710678118654752f)); }
+
+__global__ void to_bf16_kernel(const float* x, bf16* out, int64_t count) {
+  const int64_t at = first_of_thread();
+  if (at >= count) return;
+  float values[8];
+  load<8>(x + at, values);
+  store<8>(out + at, values);
+}
+
+__global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
+  const int64_t at = first_of_thread();
+  if (at >= count) return;
+  float values[8];
+  load<8>(x + at, values);
+#pragma unroll
+  for (float& value : values) value *= normal_cdf(value);
+  store<8>(y + at, values);
+}
+
+__global__ void gelu_backward_kernel(const bf16* x, bf16* y, bf16* grad, int64_t count) {
+  const int64_t at = first_of_thread();
+  if (at >= count) return;
+  float values[8], grads[8];
+  load<8>(x + at, values);
+  load<8>(grad + at, grads);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float v = values[i], cdf = normal_cdf(v);
+    grads[i] *= cdf + v * 0.39894228040143268f * __expf(-0.5f * v * v);
+    values[i] = v * cdf;
+  }
+  store<8>(y + at, values);
+  store<8>(grad + at, grads);
+}
+
+Status check_count(const char* op, int64_t count) {
+  if (count < 8 || count % 8 != 0)
+    return refuse("%s: %lld elements; a multiple of 8 is needed", op, static_cast<long long>(count));
+  return {};
+}
+
+unsigned blocks(int64_t count) { return static_cast<unsigned>((count / 8 + kThreads - 1) / kThreads); }
+
+}  // namespace
+
+Status to_bf16(const float* x, bf16* out, int64_t count, cudaStream_t stream) {
+  RAT_CUDA_TRY(check_count("to_bf16", count));
+  to_bf16_kernel<<<blocks(count), kThreads, 0, stream>>>(x, out, count);
+  return launched("to_bf16");
+}
+
+Status gelu(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
+  RAT_CUDA_TRY(check_count("gelu", count));
+  gelu_kernel<<<blocks(count), kThreads, 0, stream>>>(x, y, count);
+  return launched("gelu");
+}
+
+Status gelu_backward(const bf16* x, bf16* y, bf16* grad, int64_t count, cudaStream_t stream) {
+  RAT_CUDA_TRY(check_count("gelu_backward", count));
+  gelu_backward_kernel<<<blocks(count), kThreads, 0, stream>>>(x, y, grad, count);
+  return launched("gelu_backward");
+}
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,20 @@
+// Element by element between float32 and bf16, and GELU on bf16 as the feed-forward half of a block has it.
+//
+//   to_bf16:       out = round(x)
+//   gelu:          y = x Phi(x), exact
+//   gelu_backward: y = x Phi(x);  grad = grad (Phi(x) + x phi(x)), in place
+//
+// Shapes: `count` elements without gaps, a multiple of 8, 16-byte aligned.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/status.h"
+
+namespace rat::kernels::cuda {
+
+Status to_bf16(const float* x, __nv_bfloat16* out, int64_t count, cudaStream_t stream);
+Status gelu(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t count, cudaStream_t stream);
+Status gelu_backward(const __nv_bfloat16* x, __nv_bfloat16* y, __nv_bfloat16* grad, int64_t count, cudaStream_t stream);
+
+}  // namespace rat::kernels::cuda

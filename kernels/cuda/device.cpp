@@ -1,0 +1,196 @@
+#include "kernels/cuda/device.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/cuda_ops.h"
+#include "kernels/memory/memory.h"
+
+namespace rat::kernels::gpu {
+namespace {
+
+// The name of the device in use, or why there is none.
+struct DeviceCheck {
+  std::string name, problem;
+
+  DeviceCheck() {
+    int count = 0;
+    cudaDeviceProp properties{};
+    if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
+      problem = fmt::format("this machine has no usable NVIDIA GPU ({}); use --device cpu",
+                            error == cudaSuccess ? "none found" : cudaGetErrorString(error));
+    } else if (const cudaError_t read = cudaGetDeviceProperties(&properties, 0); read != cudaSuccess) {
+      problem = fmt::format("the GPU cannot be asked for its properties ({}); use --device cpu", cudaGetErrorString(read));
+    } else if (properties.major < 8) {
+      problem = fmt::format("{} has compute capability {}.{}, but 8.0 (Ampere) or later is needed; use --device cpu",
+                            properties.name, properties.major, properties.minor);
+    } else {
+      name = properties.name;
+    }
+    if (!problem.empty()) (void)cudaGetLastError();
+  }
+};
+
+const DeviceCheck& device() {
+  static const DeviceCheck check;
+  return check;
+}
+
+// What this process has of the device's memory, cuBLASLt's workspaces left out.
+struct Ledger {
+  std::mutex mutex;
+  std::unordered_map<void*, std::size_t> sizes;
+  std::size_t in_use = 0, peak = 0;
+  void take(std::size_t bytes) { peak = std::max(peak, in_use += bytes); }
+};
+
+Ledger& ledger() {
+  static Ledger* const ledger = new Ledger;  // outlives every thread that gives memory back
+  return *ledger;
+}
+
+void taken(std::size_t bytes) {
+  const std::lock_guard lock(ledger().mutex);
+  ledger().take(bytes);
+}
+
+void given_back(std::size_t bytes) {
+  const std::lock_guard lock(ledger().mutex);
+  ledger().in_use -= bytes;
+}
+
+// Freed in stream order at the end of the thread, unless the driver is gone by then.
+struct ScratchMemory {
+  std::array<void*, scratch_slots> data{};
+  std::array<std::size_t, scratch_slots> capacity{};
+  ~ScratchMemory() {
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      if (data[i] == nullptr) continue;
+      (void)cudaFree(data[i]);
+      given_back(capacity[i]);
+    }
+  }
+};
+
+// Events are made once and used again.
+struct Marks {
+  std::vector<cudaEvent_t> events;
+  int used = 0;
+  ~Marks() {
+    for (const cudaEvent_t event : events) (void)cudaEventDestroy(event);
+  }
+};
+
+Marks& marks() {
+  static thread_local Marks marks;
+  return marks;
+}
+
+Error out_of_memory(std::size_t bytes) {
+  (void)cudaGetLastError();
+  std::size_t free = 0, total = 0;
+  (void)cudaMemGetInfo(&free, &total);
+  return fail(ErrorCode::device_failure,
+              "{} has no memory for {} more bytes ({} of {} are free); use a smaller batch, a shorter sequence or a "
+              "smaller model",
+              device().name, bytes, free, total);
+}
+
+}  // namespace
+
+std::string matmul_path(Dtype dtype) {
+  return fmt::format("{}, cuBLASLt {}, f32 sums", device().name.empty() ? "no GPU" : device().name, dtype_name(dtype));
+}
+
+Status supports(Dtype dtype) {
+  if (!device().problem.empty()) return fail(ErrorCode::unsupported, "{}", device().problem);
+  if (dtype != Dtype::bf16x6) return ok();
+  return fail(ErrorCode::unsupported, "the cuda device computes in f32, tf32, bf16x3 and bf16, not in {}; use one of these",
+              dtype_name(dtype));
+}
+
+Dtype careful(Dtype dtype) { return dtype == Dtype::bf16 ? Dtype::bf16x3 : dtype; }
+
+Status checked(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return ok();
+  return fail(ErrorCode::device_failure, "{} failed on {}: {}; the GPU can be used again after a restart of the program",
+              what, device().name, cudaGetErrorString(error));
+}
+
+Status launched(const char* op) { return checked(cudaGetLastError(), op); }
+
+Result<void*> scratch_bytes(int slot, std::size_t bytes) {
+  static thread_local ScratchMemory memory;
+  const auto at = static_cast<std::size_t>(slot);
+  RAT_CHECK(slot >= 0 && slot < scratch_slots, "ops number their scratch from 0");
+  if (bytes <= memory.capacity[at]) return memory.data[at];
+  if (memory.data[at] != nullptr) RAT_TRY(checked(cudaFree(memory.data[at]), "freeing memory"));  // waits for its users
+  memory.data[at] = nullptr;
+  given_back(memory.capacity[at]);
+  memory.capacity[at] = 0;
+  if (cudaMalloc(&memory.data[at], bytes) != cudaSuccess) return out_of_memory(bytes);
+  taken(bytes);
+  memory.capacity[at] = bytes;
+  return memory.data[at];
+}
+
+Status to_device(void* target, const void* host, std::size_t bytes) {
+  return checked(cudaMemcpyAsync(target, host, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
+}
+
+Status to_host(void* host, const void* source, std::size_t bytes) {
+  RAT_TRY(checked(cudaMemcpyAsync(host, source, bytes, cudaMemcpyDeviceToHost, stream()), "copying from the GPU"));
+  return finish();
+}
+
+void* allocate(std::size_t bytes) {
+  void* data = nullptr;
+  if (!device().problem.empty()) throw OutOfMemory(device().problem);
+  if (cudaMalloc(&data, bytes) != cudaSuccess) throw OutOfMemory(out_of_memory(bytes).message);
+  const std::lock_guard lock(ledger().mutex);
+  ledger().sizes[data] = bytes;
+  ledger().take(bytes);
+  return data;
+}
+
+void release(void* data) {
+  (void)cudaFree(data);  // waits for its users
+  const std::lock_guard lock(ledger().mutex);
+  ledger().in_use -= ledger().sizes[data];
+  ledger().sizes.erase(data);
+}
+
+std::size_t peak_bytes(bool reset) {
+  const std::lock_guard lock(ledger().mutex);
+  if (reset) ledger().peak = ledger().in_use;
+  return ledger().peak;
+}
+
+int mark() {
+  Marks& all = marks();
+  if (all.used == static_cast<int>(all.events.size())) {
+    cudaEvent_t event = nullptr;
+    (void)cudaEventCreate(&event);
+    all.events.push_back(event);
+  }
+  (void)cudaEventRecord(all.events[static_cast<std::size_t>(all.used)], stream());
+  return all.used++;
+}
+
+double ms_between(int begin, int end) {
+  const auto& events = marks().events;
+  const cudaEvent_t last = events[static_cast<std::size_t>(end)];
+  float ms = 0;
+  (void)cudaEventSynchronize(last);
+  (void)cudaEventElapsedTime(&ms, events[static_cast<std::size_t>(begin)], last);
+  return static_cast<double>(ms);
+}
+
+void forget_marks() { marks().used = 0; }
+
+Status finish() { return checked(cudaStreamSynchronize(stream()), "the GPU's work"); }
+
+}  // namespace rat::kernels::gpu

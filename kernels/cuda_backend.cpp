@@ -1,0 +1,65 @@
+#include "kernels/cuda_ops.h"
+#include "kernels/cuda/device.h"
+
+namespace rat::kernels {
+
+const Backend& cuda_backend() {
+  static constexpr Backend backend{
+      .name = "cuda",
+      .matmul_path = gpu::matmul_path,
+      .supports = gpu::supports,
+      .careful = gpu::careful,
+      .host = false,
+      .allocate = gpu::allocate,
+      .release = gpu::release,
+      .finish = gpu::finish,
+      .peak_bytes = gpu::peak_bytes,
+      .mark = gpu::mark,
+      .ms_between = gpu::ms_between,
+      .forget_marks = gpu::forget_marks,
+      .upload = gpu::upload,
+      .download = gpu::download,
+      .zero = gpu::zero,
+      .copy_rows = gpu::copy_rows,
+      .matmul = gpu::matmul,
+      .gated_scan = gpu::gated_scan,
+      .gated_scan_backward = gpu::gated_scan_backward,
+      .range_attention = gpu::range_attention,
+      .range_attention_backward = gpu::range_attention_backward,
+      .attention_weights = gpu::attention_weights,
+      .attend_one = gpu::attend_one,
+      .linear_attention = gpu::linear_attention,
+      .linear_attention_backward = gpu::linear_attention_backward,
+      .linear_weights = gpu::linear_weights,
+      .linear_absorb = gpu::linear_absorb,
+      .linear_read = gpu::linear_read,
+      .head_norm = gpu::head_norm,
+      .head_norm_backward = gpu::head_norm_backward,
+      .rms_norm = gpu::rms_norm,
+      .rms_norm_backward = gpu::rms_norm_backward,
+      .rope = gpu::rope,
+      .gelu = gpu::gelu,
+      .gelu_backward = gpu::gelu_backward,
+      .sigmoid = gpu::sigmoid,
+      .output_gate = gpu::output_gate,
+      .output_gate_backward = gpu::output_gate_backward,
+      .gate_gradient = gpu::gate_gradient,
+      .cross_entropy = gpu::cross_entropy,
+      .embedding = gpu::embedding,
+      .embedding_backward = gpu::embedding_backward,
+      .adamw = gpu::adamw,
+      .squared_norm = gpu::squared_norm,
+      .round_weights = gpu::round_weights,
+      .fuses_rat_layer = gpu::fuses_rat_layer,
+      .rat_layer_saved = gpu::rat_layer_saved,
+      .rat_layer = gpu::rat_layer,
+      .rat_layer_backward = gpu::rat_layer_backward,
+      .fuses_feed_forward = gpu::fuses_feed_forward,
+      .feed_forward_saved = gpu::feed_forward_saved,
+      .feed_forward = gpu::feed_forward,
+      .feed_forward_backward = gpu::feed_forward_backward,
+  };
+  return backend;
+}
+
+}  // namespace rat::kernels

@@ -1,0 +1,120 @@
+// The layer of kernels/cuda/rat_layer.h with a f32 residual stream. What backward needs lies in the caller's block, the
+// rest in scratch that all layers share.
+#include "kernels/rat_layer/rat_layer.h"
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "kernels/cuda/blocks.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/rat_layer.h"
+#include "kernels/cuda_ops.h"
+#include "kernels/memory/memory.h"
+
+namespace rat::kernels::gpu {
+namespace {
+
+using Half = __nv_bfloat16;
+
+cuda::RatShape shape_of(const RatLayerShape& s) {
+  return {s.batch, s.tokens, s.heads, s.head_size, s.groups, s.chunk_len};
+}
+
+int64_t key_count(const cuda::RatShape& s) { return s.batch * s.channels() * std::max<int64_t>(1, s.full_chunks()); }
+
+std::size_t cut_saved(const cuda::RatShape& s, void* block, cuda::RatBuffers<Half>& b) {
+  Cutter cutter(block);
+  b.normed = cutter.take<Half>(s.rows() * s.channels());
+  b.proj = cutter.take<Half>(s.rows() * s.proj_width());
+  b.y = cutter.take<Half>(s.rows() * s.channels());
+  b.q_rot = cutter.take<Half>(s.rows() * s.group_width());
+  b.keys = cutter.take<Half>(key_count(s));
+  b.values = cutter.take<Half>(key_count(s));
+  b.rstd = cutter.take<float>(s.rows());
+  b.own_score = cutter.take<float>(s.rows() * s.heads);
+  b.lse = cutter.take<float>(s.rows() * s.heads);
+  return cutter.used();
+}
+
+std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<Half>& b) {
+  Cutter cutter(block);
+  b.grad_out = cutter.take<Half>(s.rows() * s.channels());
+  b.grad_y = cutter.take<Half>(s.rows() * s.channels());
+  b.delta = cutter.take<float>(s.rows() * s.heads);
+  b.grad_q_rot = cutter.take<float>(s.rows() * s.group_width());
+  b.grad_keys = cutter.take<float>(key_count(s));
+  b.grad_values = cutter.take<float>(key_count(s));
+  b.workspace = cutter.take<float>(
+      std::max(cuda::chunk_scan_backward_workspace<Half>(s), cuda::rms_norm_workspace(s.rows(), s.channels())));
+  return cutter.used();
+}
+
+// Rotations of this thread, by head size and base; made again when a longer sequence comes.
+Result<const float2*> rotations(const RatLayerShape& s) {
+  struct Table {
+    Memory memory{cuda_backend()};
+    int64_t positions = 0;
+  };
+  if (s.rope_base == 0) return static_cast<const float2*>(nullptr);
+  static thread_local std::map<std::pair<int64_t, double>, Table> tables;
+  Table& table = tables[{s.head_size, s.rope_base}];
+  const int64_t positions = (s.tokens + s.chunk_len - 1) / s.chunk_len;
+  auto* data = static_cast<float2*>(
+      table.memory.ensure(static_cast<std::size_t>(positions * s.head_size / 2) * sizeof(float2)));
+  if (positions > table.positions)
+    RAT_TRY(answer(cuda::rope_table(data, positions, s.head_size, s.rope_base, stream())));
+  table.positions = std::max(positions, table.positions);
+  return static_cast<const float2*>(data);
+}
+
+Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
+  cuda::RatLayerArgs<Half, float> args;
+  args.shape = shape_of(a.shape);
+  args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
+                  reinterpret_cast<const Half*>(a.out_proj)};
+  cut_saved(args.shape, a.saved, args.buffers);
+  RAT_ASSIGN(args.rope, rotations(a.shape));
+  args.path = cuda::best_path<Half>(a.shape.head_size);
+  args.x = args.residual = a.x.data;
+  args.out = a.y.data;
+  args.training = true;
+  return args;
+}
+
+}  // namespace
+
+bool fuses_rat_layer(const RatLayerShape& s) {
+  return cuda::best_path<Half>(s.head_size) != cuda::AttentionPath::simple && s.channels() % 64 == 0 &&
+         s.channels() <= 2048 && cuda::check_shape("rat_layer", shape_of(s)).ok();
+}
+
+std::size_t rat_layer_saved(const RatLayerShape& s) {
+  cuda::RatBuffers<Half> unused;
+  return cut_saved(shape_of(s), nullptr, unused);
+}
+
+Status rat_layer(const RatLayerArgs& a) {
+  RAT_ASSIGN(const auto args, layer_args(a));
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  return answer(cuda::rat_layer<Half, float>(args, *gemm, stream()));
+}
+
+Status rat_layer_backward(const RatLayerBackwardArgs& a) {
+  cuda::RatLayerBackwardArgs<Half, float> args;
+  RAT_ASSIGN(args.forward, layer_args(a.forward));
+  cuda::RatBuffers<Half>& buffers = args.forward.buffers;
+  cuda::RatBuffers<Half> sizes;
+  RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(args.forward.shape, nullptr, sizes)));
+  cut_scratch(args.forward.shape, block, buffers);
+  args.grad_out = args.grad_x = a.grad.data;
+  args.residual_gradient = true;
+  args.add_gradients = true;
+  args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_gate_bias.data(), a.grad_out_proj.data()};
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  return answer(cuda::rat_layer_backward<Half, float>(args, *gemm, stream()));
+}
+
+}  // namespace rat::kernels::gpu

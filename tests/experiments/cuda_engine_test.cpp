@@ -1,0 +1,122 @@
+// The whole engine on a GPU: every golden case of every mixer, and a training run. Skipped without one.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "core/model.h"
+#include "core/mixer_list.h"
+#include "core/optimizer.h"
+#include "experiments/verify/verify.h"
+#include "tests/support/device_rows.h"
+#include "tests/support/random_values.h"
+
+namespace rat {
+namespace {
+
+class CudaEngine : public testing::TestWithParam<std::string> {};
+
+TEST_P(CudaEngine, PassesEveryGoldenCase) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const char* elsewhere = std::getenv("RAT_TEST_DATA");  // where only the program was brought to the GPU
+  const std::filesystem::path folder = elsewhere != nullptr ? elsewhere : RAT_TEST_DATA;
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().extension() == ".safetensors") files.push_back(entry.path());
+  ASSERT_GE(files.size(), 3u);
+  VerifyOptions options;
+  options.device = "cuda";
+  options.dtype = GetParam();
+  const auto report = verify(files, options);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_GE(report->cases.size(), 60u);
+  for (const CaseResult& one : report->cases) EXPECT_TRUE(one.pass) << one.name << ": " << one.reason;
+}
+INSTANTIATE_TEST_SUITE_P(Dtypes, CudaEngine, testing::Values("f32", "tf32", "bf16x3", "bf16"));
+
+TokenBatch batch_of(int64_t batch, int64_t tokens, int32_t vocab, uint64_t seed) {
+  const auto ids = test::tokens(static_cast<std::size_t>(batch * tokens + 1), seed, vocab);
+  return {batch, tokens, {ids.begin(), ids.end() - 1}, {ids.begin() + 1, ids.end()}};
+}
+
+// Losses of `steps` steps, then all weights.
+std::vector<float> trained(const ModelConfig& config, const char* device, int steps) {
+  auto model = Model::create(config, 7, device);
+  EXPECT_TRUE(model) << model.error().message;
+  if (!model) return {};
+  AdamW optimizer(std::as_const(**model).parameters(), {}, (*model)->exec());
+  std::vector<float> record;
+  for (int step = 0; step < steps; ++step) {
+    EXPECT_OK((*model)->zero_gradients());
+    const auto loss = (*model)->loss_and_gradients(batch_of(3, 70, 61, static_cast<uint64_t>(step)), 1.0);
+    EXPECT_OK(loss);
+    record.push_back(static_cast<float>(*loss));
+    EXPECT_OK(optimizer.step(**model, 1e-3));
+  }
+  for (const Parameter& p : std::as_const(**model).parameters())
+    record.insert(record.end(), p.value.begin(), p.value.end());
+  return record;
+}
+
+TEST(CudaTraining, FollowsTheCpuAndRepeatsItselfToTheBit) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const MixerType& type : mixer_types()) {
+    ModelConfig config;
+    config.vocab = 61, config.d_model = 32, config.heads = 4;
+    LayerConfig layer;
+    layer.kind = type.name;
+    if (type.uses_chunk) layer.chunk = 8;
+    if (type.uses_window) layer.window = 9;
+    if (type.uses_dilation) layer.dilation = 4;
+    config.layers = {layer, layer};
+    const auto cpu = trained(config, "cpu", 5), first = trained(config, "cuda", 5), second = trained(config, "cuda", 5);
+    EXPECT_EQ(first, second) << type.name;
+    EXPECT_LT(test::relative_error(first, cpu), 2e-3) << type.name;  // AdamW amplifies rounding where gradients vanish
+    for (std::size_t step = 0; step < 5; ++step) EXPECT_NEAR(first[step], cpu[step], 1e-4) << type.name << " " << step;
+  }
+}
+
+// Gradients of one batch in the named dtype, on the GPU.
+std::vector<std::vector<float>> gradients(const ModelConfig& config, kernels::Dtype dtype, double& loss) {
+  auto model = Model::create(config, 7, "cuda");
+  EXPECT_TRUE(model) << model.error().message;
+  std::vector<std::vector<float>> all;
+  if (!model) return all;
+  EXPECT_OK((*model)->set_dtype(dtype));
+  const auto batch = batch_of(2, 150, 61, 3);
+  EXPECT_OK((*model)->zero_gradients());
+  for (int part = 0; part < 2; ++part) {  // the second is added to the first
+    const auto mean = (*model)->loss_and_gradients(batch, 0.5);
+    EXPECT_OK(mean);
+    loss = *mean;
+  }
+  const auto evaluated = (*model)->evaluate(batch);  // by the kernels that train
+  EXPECT_OK(evaluated);
+  EXPECT_NEAR(evaluated->loss_sum / static_cast<double>(evaluated->targets), loss, 1e-6);
+  for (const Parameter& p : std::as_const(**model).parameters()) all.emplace_back(p.grad.begin(), p.grad.end());
+  return all;
+}
+
+// Head sizes and widths that the GPU fuses, beside the same model in f32: bf16 keeps 8 significant bits.
+TEST(CudaTraining, FusedBlocksAgreeWithF32) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const int64_t heads : {2, 4})
+    for (const int64_t chunk : {1, 16, 40, 200})
+      for (const Positions positions : {Positions::rope, Positions::none}) {
+        ModelConfig config;
+        config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
+        LayerConfig layer;
+        layer.kind = "rat", layer.chunk = chunk;
+        config.layers = {layer, layer};
+        double loss = 0, expected_loss = 0;
+        const auto expected = gradients(config, kernels::Dtype::f32, expected_loss);
+        const auto fused = gradients(config, kernels::Dtype::bf16, loss);
+        EXPECT_NEAR(loss, expected_loss, 5e-3) << heads << " " << chunk;
+        ASSERT_EQ(fused.size(), expected.size());
+        for (std::size_t i = 0; i < fused.size(); ++i)
+          EXPECT_LT(test::relative_error(fused[i], expected[i]), 4e-2) << "heads " << heads << ", L " << chunk << ", " << i;
+      }
+}
+
+}  // namespace
+}  // namespace rat
