@@ -6,8 +6,10 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/output.h"
 #include "core/mixer_list.h"
+#include "kernels/base/dtype.h"
 
 namespace rat::cli {
 namespace {
@@ -163,12 +165,9 @@ void add_bench(CLI::App& command, Context& context) {
       ->type_name("N");
   size("--vocab", config.model.vocab, "Vocabulary of a model", "V");
   size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(at_least(20));
-  command.add_option("--device", config.device, "What computes")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str()
-      ->type_name("");
+  add_device_option(command, config.device);
   command.add_option("--dtype", config.dtype, "In which precision")
-      ->check(CLI::IsMember({"f32", "bf16", "bf16x3", "bf16x6"}))
+      ->check(CLI::IsMember(kernels::dtype_names()))
       ->capture_default_str()
       ->type_name("");
   command.footer(examples);

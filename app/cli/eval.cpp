@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/eval_report.h"
 #include "app/cli/interrupt.h"
 #include "app/cli/layer_override.h"
@@ -17,7 +18,7 @@ namespace rat::cli {
 namespace {
 
 struct EvalOptions {
-  std::string run, data, csv, layers;
+  std::string run, data, csv, layers, device = "cpu";
   std::vector<std::string> tasks, assignments;
   double memory_gib = 0;
   bool no_store = false, show = false;
@@ -85,7 +86,7 @@ Result<Evaluation> measure(const Task& task, const EvalOptions& options, const L
   RAT_ASSIGN(Evaluation evaluation, task.run(context));
   evaluation.task = std::string(task.name);
   evaluation.step = loaded.step;
-  evaluation.device = "cpu";
+  evaluation.device = options.device;
   evaluation.dtype = dtype_of(loaded);
   evaluation.elapsed_s = std::chrono::duration<double>(Clock::now() - start).count();
   return evaluation;
@@ -154,7 +155,7 @@ Result<std::vector<Evaluation>> measure_all(const EvalOptions& options, const Lo
 }
 
 Result<int> eval(EvalOptions options, const Context& context) {
-  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run, options.device));
   RAT_TRY(override_layers(loaded, options.layers));
   // Numbers of other layers are not the run's own, so they are shown and not kept.
   if (!options.layers.empty()) options.no_store = true;
@@ -171,8 +172,9 @@ Result<int> eval(EvalOptions options, const Context& context) {
     if (!opened) return fail(opened.error().code, "{} (--no-store measures without storing.)", opened.error().message);
     store = *std::move(opened);
   }
-  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, {} on the CPU", loaded.run.id, loaded.run.name,
-                         loaded.step, format_layers(loaded.model->config().layers), dtype_of(loaded)));
+  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, {} on the {}", loaded.run.id, loaded.run.name,
+                         loaded.step, format_layers(loaded.model->config().layers), dtype_of(loaded),
+                         options.device == "cpu" ? "CPU" : "GPU"));
   Interrupts interrupts;
   interrupts.begin_measuring();
   RAT_ASSIGN(const std::vector<Evaluation> done, measure_all(options, loaded, store.get(), wanted, interrupts));
@@ -187,7 +189,7 @@ Result<int> eval(EvalOptions options, const Context& context) {
     print_json({{"run", loaded.run.id},
                 {"step", loaded.step},
                 {"layers", format_layers(loaded.model->config().layers)},
-                {"device", "cpu"},
+                {"device", options.device},
                 {"dtype", dtype_of(loaded)},
                 {"stored", store != nullptr},
                 {"tasks", rows}});
@@ -233,6 +235,7 @@ void add_eval(CLI::App& command, Context& context) {
   command.add_flag("--show", options->show, "Print a sequence of each task instead of measuring");
   command.add_flag("--no-store", options->no_store, "Do not keep the result in the run database");
   add_layers_option(command, options->layers)->description("Other layer settings on the run's weights, not stored");
+  add_device_option(command, options->device);
   command.footer(help_text());
   finish_command(command, context, [options, &context] { return eval(*options, context); });
 }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/layer_override.h"
 #include "app/cli/output.h"
 #include "app/cli/run_lookup.h"
@@ -13,7 +14,7 @@ namespace rat::cli {
 namespace {
 
 struct GenerateOptions {
-  std::string run, prompt, layers;
+  std::string run, prompt, layers, device = "cpu";
   int64_t tokens = 200;
   SamplingConfig sampling;
 };
@@ -69,7 +70,7 @@ Result<Generated> generate(const GenerateOptions& options, const LoadedRun& load
 }
 
 Result<int> run_generate(const GenerateOptions& options, const Context& context) {
-  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run, options.device));
   RAT_TRY(override_layers(loaded, options.layers));
   RAT_ASSIGN(const Generated out, generate(options, loaded, !context.json));
   const double prefill_speed = static_cast<double>(out.prompt_tokens) / out.prefill_s;
@@ -87,7 +88,7 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
                 {"prefill_tokens_per_s", prefill_speed},
                 {"decode_tokens_per_s", decode_speed},
                 {"cache_bytes", out.cache_bytes},
-                {"device", "cpu"},
+                {"device", options.device},
                 {"dtype", "f32"}});
   } else {
     fmt::print("\n");
@@ -97,8 +98,9 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
     print_note(fmt::format("{} tokens have no text (control symbols, or ids the tokenizer does not have); --json lists "
                            "them",
                            out.without_text));
-  print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch 1, f32 on the CPU), cache {}",
+  print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch 1, f32 on the {}), cache {}",
                          loaded.run.id, loaded.step, format_count(prefill_speed), format_count(decode_speed),
+                         options.device == "cpu" ? "CPU" : "GPU",
                          format_bytes(static_cast<double>(out.cache_bytes))));
   return exit_done;
 }
@@ -123,6 +125,7 @@ void add_generate(CLI::App& command, Context& context) {
       ->type_name("K");
   command.add_option("--seed", options->sampling.seed, "Same seed, same text")->capture_default_str()->type_name("N");
   add_layers_option(command, options->layers);
+  add_device_option(command, options->device);
   command.footer(examples);
   finish_command(command, context, [options, &context] { return run_generate(*options, context); });
 }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/layer_override.h"
 #include "app/cli/output.h"
 #include "app/cli/run_lookup.h"
@@ -14,7 +15,7 @@ namespace rat::cli {
 namespace {
 
 struct InspectOptions {
-  std::string run, text, out, layers;
+  std::string run, text, out, layers, device = "cpu";
   std::vector<std::string> probes;
   int layer = -1;
 };
@@ -84,7 +85,7 @@ Range range_of(const ProbeTensor& tensor) {
 }
 
 Result<int> inspect(const InspectOptions& options, const Context& context) {
-  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run));
+  RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run, options.device));
   RAT_TRY(override_layers(loaded, options.layers));
   RAT_ASSIGN(const std::shared_ptr<const Tokenizer> tokenizer, text_tokenizer(loaded));
   RAT_ASSIGN(const std::vector<int32_t> tokens, text_tokens(loaded, *tokenizer, options.text));
@@ -137,6 +138,7 @@ void add_inspect(CLI::App& command, Context& context) {
       ->type_name("N");
   command.add_option("--out", options->out, "File to write")->required()->type_name("FILE.safetensors");
   add_layers_option(command, options->layers);
+  add_device_option(command, options->device);
   command.footer(examples());
   finish_command(command, context, [options, &context] { return inspect(*options, context); });
 }

@@ -16,6 +16,7 @@
 #include "app/cli/sibling.h"
 #include "build_info.h"
 #include "experiments/store/store.h"
+#include "core/devices.h"
 #include "kernels/base/cpu_features.h"
 
 namespace rat::cli {
@@ -92,18 +93,26 @@ Finding gpu_finding() {
         "GPU", false,
         fmt::format("NVIDIA driver {}, but {}", gpu.driver_version, gpu.problem.empty() ? "no device" : gpu.problem),
         "Training runs on the CPU only; nvidia-smi tells more."};
-  return {
-      "GPU", false,
+  Finding finding{
+      "GPU", true,
       fmt::format("{}; NVIDIA driver {}, CUDA {}", fmt::join(gpu.devices, ", "), gpu.driver_version, gpu.cuda_version),
-      "This build has no CUDA backend yet: training runs on the CPU only."};
+      ""};
+  for (const Device& device : devices())
+    if (device.name == "cuda") {
+      finding.ok = device.problem.empty();
+      finding.advice = finding.ok ? "--device cuda trains, evaluates and generates on the first of them." : device.problem;
+      return finding;
+    }
+  finding.ok = false;
+  finding.advice = "This build has no cuda device: configure again where nvcc is found (RAT_CUDA=ON says what is missing).";
+  return finding;
 }
 
 Finding toolkit_finding() {
   if (build_info::cuda_toolkit_found)
-    return {"CUDA toolkit", true, "found when this was built; its kernels are tested and timed alone, no command uses them yet",
-            ""};
+    return {"CUDA toolkit", true, "found when this was built: --device cuda is part of it", ""};
   return {"CUDA toolkit", false, "nvcc was not found when this was built",
-          "Costs nothing today: no command uses the CUDA kernels yet, everything runs on the CPU."};
+          "Everything runs on the CPU; with a GPU, install the toolkit and build again."};
 }
 
 Finding window_finding() {

@@ -120,7 +120,9 @@ int execute(const Context& context) {
     const Result<int> result = context.run();
     if (!result) return failed(context, result.error().message, exit_failed);
     return *result;
-  } catch (const std::bad_alloc&) {
+  } catch (const std::bad_alloc& problem) {
+    const std::string_view numbers = problem.what();  // of a backend; the library's own says only its name
+    if (numbers != std::bad_alloc().what()) return failed(context, fmt::format("Out of memory: {}.", numbers), exit_failed);
     return failed(context, "Out of memory: use a smaller model, batch or sequence length.", exit_failed);
   } catch (const std::exception& error) {
     return failed(context, fmt::format("An internal operation failed: {}.", error.what()), exit_failed);

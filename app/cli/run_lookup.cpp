@@ -37,7 +37,8 @@ Result<RunRow> find_run(const std::filesystem::path& database, const std::string
   return find_run(store, id_or_name);
 }
 
-Result<LoadedRun> load_run(const std::filesystem::path& database, const std::string& id_or_name) {
+Result<LoadedRun> load_run(const std::filesystem::path& database, const std::string& id_or_name,
+                           const std::string& device) {
   LoadedRun loaded;
   RAT_ASSIGN(loaded.run, find_run(database, id_or_name));
   if (loaded.run.checkpoint.empty())
@@ -46,7 +47,7 @@ Result<LoadedRun> load_run(const std::filesystem::path& database, const std::str
   RAT_ASSIGN(loaded.spec, parse_spec(loaded.run.spec_json));
   RAT_ASSIGN(const CheckpointMeta meta, read_checkpoint_meta(loaded.run.checkpoint));
   loaded.step = meta.step;
-  RAT_ASSIGN(loaded.model, Model::create(loaded.spec.model, loaded.spec.train.seed));
+  RAT_ASSIGN(loaded.model, Model::create(loaded.spec.model, loaded.spec.train.seed, device));
   RAT_TRY(load_weights(loaded.run.checkpoint, *loaded.model));
   return loaded;
 }

@@ -27,7 +27,9 @@ struct LoadedRun {
   int64_t step = 0;  // of the checkpoint
   std::unique_ptr<Model> model;
 };
-Result<LoadedRun> load_run(const std::filesystem::path& database, const std::string& id_or_name);
+// `device` is where its passes run.
+Result<LoadedRun> load_run(const std::filesystem::path& database, const std::string& id_or_name,
+                           const std::string& device = "cpu");
 // What turns text into the run's token ids; refused for runs whose tokens are numbers. The run's data need not be there.
 Result<std::shared_ptr<const Tokenizer>> text_tokenizer(const LoadedRun& loaded);
 // At least one token, all inside the vocabulary.

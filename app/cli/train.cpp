@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/output.h"
 #include "app/cli/progress.h"
 #include "app/cli/run_lookup.h"
@@ -19,7 +20,7 @@ namespace rat::cli {
 namespace {
 
 struct TrainOptions {
-  std::string spec_file, data, tokenizer, name, resume, from;
+  std::string spec_file, data, tokenizer, name, resume, from, device;
   std::vector<std::string> assignments;
   int64_t steps = 0;
 };
@@ -74,6 +75,7 @@ Result<RunSpec> spec_of(const TrainOptions& options, const Context& context) {
     if (options.from.empty()) spec.model.vocab = tokenizer->vocab();  // those weights have theirs
   }
   if (options.steps > 0) spec.train.steps = options.steps;
+  if (!options.device.empty()) spec.device = options.device;
   if (!options.name.empty()) spec.name = options.name;
   make_data_path_absolute(spec);
   RAT_TRY(validate(spec));
@@ -161,6 +163,7 @@ void add_train(CLI::App& command, Context& context) {
   CLI::Option* tokenizer =
       command.add_option("--tokenizer", options->tokenizer, "SentencePiece model to read text with (default: bytes)")
           ->type_name("M.model");
+  CLI::Option* device = add_device_option(command, options->device)->description("What computes (default: the spec's, cpu)");
   command.add_option("--steps", options->steps, "Optimizer steps in all")->check(at_least(1))->type_name("N");
   CLI::Option* name = command.add_option("--name", options->name, "What to call the run")->type_name("NAME");
   CLI::Option* resume =
@@ -168,7 +171,7 @@ void add_train(CLI::App& command, Context& context) {
   CLI::Option* from =
       command.add_option("--from", options->from, "New run on the model and weights of this one")->type_name("RUN");
   from->excludes(spec);
-  for (CLI::Option* other : {spec, set, data, tokenizer, name, from}) resume->excludes(other);
+  for (CLI::Option* other : {spec, set, data, tokenizer, name, from, device}) resume->excludes(other);
   command.footer(examples);
   finish_command(command, context, [options, &context] { return train(*options, context); });
 }

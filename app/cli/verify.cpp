@@ -6,7 +6,9 @@
 #include <memory>
 
 #include "app/cli/commands.h"
+#include "app/cli/device_option.h"
 #include "app/cli/output.h"
+#include "kernels/base/dtype.h"
 
 namespace rat::cli {
 namespace {
@@ -65,12 +67,9 @@ Result<int> run_verify(VerifyArguments arguments, const Context& context) {
 void add_verify(CLI::App& command, Context& context) {
   const auto arguments = std::make_shared<VerifyArguments>();
   command.add_option("FILES", arguments->files, "Golden files (safetensors)")->required()->type_name("");
-  command.add_option("--device", arguments->options.device, "What computes")
-      ->check(CLI::IsMember({"cpu", "cuda"}))
-      ->capture_default_str()
-      ->type_name("");
+  add_device_option(command, arguments->options.device);
   command.add_option("--dtype", arguments->options.dtype, "In which precision")
-      ->check(CLI::IsMember({"f32", "bf16", "bf16x3", "bf16x6"}))
+      ->check(CLI::IsMember(kernels::dtype_names()))
       ->capture_default_str()
       ->type_name("");
   command.footer(examples);

@@ -19,7 +19,6 @@
 #include "app/window/layer_chips.h"
 #include "app/window/preset_menu.h"
 #include "app/window/widgets.h"
-#include "kernels/base/dtype.h"
 
 namespace rat::app {
 namespace {
@@ -174,15 +173,22 @@ void ExperimentPanel::build_training(QVBoxLayout& column) {
   dtype_ = new QComboBox(this);
   dtype_->setAccessibleName("Precision of matrix products");
   dtype_->setToolTip(
-      "Precision of matrix products; weights, sums and statistics are f32 in all of them. Only what this CPU can do is "
-      "listed: bf16x6 is as accurate as f32, bf16x3 nearly, bf16 is the fastest.");
-  for (const kernels::Dtype dtype : kernels::dtypes())
-    if (kernels::cpu_supports(dtype)) dtype_->addItem(QString::fromStdString(std::string(kernels::dtype_name(dtype))));
+      "Precision of matrix products; weights, sums and statistics are f32 in all of them. Only what the device can do "
+      "is listed: bf16x6 is as accurate as f32, bf16x3 nearly, tf32 less, bf16 is the fastest.");
+  device_ = new QComboBox(this);
+  device_->setAccessibleName("Device that trains");
+  for (const Device& device : devices_)
+    if (device.problem.empty()) device_->addItem(QString::fromStdString(device.name));
+  QStringList about;
+  for (const Device& device : devices_)
+    about << QString::fromStdString(device.name + ": " + (device.problem.empty() ? device.description : device.problem));
+  device_->setToolTip("What trains. " + about.join("; ") + ".");
   section(column, "Training");
   column.addLayout(row("Steps, batch", {steps_, batch_}, "\u00d7"));
   column.addLayout(row("Rate, warm-up", {lr_, warmup_}, ","));
   column.addLayout(row("Evaluate, save", {eval_, checkpoint_}, ","));
-  column.addLayout(row("Seed, dtype", {seed_, dtype_}, ","));
+  column.addLayout(row("Device, dtype", {device_, dtype_}, ","));
+  column.addLayout(row("Seed", {seed_}));
 }
 
 void ExperimentPanel::connect_fields() {
@@ -192,6 +198,10 @@ void ExperimentPanel::connect_fields() {
   for (QLineEdit* field : {name_, layers_, lr_}) connect(field, &QLineEdit::textChanged, this, [this] { read_form(); });
   connect(data_, &QComboBox::activated, this, &ExperimentPanel::choose_data);
   connect(dtype_, &QComboBox::activated, this, [this] { read_form(); });
+  connect(device_, &QComboBox::activated, this, [this] {
+    offer_dtypes();
+    read_form();
+  });
   connect(slider_, &ChunkSlider::chunk_changed, this, &ExperimentPanel::rewrite_chunks);
 }
 
@@ -261,11 +271,26 @@ void ExperimentPanel::fill_form() {
   put(seed_, spec_.train.seed);
   put(eval_, spec_.train.eval_every);
   put(checkpoint_, spec_.train.checkpoint_every);
-  const QString dtype = QString::fromStdString(spec_.train.dtype);
-  if (dtype_->findText(dtype) < 0) dtype_->addItem(dtype);  // of another machine: starting it says what this CPU lacks
-  dtype_->setCurrentText(dtype);
+  // What another machine has is shown too: starting it says what this one lacks.
+  const auto choose = [](QComboBox* box, const std::string& value) {
+    const QString text = QString::fromStdString(value);
+    if (box->findText(text) < 0) box->addItem(text);
+    box->setCurrentText(text);
+  };
+  choose(device_, spec_.device);
+  offer_dtypes();
+  choose(dtype_, spec_.train.dtype);
   show_data();
   filling_ = false;
+}
+
+void ExperimentPanel::offer_dtypes() {
+  const QString chosen = dtype_->currentText();
+  dtype_->clear();
+  for (const Device& device : devices_)
+    if (device.name == device_->currentText().toStdString())
+      for (const std::string& dtype : device.dtypes) dtype_->addItem(QString::fromStdString(dtype));
+  dtype_->setCurrentIndex(std::max(0, dtype_->findText(chosen)));
 }
 
 void ExperimentPanel::read_form() {
@@ -281,6 +306,7 @@ void ExperimentPanel::read_form() {
   spec_.train.batch = batch_->value();
   spec_.train.warmup = warmup_->value();
   spec_.train.seed = static_cast<uint64_t>(seed_->value());
+  spec_.device = device_->currentText().toStdString();
   spec_.train.dtype = dtype_->currentText().toStdString();
   spec_.train.eval_every = eval_->value();
   spec_.train.checkpoint_every = checkpoint_->value();

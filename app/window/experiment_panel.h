@@ -3,6 +3,7 @@
 
 #include <QWidget>
 
+#include "core/devices.h"
 #include "experiments/run_spec.h"
 
 class QComboBox;
@@ -46,6 +47,7 @@ class ExperimentPanel : public QWidget {
   void show_data();
   void read_form();  // widgets to spec
   void fill_form();  // spec to widgets
+  void offer_dtypes();  // those of the chosen device
   void check();
   void rewrite_chunks(int64_t chunk);
 
@@ -55,7 +57,8 @@ class ExperimentPanel : public QWidget {
   bool filling_ = false;
 
   QLineEdit *name_, *layers_, *lr_;
-  QComboBox *data_, *dtype_;
+  QComboBox *data_, *device_, *dtype_;
+  std::vector<Device> devices_ = devices();  // of this build
   QWidget* mqar_;
   QSpinBox *pairs_, *queries_, *width_, *heads_, *groups_, *context_, *steps_, *batch_, *warmup_, *seed_, *eval_,
       *checkpoint_;
