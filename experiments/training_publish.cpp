@@ -57,7 +57,8 @@ void TrainingSession::Impl::give_weights(const std::function<void(std::shared_pt
   weights->run_id = trainer->run_id();
   weights->step = trainer->step();
   weights->spec = trainer->spec();
-  for (const Parameter& parameter : trainer->model().parameters())
+  const Model& model = trainer->model();  // const: what is only read is not brought back to a device
+  for (const Parameter& parameter : model.parameters())
     weights->values.emplace_back(parameter.value.begin(), parameter.value.end());
   receive(std::move(weights));
 }
