@@ -104,6 +104,8 @@ Result<int> bench(BenchOptions options, const CLI::App& command, const Context& 
   if (const Status status = prepare(options); !status) return wrong_usage(context, status.error().message);
   for (const std::string& name : without_effect(options, command))
     print_note(fmt::format("note: {} has no effect on {}", name, options.layer.kind));
+  if (options.config.device != "cpu" && !options.config.whole_model && options.what != "model")
+    print_note("note: a layer's prefill and decode on a device are timed with the copies from and to the host");
   const bool live = is_terminal(STDERR_FILENO);
   if (live)
     options.config.progress = [](std::string_view what, int64_t done, int64_t planned) {
