@@ -100,6 +100,22 @@ TEST(Model, IgnoredTargetsDoNotCount) {
   EXPECT_EQ(model->evaluate(batch)->targets, 0);
 }
 
+// Passes of fewer rows than a block of the feed-forward keep what backward needs, too.
+TEST(Model, AFewTokensTrainAsAmongMany) {
+  auto model = model_of(small());
+  TokenBatch many = random_batch(4, 5, 61, 3);
+  const TokenBatch few{1, 5, {many.inputs.begin(), many.inputs.begin() + 5}, {many.targets.begin(), many.targets.begin() + 5}};
+  for (std::size_t i = 5; i < 20; ++i) many.targets[i] = ignore_target;
+  const auto gradients = [&](const TokenBatch& batch) {
+    std::vector<float> all;
+    EXPECT_OK(model->zero_gradients());
+    EXPECT_OK(model->loss_and_gradients(batch, 1.0));
+    for (const Parameter& p : model->parameters()) all.insert(all.end(), p.grad.begin(), p.grad.end());
+    return all;
+  };
+  EXPECT_LE(test::relative_error(gradients(few), gradients(many)), 1e-5);
+}
+
 TEST(Model, RefusesWhatItCannotCompute) {
   auto model = model_of(small());
   TokenBatch batch = random_batch(2, 10, 61, 3);
