@@ -28,6 +28,7 @@ struct SingleLayer::Impl {
   kernels::Dtype dtype = kernels::Dtype::f32;
   Buffer x, y, grad;              // x of the last forward
   RoundedWeights rounded;
+  int64_t loaded_batch = 0, loaded_tokens = 0;  // 0: x is another's
   int64_t batch = 0, tokens = 0;  // 0: no forward to go back from
 
   MixerPass pass(int64_t b, int64_t t, const PassOptions& options) {
@@ -91,7 +92,7 @@ Status SingleLayer::forward(std::span<const float> x, int64_t batch, int64_t tok
                             const PassOptions& options) {
   Impl& m = *impl_;
   RAT_TRY(m.check(x, y, batch, tokens));
-  m.batch = 0;
+  m.batch = m.loaded_batch = 0;
   RAT_TRY(m.store.prepare());
   RAT_ASSIGN(const float* const in, m.upload(x, m.x));
   float* const out = m.y.ensure(static_cast<int64_t>(y.size()));
@@ -121,15 +122,16 @@ Status SingleLayer::load(std::span<const float> x, int64_t batch, int64_t tokens
   RAT_TRY(m.check(x, x, batch, tokens));
   RAT_TRY(m.store.prepare());
   RAT_TRY(m.upload(x, m.x));
-  m.batch = batch;
-  m.tokens = tokens;
+  m.batch = 0;  // a forward pass waiting for its backward has lost its x
+  m.loaded_batch = batch;
+  m.loaded_tokens = tokens;
   return ok();
 }
 
 Status SingleLayer::train_loaded(const PassOptions& options) {
   Impl& m = *impl_;
-  if (m.batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
-  MixerPass pass = m.pass(m.batch, m.tokens, options);
+  if (m.loaded_batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
+  MixerPass pass = m.pass(m.loaded_batch, m.loaded_tokens, options);
   if (m.dtype == kernels::Dtype::bf16 && m.exec.backend->rat_layer != nullptr) {
     RAT_TRY(m.rounded.ensure(m.store.values()));
     pass.fused_weights = &m.rounded;
@@ -160,7 +162,7 @@ Status SingleLayer::prefill(DecodeState& state, std::span<const float> x, int64_
     return ok();
   }
   Impl& m = *impl_;
-  m.batch = 0;  // a forward pass waiting for its backward is overwritten
+  m.batch = m.loaded_batch = 0;  // a forward pass waiting for its backward is overwritten
   RAT_TRY(m.store.prepare());
   const MixerPass pass = m.pass(1, tokens, {});
   RAT_ASSIGN(const float* const in, m.upload(x, m.x));
