@@ -59,7 +59,7 @@ Trainer::~Trainer() {
 Status Trainer::Impl::build(const StopFlag* stop) {
   RAT_TRY(validate(spec));
   RAT_TRY(check_device(spec));
-  reset_peak_memory();
+  reset_peak_memory(spec.device);
   RAT_ASSIGN(data, DataSource::open(spec.data, spec.model, spec.train.seq_len, spec.train.seed, stop));
   RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed, spec.device));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(spec.train.dtype));

@@ -65,8 +65,9 @@ struct Trainer::Impl {
   Status load_newest(const RunRow& run);
 };
 
-// Largest resident size of this process since `reset_peak_memory`, or since its start where the kernel has no reset.
-int64_t peak_memory_bytes();
-void reset_peak_memory();
+// On the CPU, the largest resident size of this process since `reset_peak_memory`, or since its start where the kernel has
+// no reset; on another device, the most of its memory that was taken.
+int64_t peak_memory_bytes(const std::string& device);
+void reset_peak_memory(const std::string& device);
 
 }  // namespace rat

@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <optional>
 
 #include "experiments/statistics.h"
 #include "experiments/trainer_impl.h"
+#include "kernels/backend.h"
 
 namespace rat {
 namespace {
@@ -55,7 +57,7 @@ Status Trainer::Impl::evaluate(const StopFlag* stop, StepReport* report) {
   evaluated_step = step;
   log("val_loss", total.loss_sum / targets);
   log("val_accuracy", static_cast<double>(total.correct) / targets);
-  log("peak_bytes", static_cast<double>(peak_memory_bytes()));
+  log("peak_bytes", static_cast<double>(peak_memory_bytes(spec.device)));
   if (report) {
     report->evaluated = true;
     report->val_loss = total.loss_sum / targets;
@@ -124,13 +126,27 @@ Result<TraceSnapshot> Trainer::Impl::trace(const ProbeRequest& request, int64_t 
   return snapshot;
 }
 
-int64_t peak_memory_bytes() {
+namespace {
+
+// The device's own count, where it has one.
+std::optional<int64_t> device_peak(const std::string& device, bool reset) {
+  const auto backend = kernels::find_backend(device);
+  if (!backend || (*backend)->peak_bytes == nullptr) return std::nullopt;
+  return static_cast<int64_t>((*backend)->peak_bytes(reset));
+}
+
+}  // namespace
+
+int64_t peak_memory_bytes(const std::string& device) {
+  if (const auto peak = device_peak(device, false)) return *peak;
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);)
     if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
   return 0;
 }
 
-void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << "5" << std::flush; }
+void reset_peak_memory(const std::string& device) {
+  if (!device_peak(device, true)) std::ofstream("/proc/self/clear_refs") << "5" << std::flush;
+}
 
 }  // namespace rat

@@ -79,7 +79,7 @@ void TrainingSession::Impl::publish() {
   history.fill(*next);
   next->probe_share = probe_cost.share();
   next->probe_budget = budget;
-  next->peak_bytes = peak_memory_bytes();
+  next->peak_bytes = peak_memory_bytes(trainer ? trainer->spec().device : "cpu");
   for (const Queued& queued : queue) next->queue.push_back(queued.item);
   const std::lock_guard lock(mutex);  // until it is published: `announce` builds on what is published
   next->queue.insert(next->queue.end(), announced.begin(), announced.end());

@@ -55,7 +55,7 @@ struct FeedForwardBackwardArgs;
 // A null entry: the backend does not have the op, and says so when asked.
 struct Backend {
   std::string_view name;
-  // What runs here: "AMD EPYC ..., AVX3 f32", "NVIDIA H200, cuBLASLt bf16"; how products of a dtype are computed.
+  // How products of a dtype are computed: "bf16 AMX, f32 sums", "NVIDIA H200, cuBLASLt bf16, f32 sums".
   std::string (*matmul_path)(Dtype dtype) = nullptr;
   // Ok, or one sentence: the device is missing, or lacks this dtype.
   Status (*supports)(Dtype dtype) = nullptr;

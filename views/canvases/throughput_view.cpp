@@ -224,7 +224,7 @@ float ThroughputView::draw_cost(const Pen& pen, Box box, const ThroughputData& d
         pen.px(4));
   }
   rows.push_back({"peak memory, measured", std::isnan(data.peak_bytes) ? "\xe2\x80\x93" : bytes_text(data.peak_bytes),
-                  "whole process"});
+                  data.spec && data.spec->device != "cpu" ? "on " + data.spec->device : "whole process"});
   table(pen, box, rows, pen.width("training memory, model") + pen.px(16) + pen.width("888.8 MB"));
   return box.y0 - top;
 }
