@@ -1,6 +1,7 @@
 #include "core/feed_forward.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/op_times.h"
 #include "kernels/base/parallel.h"
@@ -177,13 +178,18 @@ Status FeedForward::hidden_gradients(const MixerPass& pass, const Input& x_rows,
 Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad) {
   if (fuses(pass)) {
     const OpTimer timer(pass.times, Op::feed_forward);
+    RoundedGradient& rounded = *pass.rounded_gradient;
+    const bool was_rounded = std::exchange(rounded.current, true);
     return kernels::feed_forward_backward({.forward = fused_args(pass, x, nullptr),
                                            .grad = Output(grad, pass.rows(), D_),
+                                           .grad_rounded = rounded.ensure(pass.rows() * D_),
+                                           .grad_is_rounded = was_rounded,
                                            .grad_norm = norm_->grad,
                                            .grad_fc1 = fc1_->grad,
                                            .grad_fc2 = fc2_->grad},
                                           pass.exec);
   }
+  pass.gradient_is_not_rounded();
   const int64_t rows = pass.rows();
   const Output hidden((*pass.work)[work_hidden].ensure(rows * F_), rows, F_);
   const Output wide((*pass.work)[work_wide].ensure(rows * F_), rows, F_);

@@ -48,6 +48,14 @@ struct MixerCost {
   int64_t saved_floats_per_token = 0;  // kept for backward besides `projected` and `mixed`
 };
 
+// The gradient of the residual stream in bf16, which fused halves of blocks hand to one another.
+struct RoundedGradient {
+  Buffer memory;
+  bool current = false;  // it is that of the stream's gradient as it is now
+
+  uint16_t* ensure(int64_t count) { return reinterpret_cast<uint16_t*>(memory.ensure((count + 1) / 2)); }
+};
+
 // What a pass over (B, T) gives a mixer. `saved` belongs to one layer when training and is shared otherwise.
 struct MixerPass {
   int64_t batch = 0;
@@ -59,8 +67,13 @@ struct MixerPass {
   kernels::Dtype dtype = kernels::Dtype::f32;  // of the projections' products
   const RoundedWeights* rounded = nullptr;     // decoding in bf16
   const RoundedWeights* fused_weights = nullptr;  // training in bf16 on a backend that fuses what it can
+  RoundedGradient* rounded_gradient = nullptr;    // then also, in backward
 
   int64_t rows() const { return batch * tokens; }
+  // For whoever changes the stream's gradient without leaving a rounded copy.
+  void gradient_is_not_rounded() const {
+    if (rounded_gradient != nullptr) rounded_gradient->current = false;
+  }
 };
 
 // A mixer's own weights beside the projections, in the order of MixerType::extra_weights.

@@ -24,7 +24,8 @@ Model::Impl::Impl(const ModelConfig& config_, uint64_t seed, const kernels::Back
       store(model_weights(config_), seed, backend),
       shared(backend),
       work(backend),
-      rounded(backend) {
+      rounded(backend),
+      rounded_gradient{Buffer(backend)} {
   std::span<Parameter> rest = store.on_device();
   const auto take = [&](std::size_t count) {
     const auto taken = rest.first(count);
@@ -241,6 +242,7 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   const auto training_pass = [&](Activations& saved) {
     MixerPass pass = m.pass_for(batch.batch, batch.tokens, saved, options);
     pass.fused_weights = fused;
+    pass.rounded_gradient = &m.rounded_gradient;
     return pass;
   };
   const int64_t rows = batch.batch * batch.tokens, size = rows * m.config.d_model;
@@ -260,6 +262,7 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   Evaluation sums;
   float* grad = m.work[work_step].ensure(size);
   RAT_TRY(m.head_and_loss(input_of(m.blocks.size()), batch, scale, grad, sums, options));
+  m.rounded_gradient.current = false;
   for (std::size_t i = m.blocks.size(); i-- > 0;) {
     RAT_TRY(stopped(options));
     Impl::Block& block = m.blocks[i];

@@ -29,6 +29,7 @@ struct Model::Impl {
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
   RoundedWeights rounded;
+  RoundedGradient rounded_gradient;
   uint64_t layers_version = 0;  // counts set_layers: a decode state belongs to one
 
   MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);

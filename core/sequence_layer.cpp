@@ -71,6 +71,7 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
                                bool residual) {
   if (residual && grad_x == grad_y && mixer_->fuses(pass))
     return mixer_->backward_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, grad_x);
+  pass.gradient_is_not_rounded();
   const int64_t rows = pass.rows();
   const float* projected = (*pass.saved)[saved_projected].data();
   const float* mixed = (*pass.saved)[saved_mixed].data();

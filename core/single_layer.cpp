@@ -17,7 +17,8 @@ struct SingleLayer::Impl {
         x(backend),
         y(backend),
         grad(backend),
-        rounded(backend) {}
+        rounded(backend),
+        rounded_gradient{Buffer(backend)} {}
 
   int64_t d_model;
   kernels::Exec exec;
@@ -28,6 +29,7 @@ struct SingleLayer::Impl {
   kernels::Dtype dtype = kernels::Dtype::f32;
   Buffer x, y, grad;              // x of the last forward
   RoundedWeights rounded;
+  RoundedGradient rounded_gradient;
   int64_t loaded_batch = 0, loaded_tokens = 0;  // 0: x is another's
   int64_t batch = 0, tokens = 0;  // 0: no forward to go back from
 
@@ -135,6 +137,7 @@ Status SingleLayer::train_loaded(const PassOptions& options) {
   if (m.dtype == kernels::Dtype::bf16 && m.exec.backend->rat_layer != nullptr) {
     RAT_TRY(m.rounded.ensure(m.store.values()));
     pass.fused_weights = &m.rounded;
+    pass.rounded_gradient = &m.rounded_gradient;
   }
   m.store.device_writes_gradients();
   const int64_t rows = pass.rows();
@@ -143,6 +146,7 @@ Status SingleLayer::train_loaded(const PassOptions& options) {
   RAT_TRY(m.layer.forward(pass, m.x.data(), y, true));
   RAT_TRY(kernels::copy_rows(
       {.x = kernels::Input(m.x.data(), rows, m.d_model), .y = kernels::Output(grad, rows, m.d_model)}, m.exec));
+  m.rounded_gradient.current = false;
   return m.layer.backward(pass, m.x.data(), grad, grad, true);
 }
 

@@ -121,12 +121,18 @@ __global__ void __launch_bounds__(threads) entropy_rows(Output logits, const int
   if (scale != 0.0f) write_gradient<Width>(x, n, quads, lane, target, s, scale);
 }
 
-__global__ void __launch_bounds__(threads) join_rows(const double2* results, int64_t rows, double2* sums) {
+constexpr int join_threads = 1024;
+
+__global__ void __launch_bounds__(join_threads) join_rows(const double2* results, int64_t rows, double2* sums) {
   double loss = 0, correct = 0;
-  for (int64_t i = threadIdx.x; i < rows; i += threads) loss += results[i].x, correct += results[i].y;
-  loss = block_sum<threads>(loss);
+#pragma unroll 8
+  for (int64_t i = threadIdx.x; i < rows; i += join_threads) {
+    const double2 result = results[i];
+    loss += result.x, correct += result.y;
+  }
+  loss = block_sum<join_threads>(loss);
   __syncthreads();
-  correct = block_sum<threads>(correct);
+  correct = block_sum<join_threads>(correct);
   if (threadIdx.x == 0) *sums = {loss, correct};
 }
 
@@ -147,7 +153,7 @@ Status cross_entropy(const CrossEntropyArgs& args) {
     entropy_rows<threads><<<static_cast<unsigned>(rows), threads, 0, stream()>>>(args.logits, *targets, args.grad_scale,
                                                                                  *results);
   RAT_TRY(launched("cross_entropy"));
-  join_rows<<<1, threads, 0, stream()>>>(*results, rows, *results + rows);
+  join_rows<<<1, join_threads, 0, stream()>>>(*results, rows, *results + rows);
   RAT_TRY(launched("cross_entropy"));
   double2 sums{};
   RAT_TRY(to_host(&sums, *results + rows, sizeof(sums)));

@@ -8,15 +8,15 @@
 namespace rat::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kThreads = 256;
 
-// One warp per row and head.
-template <class T, int N>
-__global__ void __launch_bounds__(kWarps * 32) output_gate_backward_kernel(OutputGateBackwardArgs<T> a, int64_t items) {
+// `Lanes` lanes per row and head.
+template <class T, int N, int Lanes>
+__global__ void __launch_bounds__(kThreads) output_gate_backward_kernel(OutputGateBackwardArgs<T> a, int64_t items) {
   const RatShape& s = a.shape;
-  const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int64_t item = int64_t{blockIdx.x} * (kThreads / Lanes) + threadIdx.x / Lanes;
   if (item >= items) return;
-  const int lane = threadIdx.x % 32, P = static_cast<int>(s.head_size);
+  const int lane = threadIdx.x % Lanes, P = static_cast<int>(s.head_size);
   const int64_t h = item % s.heads, row = item / s.heads;
   const int64_t at = row * s.channels() + h * P + lane * N, z_column = h * P + lane * N;
   float dot = 0.0f;
@@ -35,8 +35,17 @@ __global__ void __launch_bounds__(kWarps * 32) output_gate_backward_kernel(Outpu
     store<N>(a.grad_out + at, grad_y);
     store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
   }
-  dot = sum_over_lanes(dot);
+  dot = sum_over_lanes<Lanes>(dot);
   if (lane == 0) a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = dot;
+}
+
+template <class T, int N, int Lanes>
+Status launch_output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t stream) {
+  constexpr int together = kThreads / Lanes;
+  const int64_t items = a.shape.rows() * a.shape.heads;
+  const auto blocks = static_cast<unsigned>((items + together - 1) / together);
+  output_gate_backward_kernel<T, N, Lanes><<<blocks, kThreads, 0, stream>>>(a, items);
+  return launched("output_gate_backward");
 }
 
 int device_capability() {
@@ -139,15 +148,12 @@ Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, Attentio
 template <class T>
 Status output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_shape("output_gate_backward", a.shape));
-  const int64_t items = a.shape.rows() * a.shape.heads;
-  const auto blocks = static_cast<unsigned>((items + kWarps - 1) / kWarps);
   switch (a.shape.head_size) {
-    case 64: output_gate_backward_kernel<T, 2><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
-    case 128: output_gate_backward_kernel<T, 4><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
-    case 256: output_gate_backward_kernel<T, 8><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
-    default: output_gate_backward_kernel<T, 1><<<blocks, kWarps * 32, 0, stream>>>(a, items); break;
+    case 64: return launch_output_gate_backward<T, 4, 16>(a, stream);
+    case 128: return launch_output_gate_backward<T, 8, 16>(a, stream);
+    case 256: return launch_output_gate_backward<T, 8, 32>(a, stream);
+    default: return launch_output_gate_backward<T, 1, 32>(a, stream);
   }
-  return launched("output_gate_backward");
 }
 
 #define RAT_INSTANTIATE(T)                                                                                  \

@@ -8,20 +8,20 @@
 namespace rat::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kThreads = 256;
 
 // Tokens whose loads are in flight together: 4 streams of them per thread hide the memory latency.
 template <class T, int N>
 constexpr int kAhead = sizeof(T) * N >= 16 ? 4 : 8;
 
-// A warp is one head of one chunk; a lane owns N channels and walks the chunk with its states in registers.
-template <class T, int N>
-__global__ void __launch_bounds__(kWarps * 32) chunk_scan_kernel(ChunkScanArgs<T> a, int64_t walks) {
+// `Lanes` lanes are one head of one chunk; each owns N channels and walks the chunk with its states in registers.
+template <class T, int N, int Lanes>
+__global__ void __launch_bounds__(kThreads) chunk_scan_kernel(ChunkScanArgs<T> a, int64_t walks) {
   constexpr int U = kAhead<T, N>;
   const RatShape& s = a.shape;
-  const int64_t walk = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  const int64_t walk = int64_t{blockIdx.x} * (kThreads / Lanes) + threadIdx.x / Lanes;
   if (walk >= walks) return;
-  const int lane = threadIdx.x % 32;
+  const int lane = threadIdx.x % Lanes;
   const int H = static_cast<int>(s.heads), P = static_cast<int>(s.head_size), G = static_cast<int>(s.groups);
   const int L = static_cast<int>(s.chunk_len);
   const int h = static_cast<int>(walk % H);
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kWarps * 32) chunk_scan_kernel(ChunkScanArgs<T
 
   float bias[N] = {}, k_state[N] = {}, v_state[N] = {};
   if (active) load<N>(a.gate_bias + channel, bias);
-  Turn<N> turn;
+  Turn<N, Lanes> turn;
   turn.read(turns, lane, P);
   const auto batch = [&](int from, auto whole) {  // U tokens; `whole`: all of them exist, so nothing branches
     Pack<T, N> gates[U], values[U], keys[U], queries[U];
@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kWarps * 32) chunk_scan_kernel(ChunkScanArgs<T
       if (active) store<N>(a.own_v + (row0 + from + u) * s.channels() + channel, v_state);
     }
 #pragma unroll
-    for (int u = 0; u < U; ++u) dots[u] = sum_over_lanes(!whole.value && from + u >= length ? 0.0f : dots[u]);
+    for (int u = 0; u < U; ++u) dots[u] = sum_over_lanes<Lanes>(!whole.value && from + u >= length ? 0.0f : dots[u]);
     float mine = 0.0f;  // lane u writes token u
 #pragma unroll
     for (int u = 0; u < U; ++u)
@@ -112,11 +112,12 @@ __global__ void rope_table_kernel(float2* table, int64_t chunks, int half, doubl
   table[at] = make_float2(static_cast<float>(cosine), static_cast<float>(sine));
 }
 
-template <class T, int N>
+template <class T, int N, int Lanes = 32>
 Status launch(const ChunkScanArgs<T>& a, cudaStream_t stream) {
+  constexpr int together = kThreads / Lanes;
   const int64_t walks = a.shape.batch * a.shape.chunks() * a.shape.heads;
-  const auto blocks = static_cast<unsigned>((walks + kWarps - 1) / kWarps);
-  chunk_scan_kernel<T, N><<<blocks, kWarps * 32, 0, stream>>>(a, walks);
+  const auto blocks = static_cast<unsigned>((walks + together - 1) / together);
+  chunk_scan_kernel<T, N, Lanes><<<blocks, kThreads, 0, stream>>>(a, walks);
   return launched("chunk_scan");
 }
 
@@ -139,7 +140,7 @@ Status chunk_scan(const ChunkScanArgs<T>& a, cudaStream_t stream) {
     return refuse("chunk_scan: row stride %lld is below the %lld projected columns", static_cast<long long>(a.proj_stride),
                   static_cast<long long>(a.shape.proj_width()));
   switch (a.shape.head_size) {
-    case 64: return launch<T, 2>(a, stream);
+    case 64: return launch<T, 4, 16>(a, stream);
     case 128: return launch<T, 4>(a, stream);
     case 256: return launch<T, 8>(a, stream);
     default: return launch<T, 1>(a, stream);

@@ -1,4 +1,4 @@
-// A block is one group of heads of one chunk, a warp one head at a time. The chunk is walked in segments of S tokens,
+// A block is one group of heads of one chunk, a warp (or half of one: `Lanes`) one head at a time. The chunk is walked in segments of S tokens,
 // the last first: forwards to recover the states, then backwards. Chunks longer than S first leave the states at the
 // segment starts in the workspace. Sums over the heads of the group go through shared memory in a fixed order.
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace rat::kernels::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kThreads = 128;
 
 // Tokens per segment: what their gates and state differences take in registers decides.
 template <class T, int N>
@@ -22,7 +22,7 @@ constexpr int kBlocks = sizeof(T) * N == 8 && N == 4 ? 3 : 2;
 
 template <class T>
 int64_t segment_tokens(int64_t head_size) {
-  const int64_t n = head_size <= 32 ? 1 : head_size / 32;
+  const int64_t n = head_size <= 32 ? 1 : std::max<int64_t>(4, head_size / 32);  // channels of a lane, as launched below
   return static_cast<int64_t>(sizeof(T)) * n >= 16 ? 8 : 16;
 }
 
@@ -32,13 +32,13 @@ int64_t segments_per_chunk(const RatShape& s) {
   return (std::min(s.chunk_len, s.tokens) + tokens - 1) / tokens;
 }
 
-template <class T, int N>
+template <class T, int N, int Lanes>
 class HeadWalk {
   static constexpr int S = kSegment<T, N>;
 
  public:
   __device__ HeadWalk(const ChunkScanBackwardArgs<T>& args, int64_t sequence_chunk, int head, int segments)
-      : a(args), s(args.shape), h(head), lane(threadIdx.x % 32), P(static_cast<int>(s.head_size)) {
+      : a(args), s(args.shape), h(head), lane(threadIdx.x % Lanes), P(static_cast<int>(s.head_size)) {
     chunks = s.chunks();
     b = sequence_chunk / chunks;
     c = sequence_chunk % chunks;
@@ -72,7 +72,7 @@ class HeadWalk {
     }
   }
 
-  // grad_q_sums, grad_k_sums: (S, P) of this warp; the first head writes, later ones add.
+  // grad_q_sums, grad_k_sums: (S, P) of these lanes; the first head writes, later ones add.
   __device__ void segment(int index, int last_segment, bool add, float* grad_q_sums, float* grad_k_sums) {
     float k_state[N] = {}, v_state[N] = {};
     if (index > 0) recall(index, k_state, v_state);
@@ -118,9 +118,9 @@ class HeadWalk {
         gates[at] = pack<T, N>(gate);  // from here on 1 - gate, which keeps its precision when the gate is near 1
         v_diff[at] = pack<T, N>(v);
         k_diff[at] = pack<T, N>(k);
-        dot = sum_over_lanes(active ? dot : 0.0f);
+        dot = sum_over_lanes<Lanes>(active ? dot : 0.0f);
         if (lane == at) lane_score_grad = own_probability * (dot - lane_delta) * scale;
-        const float score_grad = __shfl_sync(0xffffffffu, lane_score_grad, at);
+        const float score_grad = of_token(lane_score_grad, at);
         float grad_q[N];
 #pragma unroll
         for (int i = 0; i < N; ++i) grad_q[i] = score_grad * k_state[i];
@@ -151,8 +151,8 @@ class HeadWalk {
 #pragma unroll
       for (int u = S / 2 - 1; u >= 0; --u) {
         const int at = half + u, t = index * S + at;
-        const float p = __shfl_sync(0xffffffffu, own_probability, at);
-        const float score_grad = __shfl_sync(0xffffffffu, lane_score_grad, at);
+        const float p = of_token(own_probability, at);
+        const float score_grad = of_token(lane_score_grad, at);
         float grad[N], q[N], shut[N], dv[N], dk[N], grad_v[N], grad_gate[N], grad_k[N];
         unpack(grads[u], grad);
         unpack(queries[u], q);
@@ -188,6 +188,10 @@ class HeadWalk {
     store<N>(bias_sums, bias_grad);
   }
 
+  __device__ static float of_token(float lane_value, int at) {
+    return __shfl_sync(head_lanes<Lanes>(), lane_value, at, Lanes);
+  }
+
   __device__ void step(int t, float (&gate)[N], float (&v)[N], float (&k)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) gate[i] = v[i] = k[i] = 0.0f;
@@ -217,7 +221,7 @@ class HeadWalk {
       load<N>(a.grad_keys.at(b, h, c) + lane * N, k_carry);
       load<N>(a.grad_values.at(b, h, c) + lane * N, v_carry);
     }
-    Turn<N> turn;
+    Turn<N, Lanes> turn;
     turn.read(a.rope == nullptr ? nullptr : a.rope + c * (P / 2), lane, P);
     turn.apply(k_carry, lane, P, true);
   }
@@ -254,10 +258,10 @@ class HeadWalk {
   float *bias_sums, *checkpoints;
 };
 
-// Adds the warps' sums of one segment and writes the query and key columns.
+// Adds the walkers' sums of one segment and writes the query and key columns.
 template <class T>
 __device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_chunk, int group, int segment_first,
-                            int tokens, int segment_size, int warps, const float* grad_q_sums, const float* grad_k_sums) {
+                            int tokens, int segment_size, int walkers, const float* grad_q_sums, const float* grad_k_sums) {
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), half = P / 2;
   const int64_t b = sequence_chunk / s.chunks(), c = sequence_chunk % s.chunks();
@@ -266,7 +270,7 @@ __device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_
   for (int cell = threadIdx.x; cell < tokens * half; cell += blockDim.x) {
     const int t = cell / half, i = cell % half;
     float q_low = 0.0f, q_high = 0.0f, k_low = 0.0f, k_high = 0.0f;
-    for (int w = 0; w < warps; ++w) {
+    for (int w = 0; w < walkers; ++w) {
       const int at = (w * segment_size + t) * P + i;
       q_low += grad_q_sums[at];
       q_high += grad_q_sums[at + half];
@@ -286,44 +290,49 @@ __device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_
   }
 }
 
-template <class T, int N>
-__global__ void __launch_bounds__(kWarps * 32, kBlocks<T, N>) chunk_scan_backward_kernel(ChunkScanBackwardArgs<T> a, int segments) {
+// `walkers`: how many heads of the group are walked at a time.
+template <class T, int N, int Lanes>
+__global__ void __launch_bounds__(kThreads, kBlocks<T, N>)
+    chunk_scan_backward_kernel(ChunkScanBackwardArgs<T> a, int segments, int walkers) {
   constexpr int S = kSegment<T, N>;
-  extern __shared__ __align__(16) float sums[];  // (2, warps, S, P): queries, then keys
+  static_assert(S <= Lanes, "a lane holds what belongs to one token of the segment");
+  extern __shared__ __align__(16) float sums[];  // (2, walkers, S, P): queries, then keys
   const RatShape& s = a.shape;
-  const int warp = threadIdx.x / 32, warps = blockDim.x / 32, P = static_cast<int>(s.head_size);
+  const int walker = threadIdx.x / Lanes, P = static_cast<int>(s.head_size);
   const int G = static_cast<int>(s.groups), group = static_cast<int>(blockIdx.x % G);
-  const int heads = static_cast<int>(s.heads) / G;
+  const int heads = walker < walkers ? static_cast<int>(s.heads) / G : 0;  // a warp's upper half may have none
   const int64_t sequence_chunk = blockIdx.x / G;
   const int64_t first = sequence_chunk % s.chunks() * s.chunk_len;
   const int length = static_cast<int>(min(s.chunk_len, s.tokens - first));
   const int last = (length + S - 1) / S - 1;
-  float* grad_q_sums = sums + warp * S * P;
-  float* grad_k_sums = grad_q_sums + warps * S * P;
+  float* grad_q_sums = sums + walker * S * P;
+  float* grad_k_sums = grad_q_sums + walkers * S * P;
   if (last > 0)
-    for (int i = warp; i < heads; i += warps)
-      HeadWalk<T, N>(a, sequence_chunk, group + i * G, segments).leave_checkpoints();
+    for (int i = walker; i < heads; i += walkers)
+      HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, segments).leave_checkpoints();
   for (int index = last; index >= 0; --index) {
-    for (int i = warp; i < heads; i += warps)
-      HeadWalk<T, N>(a, sequence_chunk, group + i * G, segments)
-          .segment(index, last, i != warp, grad_q_sums, grad_k_sums);
+    for (int i = walker; i < heads; i += walkers)
+      HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, segments)
+          .segment(index, last, i != walker, grad_q_sums, grad_k_sums);
     __syncthreads();
-    write_group(a, sequence_chunk, group, index * S, min(S, length - index * S), S, warps, sums, sums + warps * S * P);
+    write_group(a, sequence_chunk, group, index * S, min(S, length - index * S), S, walkers, sums,
+                sums + walkers * S * P);
     __syncthreads();
   }
 }
 
-template <class T, int N>
+template <class T, int N, int Lanes = 32>
 Status launch(const ChunkScanBackwardArgs<T>& a, cudaStream_t stream) {
   const RatShape& s = a.shape;
-  const int warps = static_cast<int>(std::min<int64_t>(kWarps, s.heads / s.groups));
-  const int shared = static_cast<int>(2 * warps * kSegment<T, N> * s.head_size * static_cast<int64_t>(sizeof(float)));
-  RAT_CUDA_TRY(checked(
-      cudaFuncSetAttribute(chunk_scan_backward_kernel<T, N>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-      "chunk_scan_backward: shared memory"));
+  const auto kernel = chunk_scan_backward_kernel<T, N, Lanes>;
+  const int walkers = static_cast<int>(std::min<int64_t>(kThreads / Lanes, s.heads / s.groups));
+  const auto threads = static_cast<unsigned>((walkers * Lanes + 31) / 32 * 32);
+  const int shared = static_cast<int>(2 * walkers * kSegment<T, N> * s.head_size * static_cast<int64_t>(sizeof(float)));
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+                       "chunk_scan_backward: shared memory"));
   const auto blocks = static_cast<unsigned>(s.batch * s.chunks() * s.groups);
-  chunk_scan_backward_kernel<T, N>
-      <<<blocks, warps * 32, static_cast<std::size_t>(shared), stream>>>(a, static_cast<int>(segments_per_chunk<T>(s)));
+  kernel<<<blocks, threads, static_cast<std::size_t>(shared), stream>>>(a, static_cast<int>(segments_per_chunk<T>(s)),
+                                                                        walkers);
   RAT_CUDA_TRY(launched("chunk_scan_backward"));
   const int64_t walks = s.batch * s.chunks();
   return column_sums(a.workspace, walks, s.channels(),
@@ -347,7 +356,7 @@ Status chunk_scan_backward(const ChunkScanBackwardArgs<T>& a, cudaStream_t strea
                   static_cast<long long>(a.proj_stride), static_cast<long long>(a.grad_proj_stride),
                   static_cast<long long>(a.shape.proj_width()));
   switch (a.shape.head_size) {
-    case 64: return launch<T, 2>(a, stream);
+    case 64: return launch<T, 4, 16>(a, stream);
     case 128: return launch<T, 4>(a, stream);
     case 256: return launch<T, 8>(a, stream);
     default: return launch<T, 1>(a, stream);

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/rms_norm.h"
 
 namespace rat::kernels::gpu {
 
@@ -22,18 +24,9 @@ struct ColumnParts {
   dim3 grid(int64_t cols) const { return {static_cast<unsigned>(parts), blocks_for(cols, column_threads)}; }
 };
 
-static __global__ void add_parts(const float* parts, int count, int64_t cols, float* sums) {
-  const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c >= cols) return;
-  float sum = 0;
-  for (int i = 0; i < count; ++i) sum += parts[i * cols + c];
-  sums[c] += sum;
-}
-
-// sums (cols) += the parts (count, cols).
-inline Status join_parts(const float* parts, int count, int64_t cols, float* sums, const char* op) {
-  add_parts<<<blocks_for(cols, column_threads), column_threads, 0, stream()>>>(parts, count, cols, sums);
-  return launched(op);
+// sums (cols) += the parts (count, cols); so few are joined in one pass, without a workspace.
+inline Status join_parts(const float* parts, int count, int64_t cols, float* sums) {
+  return answer(cuda::column_sums(parts, count, cols, nullptr, sums, stream(), true));
 }
 
 }  // namespace rat::kernels::gpu

@@ -29,7 +29,7 @@ __global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
   store<8>(y + at, values);
 }
 
-__global__ void gelu_backward_kernel(const bf16* x, bf16* y, bf16* grad, int64_t count) {
+__global__ void gelu_backward_kernel(const bf16* x, bf16* grad, int64_t count) {
   const int64_t at = first_of_thread();
   if (at >= count) return;
   float values[8], grads[8];
@@ -37,11 +37,9 @@ __global__ void gelu_backward_kernel(const bf16* x, bf16* y, bf16* grad, int64_t
   load<8>(grad + at, grads);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float v = values[i], cdf = normal_cdf(v);
-    grads[i] *= cdf + v * 0.39894228040143268f * __expf(-0.5f * v * v);
-    values[i] = v * cdf;
+    const float v = values[i];
+    grads[i] *= normal_cdf(v) + v * 0.39894228040143268f * __expf(-0.5f * v * v);
   }
-  store<8>(y + at, values);
   store<8>(grad + at, grads);
 }
 
@@ -67,9 +65,9 @@ Status gelu(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
   return launched("gelu");
 }
 
-Status gelu_backward(const bf16* x, bf16* y, bf16* grad, int64_t count, cudaStream_t stream) {
+Status gelu_backward(const bf16* x, bf16* grad, int64_t count, cudaStream_t stream) {
   RAT_CUDA_TRY(check_count("gelu_backward", count));
-  gelu_backward_kernel<<<blocks(count), kThreads, 0, stream>>>(x, y, grad, count);
+  gelu_backward_kernel<<<blocks(count), kThreads, 0, stream>>>(x, grad, count);
   return launched("gelu_backward");
 }
 

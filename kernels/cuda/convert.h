@@ -2,7 +2,7 @@
 //
 //   to_bf16:       out = round(x)
 //   gelu:          y = x Phi(x), exact
-//   gelu_backward: y = x Phi(x);  grad = grad (Phi(x) + x phi(x)), in place
+//   gelu_backward: grad = grad (Phi(x) + x phi(x)), in place
 //
 // Shapes: `count` elements without gaps, a multiple of 8, 16-byte aligned.
 #pragma once
@@ -15,6 +15,6 @@ namespace rat::kernels::cuda {
 
 Status to_bf16(const float* x, __nv_bfloat16* out, int64_t count, cudaStream_t stream);
 Status gelu(const __nv_bfloat16* x, __nv_bfloat16* y, int64_t count, cudaStream_t stream);
-Status gelu_backward(const __nv_bfloat16* x, __nv_bfloat16* y, __nv_bfloat16* grad, int64_t count, cudaStream_t stream);
+Status gelu_backward(const __nv_bfloat16* x, __nv_bfloat16* grad, int64_t count, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

@@ -107,15 +107,22 @@ __device__ __forceinline__ float sigmoid(float x) {
   }
 }
 
-template <int LANES = 32>
+// The lanes of this warp that work on the same head: all, or its lower or upper half, which may then part ways.
+template <int Lanes>
+__device__ __forceinline__ unsigned head_lanes() {
+  static_assert(Lanes == 16 || Lanes == 32);
+  return Lanes == 32 ? 0xffffffffu : 0xffffu << (threadIdx.x & 16u);
+}
+
+template <int Lanes = 32>
 __device__ __forceinline__ float sum_over_lanes(float x) {
 #pragma unroll
-  for (int step = LANES / 2; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
+  for (int step = Lanes / 2; step > 0; step >>= 1) x += __shfl_xor_sync(head_lanes<Lanes>(), x, step);
   return x;
 }
 
-// Turns the channel pairs (i, i + P/2) of one head by an angle each. One warp holds one head, N channels a lane.
-template <int N>
+// Turns the channel pairs (i, i + P/2) of one head by an angle each. `Lanes` lanes hold one head, N channels each.
+template <int N, int Lanes = 32>
 struct Turn {
   float cosine[N], sine[N];  // of this lane's channels; the low half's sine is negated
 
@@ -133,10 +140,10 @@ struct Turn {
   }
   __device__ __forceinline__ void apply(float (&x)[N], int lane, int head_size, bool inverse) const {
     const int lanes = head_size / N;
-    const int partner = (lane < lanes / 2 ? lane + lanes / 2 : lane - lanes / 2) & 31;
+    const int partner = (lane < lanes / 2 ? lane + lanes / 2 : lane - lanes / 2) & (Lanes - 1);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float other = __shfl_sync(0xffffffffu, x[i], partner);
+      const float other = __shfl_sync(head_lanes<Lanes>(), x[i], partner, Lanes);
       x[i] = fmaf(other, inverse ? -sine[i] : sine[i], x[i] * cosine[i]);
     }
   }

@@ -145,9 +145,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   if constexpr (std::is_same_v<T, X>) {
     grad_out = a.grad_out;
   } else {
-    RAT_CUDA_TRY(to_bf16(a.grad_out, b.grad_out, N * D, stream));
+    if (!a.grad_is_rounded) RAT_CUDA_TRY(to_bf16(a.grad_out, a.grad_rounded, N * D, stream));
     mark(a.forward, "to_bf16");
-    grad_out = b.grad_out;
+    grad_out = a.grad_rounded;
   }
   RAT_CUDA_TRY(project_weight_gradient<T>(gemm, grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));
   mark(a.forward, "out_proj weight gradient");
@@ -170,7 +170,7 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   RAT_CUDA_TRY(project_input_gradient<T>(gemm, b.proj, w.in_proj, b.normed, N, W, D, stream));
   mark(a.forward, "in_proj input gradient");
   RAT_CUDA_TRY(rms_norm_backward<T, X>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr, a.grad_x,
-                               a.gradients.norm, b.workspace, N, D, a.add_gradients},
+                               a.grad_rounded, a.gradients.norm, b.workspace, N, D, a.add_gradients},
                               stream));
   mark(a.forward, "rms_norm_backward");
   return {};

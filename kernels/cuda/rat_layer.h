@@ -45,7 +45,6 @@ struct RatBuffers {
   float* own_score = nullptr;  // (N, H)
   float* lse = nullptr;        // (B*H, T)
   // only for training
-  T* grad_out = nullptr;         // (N, D), only where the residual stream is not of type T
   T* grad_y = nullptr;           // (N, D), then the gradient of the attention's output
   float* delta = nullptr;        // (B*H, T)
   float* grad_q_rot = nullptr;   // (N, G*P)
@@ -83,6 +82,10 @@ struct RatLayerBackwardArgs {
   RatLayerArgs<T, X> forward;
   const X* grad_out = nullptr;
   X* grad_x = nullptr;             // may be grad_out, or buffers.normed where that has the type
+  // Where the residual stream is not of type T: (N, D) the gradient as T. Left so for grad_x, and taken as that of
+  // grad_out where `grad_is_rounded`.
+  T* grad_rounded = nullptr;
+  bool grad_is_rounded = false;
   bool residual_gradient = false;  // adds grad_out to grad_x
   bool add_gradients = false;      // of the weights
   RatWeightGradients gradients;

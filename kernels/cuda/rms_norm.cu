@@ -9,7 +9,11 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kBackwardWarps = 4;
-constexpr int kBackwardBlocks = 264;  // 2 per multiprocessor of an H200, all resident; also the number of partial sums
+constexpr int kProcessors = 132;  // of an H200: blocks of backward are all resident there; also cuts the partial sums
+
+// Blocks per multiprocessor: rows of up to 256 channels leave registers for more.
+template <int V>
+constexpr int kBackwardBlocks = V == 1 ? 6 : V == 2 ? 3 : 2;
 
 // Vectors of 8 channels per lane: V = 1, 2, 4, 8 keep rows of up to 256 V channels; wider rows take several turns.
 template <class T, class X, int V>
@@ -54,7 +58,8 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
 
 // Each warp walks rows with a fixed stride and keeps its share of grad_weight in shared memory columns of its own.
 template <class T, class X, int V>
-__global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kernel(RmsNormBackwardArgs<T, X> a) {
+__global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
+    rms_norm_backward_kernel(RmsNormBackwardArgs<T, X> a) {
   extern __shared__ float shared[];  // (kBackwardWarps, channels), used once at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int vectors = static_cast<int>(a.channels / 8);
@@ -103,6 +108,7 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kern
 #pragma unroll
       for (int i = 0; i < 8; ++i) xv[i] = fmaf(rstd, fmaf(gv[i], weight[i], -xv[i] * dot), rest[i]);
       store<8>(a.grad_x + row * a.channels + at * 8, xv);
+      if (a.grad_x_rounded != nullptr) store<8>(a.grad_x_rounded + row * a.channels + at * 8, xv);
     }
   }
 #pragma unroll
@@ -116,26 +122,33 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, 2) rms_norm_backward_kern
   }
 }
 
-__global__ void column_sums_kernel(const float* values, int64_t rows, int64_t cols, int64_t rows_per_block, float* out,
-                                   bool add) {
+constexpr int kSumThreads = 1024, kSlices = kSumThreads / 32;
+constexpr int64_t kRowsOfOnePass = 2048;
+
+// 32 columns a block: every slice of threads sums each kSlices-th row, and the slices are joined in order.
+__global__ void __launch_bounds__(kSumThreads)
+    column_sums_kernel(const float* values, int64_t rows, int64_t cols, int64_t rows_per_block, float* out, bool add) {
   const int64_t col = int64_t{blockIdx.x} * 32 + threadIdx.x % 32;
-  const int slice = threadIdx.x / 32, slices = blockDim.x / 32;
-  __shared__ float partial[8][32];
+  const int slice = threadIdx.x / 32;
+  __shared__ float partial[kSlices][32];
   const int64_t begin = blockIdx.y * rows_per_block, end = min(rows, begin + rows_per_block);
   float sum = 0.0f;
   if (col < cols)
-    for (int64_t row = begin + slice; row < end; row += slices) sum += values[row * cols + col];
+#pragma unroll 8
+    for (int64_t row = begin + slice; row < end; row += kSlices) sum += values[row * cols + col];
   partial[slice][threadIdx.x % 32] = sum;
   __syncthreads();
   if (slice != 0 || col >= cols) return;
-  for (int s = 1; s < slices; ++s) sum += partial[s][threadIdx.x];
+#pragma unroll
+  for (int s = 1; s < kSlices; ++s) sum += partial[s][threadIdx.x];
   float& to = out[blockIdx.y * cols + col];
   to = add ? to + sum : sum;
 }
 
-int64_t column_blocks(int64_t rows) { return std::min<int64_t>(64, (rows + 63) / 64); }
-int64_t backward_blocks(int64_t rows) {
-  return std::min<int64_t>(kBackwardBlocks, (rows + kBackwardWarps - 1) / kBackwardWarps);
+int64_t column_blocks(int64_t rows) { return rows <= kRowsOfOnePass ? 1 : std::min<int64_t>(64, rows / 256); }
+int64_t backward_blocks(int64_t rows, int64_t channels) {
+  const int per_processor = channels <= 256 ? kBackwardBlocks<1> : channels <= 512 ? kBackwardBlocks<2> : kBackwardBlocks<4>;
+  return std::min<int64_t>(kProcessors * per_processor, (rows + kBackwardWarps - 1) / kBackwardWarps);
 }
 
 Status check_rows(const char* op, int64_t rows, int64_t channels) {
@@ -148,7 +161,7 @@ Status check_rows(const char* op, int64_t rows, int64_t channels) {
 // backward keeps V vectors of x, of grad_y and of grad_weight per lane: up to 2048 channels
 template <class T, class X, int V>
 Status launch_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(backward_blocks(a.rows));
+  const auto blocks = static_cast<unsigned>(backward_blocks(a.rows, a.channels));
   const std::size_t shared = static_cast<std::size_t>(kBackwardWarps * a.channels) * sizeof(float);
   RAT_CUDA_TRY(checked(cudaFuncSetAttribute(rms_norm_backward_kernel<T, X, V>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(shared)),
@@ -159,7 +172,10 @@ Status launch_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream) 
 
 }  // namespace
 
-int64_t column_sums_workspace(int64_t rows, int64_t cols) { return column_blocks(rows) * cols; }
+int64_t column_sums_workspace(int64_t rows, int64_t cols) {
+  const int64_t blocks = column_blocks(rows);
+  return blocks > 1 ? blocks * cols : 0;
+}
 
 Status column_sums(const float* values, int64_t rows, int64_t cols, float* workspace, float* sums, cudaStream_t stream,
                    bool add) {
@@ -167,14 +183,18 @@ Status column_sums(const float* values, int64_t rows, int64_t cols, float* works
                                           static_cast<long long>(cols));
   const int64_t blocks = column_blocks(rows);
   const auto columns = static_cast<unsigned>((cols + 31) / 32);
-  column_sums_kernel<<<dim3(columns, static_cast<unsigned>(blocks)), 256, 0, stream>>>(
-      values, rows, cols, (rows + blocks - 1) / blocks, workspace, false);
-  column_sums_kernel<<<dim3(columns, 1), 256, 0, stream>>>(workspace, blocks, cols, blocks, sums, add);
+  if (blocks > 1) {
+    column_sums_kernel<<<dim3(columns, static_cast<unsigned>(blocks)), kSumThreads, 0, stream>>>(
+        values, rows, cols, (rows + blocks - 1) / blocks, workspace, false);
+    values = workspace;
+    rows = blocks;
+  }
+  column_sums_kernel<<<columns, kSumThreads, 0, stream>>>(values, rows, cols, rows, sums, add);
   return launched("column_sums");
 }
 
 int64_t rms_norm_workspace(int64_t rows, int64_t channels) {
-  const int64_t blocks = backward_blocks(rows);
+  const int64_t blocks = backward_blocks(rows, channels);
   return blocks * channels + column_sums_workspace(blocks, channels);
 }
 
@@ -197,7 +217,7 @@ Status rms_norm_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream
   else if (a.channels <= 1024) RAT_CUDA_TRY((launch_backward<T, X, 4>(a, stream)));
   else if (a.channels <= 2048) RAT_CUDA_TRY((launch_backward<T, X, 8>(a, stream)));
   else return refuse("rms_norm_backward: %lld channels are not supported yet; up to 2048", static_cast<long long>(a.channels));
-  const int64_t blocks = backward_blocks(a.rows);
+  const int64_t blocks = backward_blocks(a.rows, a.channels);
   return column_sums(a.workspace, blocks, a.channels, a.workspace + blocks * a.channels, a.grad_weight, stream,
                      a.add_grad_weight);
 }

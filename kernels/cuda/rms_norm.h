@@ -33,6 +33,7 @@ struct RmsNormBackwardArgs {
   const T* grad_y = nullptr;
   const X* residual = nullptr;  // null: none
   X* grad_x = nullptr;
+  T* grad_x_rounded = nullptr;  // a second, rounded copy, where T is not X; null: none
   float* grad_weight = nullptr;
   float* workspace = nullptr;  // rms_norm_workspace(rows, channels) floats
   int64_t rows = 0, channels = 0;

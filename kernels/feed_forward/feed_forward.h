@@ -29,7 +29,9 @@ struct FeedForwardArgs {
 
 struct FeedForwardBackwardArgs {
   FeedForwardArgs forward;
-  Output grad;  // in: of y; out: of x, through both ways
+  Output grad;                       // in: of y; out: of x, through both ways
+  uint16_t* grad_rounded = nullptr;  // (N, D) the same in bf16: out, and in where `grad_is_rounded`
+  bool grad_is_rounded = false;
   std::span<float> grad_norm, grad_fc1, grad_fc2;
 };
 

@@ -1,4 +1,5 @@
-// Saved: the normed input, its factors and the hidden values before GELU, in bf16; GELU is computed again in backward.
+// Saved: the normed input, its factors and the hidden values before and after GELU, in bf16: computing GELU again in
+// backward takes longer than reading it.
 #include "kernels/feed_forward/feed_forward.h"
 
 #include <cuda_bf16.h>
@@ -15,7 +16,7 @@ namespace {
 using Half = __nv_bfloat16;
 
 struct Saved {
-  Half *normed, *hidden;
+  Half *normed, *hidden, *activated;
   float* rstd;
   std::size_t bytes;
 
@@ -23,21 +24,20 @@ struct Saved {
     Cutter cutter(block);
     normed = cutter.take<Half>(s.rows * s.channels);
     hidden = cutter.take<Half>(s.rows * s.hidden);
+    activated = cutter.take<Half>(s.rows * s.hidden);
     rstd = cutter.take<float>(s.rows);
     bytes = cutter.used();
   }
 };
 
 struct Gradients {
-  Half *out, *hidden, *activated, *normed;
+  Half *hidden, *normed;
   float* workspace;
   std::size_t bytes;
 
   Gradients(const FeedForwardShape& s, void* block) {
     Cutter cutter(block);
-    out = cutter.take<Half>(s.rows * s.channels);
     hidden = cutter.take<Half>(s.rows * s.hidden);
-    activated = cutter.take<Half>(s.rows * s.hidden);
     normed = cutter.take<Half>(s.rows * s.channels);
     workspace = cutter.take<float>(cuda::rms_norm_workspace(s.rows, s.channels));
     bytes = cutter.used();
@@ -78,7 +78,6 @@ std::size_t feed_forward_saved(const FeedForwardShape& s) { return Saved(s, null
 Status feed_forward(const FeedForwardArgs& a) {
   const auto& [N, D, F] = a.shape;
   const Saved saved(a.shape, a.saved);
-  RAT_ASSIGN(Half* const activated, scratch<Half>(0, N * F));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), saved.normed, saved.rstd, N, D}, stream())));
   RAT_TRY(multiply(*gemm, {.transpose_b = true,
@@ -89,12 +88,12 @@ Status feed_forward(const FeedForwardArgs& a) {
                            .b = half(a.fc1),
                            .d = saved.hidden,
                            .out_type = CUDA_R_16BF}));
-  RAT_TRY(answer(cuda::gelu(saved.hidden, activated, N * F, stream())));
+  RAT_TRY(answer(cuda::gelu(saved.hidden, saved.activated, N * F, stream())));
   return multiply(*gemm, {.transpose_b = true,
                           .m = N,
                           .n = D,
                           .k = F,
-                          .a = activated,
+                          .a = saved.activated,
                           .b = half(a.fc2),
                           .add = a.x.data,
                           .d = a.y.data,
@@ -107,17 +106,18 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   RAT_ASSIGN(void* const block, scratch_bytes(0, Gradients(a.forward.shape, nullptr).bytes));
   const Gradients grad(a.forward.shape, block);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  RAT_TRY(answer(cuda::to_bf16(a.grad.data, grad.out, N * D, stream())));
+  auto* const grad_out = reinterpret_cast<Half*>(a.grad_rounded);
+  if (!a.grad_is_rounded) RAT_TRY(answer(cuda::to_bf16(a.grad.data, grad_out, N * D, stream())));
   RAT_TRY(multiply(
       *gemm,
-      {.m = N, .n = F, .k = D, .a = grad.out, .b = half(a.forward.fc2), .d = grad.hidden, .out_type = CUDA_R_16BF}));
-  RAT_TRY(answer(cuda::gelu_backward(saved.hidden, grad.activated, grad.hidden, N * F, stream())));
+      {.m = N, .n = F, .k = D, .a = grad_out, .b = half(a.forward.fc2), .d = grad.hidden, .out_type = CUDA_R_16BF}));
+  RAT_TRY(answer(cuda::gelu_backward(saved.hidden, grad.hidden, N * F, stream())));
   RAT_TRY(multiply(*gemm, {.transpose_a = true,
                            .m = D,
                            .n = F,
                            .k = N,
-                           .a = grad.out,
-                           .b = grad.activated,
+                           .a = grad_out,
+                           .b = saved.activated,
                            .add = a.grad_fc2.data(),
                            .d = a.grad_fc2.data(),
                            .out_type = CUDA_R_32F}));
@@ -136,6 +136,7 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   cuda::RmsNormBackwardArgs<Half, float> norm;
   norm.x = a.forward.x.data, norm.weight = a.forward.norm.data(), norm.rstd = saved.rstd, norm.grad_y = grad.normed;
   norm.residual = norm.grad_x = a.grad.data;
+  norm.grad_x_rounded = grad_out;
   norm.grad_weight = a.grad_norm.data(), norm.add_grad_weight = true;
   norm.workspace = grad.workspace, norm.rows = N, norm.channels = D;
   return answer(cuda::rms_norm_backward<Half, float>(norm, stream()));

@@ -78,7 +78,7 @@ Status gate_gradient(const GateGradientArgs& args) {
   gate_gradient_kernel<<<cut.grid(args.gate.cols), column_threads, 0, stream()>>>(args.gate, args.grad,
                                                                                  cut.rows_per_part, parts);
   RAT_TRY(launched("gate_gradient"));
-  return join_parts(parts, cut.parts, args.gate.cols, args.grad_bias.data(), "gate_gradient");
+  return join_parts(parts, cut.parts, args.gate.cols, args.grad_bias.data());
 }
 
 }  // namespace rat::kernels::gpu

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/blocks.h"
+#include "kernels/cuda/convert.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/matmul/matmul.h"
@@ -21,11 +22,20 @@ __global__ void round_rows(Input x, __nv_bfloat16* out) {
   if (at < x.rows * x.cols) out[at] = __float2bfloat16_rn(x.row(at / x.cols)[at % x.cols]);
 }
 
+// Eight elements at a time where there are no gaps between rows.
+Status round_to(const Input& x, __nv_bfloat16* out, const char* op) {
+  const int64_t count = x.rows * x.cols;
+  const auto aligned = [](const void* data) { return reinterpret_cast<uintptr_t>(data) % 16 == 0; };
+  if (x.stride == x.cols && count % 8 == 0 && aligned(x.data) && aligned(out))
+    return answer(cuda::to_bf16(x.data, out, count, stream()));
+  round_rows<<<blocks_for(count, threads), threads, 0, stream()>>>(x, out);
+  return launched(op);
+}
+
 // x rounded, without gaps between its rows.
 Result<const __nv_bfloat16*> rounded(const Input& x, int slot) {
   RAT_ASSIGN(__nv_bfloat16* const out, scratch<__nv_bfloat16>(slot, x.rows * x.cols));
-  round_rows<<<blocks_for(x.rows * x.cols, threads), threads, 0, stream()>>>(x, out);
-  RAT_TRY(launched("matmul"));
+  RAT_TRY(round_to(x, out, "matmul"));
   return out;
 }
 
@@ -88,9 +98,7 @@ Result<cuda::Gemm*> products() {
 
 Status round_weights(const RoundWeightsArgs& args) {
   const Input x(args.x.data(), 1, static_cast<int64_t>(args.x.size()));
-  round_rows<<<blocks_for(x.cols, threads), threads, 0, stream()>>>(x,
-                                                                   reinterpret_cast<__nv_bfloat16*>(args.out.data()));
-  return launched("round_weights");
+  return round_to(x, reinterpret_cast<__nv_bfloat16*>(args.out.data()), "round_weights");
 }
 
 Status matmul(const MatmulArgs& args) {

@@ -35,7 +35,9 @@ struct RatLayerArgs {
 
 struct RatLayerBackwardArgs {
   RatLayerArgs forward;
-  Output grad;  // in: of y; out: of x, through the layer and the residual
+  Output grad;                       // in: of y; out: of x, through the layer and the residual
+  uint16_t* grad_rounded = nullptr;  // (N, D) the same in bf16: out, and in where `grad_is_rounded`
+  bool grad_is_rounded = false;
   std::span<float> grad_norm, grad_gate_bias, grad_in_proj, grad_out_proj;
 };
 

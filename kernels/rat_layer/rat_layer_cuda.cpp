@@ -41,7 +41,6 @@ std::size_t cut_saved(const cuda::RatShape& s, void* block, cuda::RatBuffers<Hal
 
 std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<Half>& b) {
   Cutter cutter(block);
-  b.grad_out = cutter.take<Half>(s.rows() * s.channels());
   b.grad_y = cutter.take<Half>(s.rows() * s.channels());
   b.delta = cutter.take<float>(s.rows() * s.heads);
   b.grad_q_rot = cutter.take<float>(s.rows() * s.group_width());
@@ -110,6 +109,8 @@ Status rat_layer_backward(const RatLayerBackwardArgs& a) {
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(args.forward.shape, nullptr, sizes)));
   cut_scratch(args.forward.shape, block, buffers);
   args.grad_out = args.grad_x = a.grad.data;
+  args.grad_rounded = reinterpret_cast<Half*>(a.grad_rounded);
+  args.grad_is_rounded = a.grad_is_rounded;
   args.residual_gradient = true;
   args.add_gradients = true;
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_gate_bias.data(), a.grad_out_proj.data()};

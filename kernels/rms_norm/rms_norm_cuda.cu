@@ -66,7 +66,7 @@ Status rms_norm_backward(const RmsNormBackwardArgs& args) {
   weight_gradient<<<cut.grid(args.x.cols), column_threads, 0, stream()>>>(args.x, args.grad_y, roots,
                                                                          cut.rows_per_part, parts);
   RAT_TRY(launched("rms_norm_backward"));
-  return join_parts(parts, cut.parts, args.x.cols, args.grad_weight.data(), "rms_norm_backward");
+  return join_parts(parts, cut.parts, args.x.cols, args.grad_weight.data());
 }
 
 }  // namespace rat::kernels::gpu

@@ -309,7 +309,7 @@ void test_core(Checks& checks) {
   // any head size and group count, lengths around the segment (16) and tile sizes, L = 1 and L >= T
   for (const RatShape& s : {shape(2, 1, 2, 8, 1, 1), shape(1, 33, 4, 8, 2, 1), shape(2, 37, 4, 8, 4, 16), shape(1, 40, 3, 24, 3, 7),
                             shape(1, 50, 6, 32, 3, 17), shape(2, 45, 12, 2, 3, 6), shape(1, 70, 2, 256, 1, 9), shape(1, 64, 4, 16, 2, 64),
-                            shape(1, 65, 4, 16, 2, 64), shape(1, 100, 2, 64, 1, 33), shape(2, 130, 4, 128, 2, 40)}) {
+                            shape(1, 65, 4, 16, 2, 64), shape(1, 100, 2, 64, 1, 33), shape(1, 40, 3, 64, 1, 16), shape(2, 130, 4, 128, 2, 40)}) {
     core_case<float>(checks, s, kSimple, s.tokens % 2 == 0);
     core_case<bf16>(checks, s, kSimple);
   }
@@ -322,6 +322,8 @@ void test_core(Checks& checks) {
     core_case<bf16>(checks, shape(1, 16 * 66, 4, P, 2, 16), kTensorCores);
     core_case<bf16>(checks, shape(1, 16 * 17 + 5, 4, P, 4, 16), kTensorCores);
     core_case<bf16>(checks, shape(2, 300, 6, P, 3, 7), kTensorCores);
+    core_case<bf16>(checks, shape(2, 70, 9, P, 3, 16), kTensorCores);  // heads that do not fill the scan's warps
+    core_case<bf16>(checks, shape(1, 40, 11, P, 1, 16), kTensorCores);
     core_case<bf16>(checks, shape(1, 257, 2, P, 2, 300), kTensorCores);
     core_case<bf16>(checks, shape(1, 520, 16, P, 2, 130), kTensorCores, false);
   }

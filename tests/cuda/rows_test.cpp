@@ -12,11 +12,12 @@ using namespace kernels::cuda;
 template <class T>
 constexpr const char* kName = std::is_same_v<T, float> ? "f32" : "bf16";
 
-template <class T>
+// X: type of the residual stream; where it is not T, backward also leaves a rounded copy.
+template <class T, class X = T>
 void norm_case(Checks& checks, int64_t rows, int64_t channels, bool residual) {
   std::mt19937_64 random(static_cast<uint64_t>(rows * 7919 + channels));
-  const Doubles x = random_values<T>(rows * channels, random, 2.0), grad_y = random_values<T>(rows * channels, random);
-  const Doubles rest = random_values<T>(rows * channels, random), weight = random_values<float>(channels, random, 0.3, 1.0);
+  const Doubles x = random_values<X>(rows * channels, random, 2.0), grad_y = random_values<T>(rows * channels, random);
+  const Doubles rest = random_values<X>(rows * channels, random), weight = random_values<float>(channels, random, 0.3, 1.0);
   Doubles y(x.size()), grad_x(x.size()), grad_weight(weight.size(), 0.0), rstd(static_cast<std::size_t>(rows));
   for (int64_t n = 0; n < rows; ++n) {
     const std::size_t first = static_cast<std::size_t>(n * channels);
@@ -33,18 +34,21 @@ void norm_case(Checks& checks, int64_t rows, int64_t channels, bool residual) {
       grad_x[first + c] = r * (grad_y[first + c] * weight[c] - x[first + c] * r * r * dot / static_cast<double>(channels)) +
                           (residual ? rest[first + c] : 0.0);
   }
-  Device<T> dx(x), dgrad(grad_y), drest(rest), dy(rows * channels), dgx(rows * channels);
+  Device<T> dgrad(grad_y), dy(rows * channels), copy(rows * channels);
+  Device<X> dx(x), drest(rest), dgx(rows * channels);
   Device<float> dw(weight), drstd(rows), dgw(channels), work(rms_norm_workspace(rows, channels));
-  require(rms_norm<T>({dx.get(), dw.get(), dy.get(), drstd.get(), rows, channels, 1e-6f}, nullptr));
-  require(rms_norm_backward<T>({dx.get(), dw.get(), drstd.get(), dgrad.get(), residual ? drest.get() : nullptr, dgx.get(),
-                                dgw.get(), work.get(), rows, channels},
-                               nullptr));
+  require(rms_norm<T, X>({dx.get(), dw.get(), dy.get(), drstd.get(), rows, channels, 1e-6f}, nullptr));
+  RmsNormBackwardArgs<T, X> back{dx.get(), dw.get(), drstd.get(), dgrad.get(), residual ? drest.get() : nullptr, dgx.get()};
+  if constexpr (!std::is_same_v<T, X>) back.grad_x_rounded = copy.get();
+  back.grad_weight = dgw.get(), back.workspace = work.get(), back.rows = rows, back.channels = channels;
+  require(rms_norm_backward<T, X>(back, nullptr));
   require(cudaDeviceSynchronize(), "rms_norm");
-  const std::string name = "rms_norm " + std::string(kName<T>) + " (" + std::to_string(rows) + ", " + std::to_string(channels) + ") ";
+  const std::string name = "rms_norm " + std::string(kName<T>) + (std::is_same_v<T, X> ? "" : " of an f32 stream") + " (" + std::to_string(rows) + ", " + std::to_string(channels) + ") ";
   const double bound = std::is_same_v<T, float> ? 2e-6 : 4e-3;
   checks.within(name + "y", dy.values(), y, bound);
   checks.within(name + "rstd", drstd.values(), rstd, 2e-6);
-  checks.within(name + "grad_x", dgx.values(), grad_x, bound);
+  checks.within(name + "grad_x", dgx.values(), grad_x, std::is_same_v<X, float> ? 2e-6 : bound);
+  if (!std::is_same_v<T, X>) checks.within(name + "rounded grad_x", copy.values(), grad_x, bound);
   checks.within(name + "grad_weight", dgw.values(), grad_weight, 5e-6);
 }
 
@@ -94,8 +98,9 @@ void test_rows(Checks& checks) {
                                       {129, 768}, {37, 1024}, {4099, 2048}, {63, 1032}}) {
     norm_case<float>(checks, rows, channels, true);
     norm_case<bf16>(checks, rows, channels, rows % 2 == 0);
+    norm_case<bf16, float>(checks, rows, channels, rows % 2 == 1);
   }
-  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {63, 33}, {64, 31}, {65, 100}, {5001, 129}})
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {63, 33}, {64, 31}, {65, 100}, {2048, 40}, {2049, 40}, {5001, 129}})
     sums_case(checks, rows, cols);
   Gemm gemm;
   require(gemm.create());
