@@ -14,13 +14,13 @@ constexpr int kThreads = 256;
 template <class T, int N>
 constexpr int kAhead = sizeof(T) * N >= 16 ? 4 : 8;
 
-// `Lanes` lanes are one head of one chunk; each owns N channels and walks the chunk with its states in registers.
+// `Lanes` lanes are one head of one chunk; each owns N channels and walks the chunk with its states in registers. The two
+// heads of a warp go through the same steps: those beyond the shorter chunk, or the last walk, change nothing.
 template <class T, int N, int Lanes>
 __global__ void __launch_bounds__(kThreads) chunk_scan_kernel(ChunkScanArgs<T> a, int64_t walks) {
   constexpr int U = kAhead<T, N>;
   const RatShape& s = a.shape;
-  const int64_t walk = int64_t{blockIdx.x} * (kThreads / Lanes) + threadIdx.x / Lanes;
-  if (walk >= walks) return;
+  const int64_t slot = int64_t{blockIdx.x} * (kThreads / Lanes) + threadIdx.x / Lanes, walk = min(slot, walks - 1);
   const int lane = threadIdx.x % Lanes;
   const int H = static_cast<int>(s.heads), P = static_cast<int>(s.head_size), G = static_cast<int>(s.groups);
   const int L = static_cast<int>(s.chunk_len);
@@ -30,7 +30,9 @@ __global__ void __launch_bounds__(kThreads) chunk_scan_kernel(ChunkScanArgs<T> a
   const int64_t b = sequence_chunk / chunks, c = sequence_chunk % chunks;
   const int64_t first = c * L;
   const int length = static_cast<int>(min(int64_t{L}, s.tokens - first));
-  const bool active = lane * N < P;
+  const int longest = Lanes == 32 ? length : max(length, __shfl_xor_sync(0xffffffffu, length, 16));
+  const int shortest = Lanes == 32 ? length : min(length, __shfl_xor_sync(0xffffffffu, length, 16));
+  const bool active = slot < walks && lane * N < P;
   const int channel = h * P + lane * N, shared_channel = (h % G) * P + lane * N;
   const int64_t row0 = b * s.tokens + first;
   const T* base = a.proj + row0 * a.proj_stride;
@@ -56,7 +58,8 @@ __global__ void __launch_bounds__(kThreads) chunk_scan_kernel(ChunkScanArgs<T> a
     float dots[U];
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!whole.value && from + u >= length) break;
+      dots[u] = 0.0f;
+      if (!whole.value && from + u >= length) continue;
       float gate[N], v[N], k[N], q[N], dot = 0.0f;
       unpack(gates[u], gate);
       unpack(values[u], v);
@@ -73,32 +76,31 @@ __global__ void __launch_bounds__(kThreads) chunk_scan_kernel(ChunkScanArgs<T> a
       if (active) store<N>(a.own_v + (row0 + from + u) * s.channels() + channel, v_state);
     }
 #pragma unroll
-    for (int u = 0; u < U; ++u) dots[u] = sum_over_lanes<Lanes>(!whole.value && from + u >= length ? 0.0f : dots[u]);
+    for (int u = 0; u < U; ++u) dots[u] = sum_over_lanes<Lanes>(dots[u]);
     float mine = 0.0f;  // lane u writes token u
 #pragma unroll
     for (int u = 0; u < U; ++u)
       if (lane == u) mine = dots[u];
-    if (lane < U && (whole.value || from + lane < length)) a.own_score[(row0 + from + lane) * H + h] = mine * scale;
-    if (h >= G) return;  // heads 0 .. G-1 are the first of their groups
+    if (slot < walks && lane < U && (whole.value || from + lane < length)) a.own_score[(row0 + from + lane) * H + h] = mine * scale;
+    const bool first_of_group = active && h < G;  // heads 0 .. G-1
+    if (!__any_sync(0xffffffffu, first_of_group)) return;
 #pragma unroll
     for (int u = 0; u < U; ++u) {
-      if (!whole.value && from + u >= length) break;
       float q[N];
       unpack(queries[u], q);
       turn.apply(q, lane, P, false);
-      if (active) store<N>(a.q_rot + (row0 + from + u) * s.group_width() + channel, q);
+      if (first_of_group && (whole.value || from + u < length)) store<N>(a.q_rot + (row0 + from + u) * s.group_width() + channel, q);
     }
   };
   int from = 0;
-  for (; from + U <= length; from += U) batch(from, std::true_type{});
-  if (from < length) batch(from, std::false_type{});
+  for (; from + U <= shortest; from += U) batch(from, std::true_type{});
+  for (; from < longest; from += U) batch(from, std::false_type{});
   if (a.state_k != nullptr && c == chunks - 1 && active) {
     store<N>(a.state_k + b * s.channels() + channel, k_state);
     store<N>(a.state_v + b * s.channels() + channel, v_state);
   }
-  if (length < L) return;
   turn.apply(k_state, lane, P, false);
-  if (!active) return;
+  if (!active || length < L) return;
   store<N>(a.keys.at(b, h, c) + lane * N, k_state);
   store<N>(a.values.at(b, h, c) + lane * N, v_state);
 }

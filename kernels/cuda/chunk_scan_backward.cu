@@ -32,20 +32,28 @@ int64_t segments_per_chunk(const RatShape& s) {
   return (std::min(s.chunk_len, s.tokens) + tokens - 1) / tokens;
 }
 
+// N > 1: the lanes cover the head, so its size is known to the compiler.
+template <int N, int Lanes>
+__device__ __forceinline__ int head_size_of(const RatShape& s) {
+  return N > 1 ? N * Lanes : static_cast<int>(s.head_size);
+}
+
+// Both halves of a warp go through the same steps; one without a head of its own reads that of another and writes nothing.
 template <class T, int N, int Lanes>
 class HeadWalk {
   static constexpr int S = kSegment<T, N>;
 
  public:
-  __device__ HeadWalk(const ChunkScanBackwardArgs<T>& args, int64_t sequence_chunk, int head, int segments)
-      : a(args), s(args.shape), h(head), lane(threadIdx.x % Lanes), P(static_cast<int>(s.head_size)) {
+  __device__ HeadWalk(const ChunkScanBackwardArgs<T>& args, int64_t sequence_chunk, int head, bool exists, int segments)
+      : a(args), s(args.shape), h(head), lane(threadIdx.x % Lanes), P(head_size_of<N, Lanes>(s)) {
     chunks = s.chunks();
     b = sequence_chunk / chunks;
     c = sequence_chunk % chunks;
     first = c * s.chunk_len;
     length = static_cast<int>(min(s.chunk_len, s.tokens - first));
     row0 = b * s.tokens + first;
-    active = lane * N < P;
+    reads = N > 1 || lane * N < P;
+    writes = exists && reads;
     channel = h * P + lane * N;
     shared_channel = (h % static_cast<int>(s.groups)) * P + lane * N;
     scale = rsqrtf(static_cast<float>(P));
@@ -54,7 +62,7 @@ class HeadWalk {
                   (sequence_chunk * s.heads + h) * (segments - 1) * 2 * P + lane * N;
 #pragma unroll
     for (int i = 0; i < N; ++i) bias[i] = 0.0f;
-    if (active) load<N>(a.gate_bias + channel, bias);
+    if (reads) load<N>(a.gate_bias + channel, bias);
   }
 
   // States at the starts of segments 1 .. segments-1.
@@ -73,11 +81,13 @@ class HeadWalk {
   }
 
   // grad_q_sums, grad_k_sums: (S, P) of these lanes; the first head writes, later ones add.
+  // Whole: all tokens of the segment exist, so nothing branches.
+  template <bool Whole>
   __device__ void segment(int index, int last_segment, bool add, float* grad_q_sums, float* grad_k_sums) {
     float k_state[N] = {}, v_state[N] = {};
     if (index > 0) recall(index, k_state, v_state);
     float own_probability, lane_delta;
-    own_weights(index, own_probability, lane_delta);
+    own_weights<Whole>(index, own_probability, lane_delta);
 
     Pack<T, N> gates[S], v_diff[S], k_diff[S];
     float lane_score_grad = 0.0f;
@@ -88,7 +98,7 @@ class HeadWalk {
       for (int u = 0; u < S / 2; ++u) {
         const int t = index * S + half + u;
         gates[half + u] = vs[u] = ks[u] = grads[u] = Pack<T, N>{};
-        if (!active || t >= length) continue;
+        if (!reads || (!Whole && t >= length)) continue;
         const T* row = a.proj + (row0 + t) * a.proj_stride;
         gates[half + u] = load<N>(row + s.gate_column() + channel);
         vs[u] = load<N>(row + s.value_column() + channel);
@@ -98,7 +108,7 @@ class HeadWalk {
 #pragma unroll
       for (int u = 0; u < S / 2; ++u) {
         const int at = half + u;
-        const bool inside = index * S + at < length;
+        const bool inside = Whole || index * S + at < length;
         float gate[N], v[N], k[N], grad[N], dot = 0.0f;
         unpack(gates[at], gate);
         unpack(vs[u], v);
@@ -118,7 +128,7 @@ class HeadWalk {
         gates[at] = pack<T, N>(gate);  // from here on 1 - gate, which keeps its precision when the gate is near 1
         v_diff[at] = pack<T, N>(v);
         k_diff[at] = pack<T, N>(k);
-        dot = sum_over_lanes<Lanes>(active ? dot : 0.0f);
+        dot = sum_over_lanes<Lanes>(dot);
         if (lane == at) lane_score_grad = own_probability * (dot - lane_delta) * scale;
         const float score_grad = of_token(lane_score_grad, at);
         float grad_q[N];
@@ -127,10 +137,11 @@ class HeadWalk {
         accumulate(grad_q_sums + at * P, grad_q, add);
       }
     }
-    backwards(index, last_segment, add, gates, v_diff, k_diff, own_probability, lane_score_grad, grad_k_sums);
+    backwards<Whole>(index, last_segment, add, gates, v_diff, k_diff, own_probability, lane_score_grad, grad_k_sums);
   }
 
  private:
+  template <bool Whole>
   __device__ void backwards(int index, int last_segment, bool add, const Pack<T, N> (&gates)[S],
                             const Pack<T, N> (&v_diff)[S], const Pack<T, N> (&k_diff)[S], float own_probability,
                             float lane_score_grad, float* grad_k_sums) {
@@ -144,7 +155,7 @@ class HeadWalk {
       for (int u = 0; u < S / 2; ++u) {
         grads[u] = queries[u] = Pack<T, N>{};
         const int64_t row = row0 + index * S + half + u;
-        if (!active || index * S + half + u >= length) continue;
+        if (!reads || (!Whole && index * S + half + u >= length)) continue;
         grads[u] = load<N>(a.grad_out + row * s.channels() + channel);
         queries[u] = load<N>(a.proj + row * a.proj_stride + s.query_column() + shared_channel);
       }
@@ -169,7 +180,7 @@ class HeadWalk {
           grad_gate[i] = (dv[i] * grad_v[i] + dk[i] * grad_k[i]) * (1.0f - shut[i]);
           bias_grad[i] += grad_gate[i];
         }
-        if (active && t < length) {
+        if (writes && (Whole || t < length)) {
           T* out = a.grad_proj + (row0 + t) * a.grad_proj_stride;
           store<N>(out + s.value_column() + channel, grad_v);
           store<N>(out + s.gate_column() + channel, grad_gate);
@@ -178,7 +189,7 @@ class HeadWalk {
       }
     }
     if (index > 0) keep(index, k_carry, v_carry);
-    if (!active) return;
+    if (!writes) return;
     if (index != last_segment) {
       float sum[N];
       load<N>(bias_sums, sum);
@@ -189,13 +200,13 @@ class HeadWalk {
   }
 
   __device__ static float of_token(float lane_value, int at) {
-    return __shfl_sync(head_lanes<Lanes>(), lane_value, at, Lanes);
+    return __shfl_sync(0xffffffffu, lane_value, at, Lanes);
   }
 
   __device__ void step(int t, float (&gate)[N], float (&v)[N], float (&k)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) gate[i] = v[i] = k[i] = 0.0f;
-    if (active) {
+    if (reads) {
       const T* row = a.proj + (row0 + t) * a.proj_stride;
       load<N>(row + s.gate_column() + channel, gate);
       load<N>(row + s.value_column() + channel, v);
@@ -206,10 +217,11 @@ class HeadWalk {
   }
 
   // Lane i holds the softmax weight of the own key, and delta, of token i of the segment.
+  template <bool Whole>
   __device__ void own_weights(int index, float& own_probability, float& lane_delta) {
     own_probability = lane_delta = 0.0f;
     const int t = index * S + lane;
-    if (lane >= S || t >= length) return;
+    if ((Lanes != S && lane >= S) || (!Whole && t >= length)) return;
     const int64_t at = (b * s.heads + h) * s.tokens + first + t;
     own_probability = __expf(a.own_score[(row0 + t) * s.heads + h] - a.lse[at]);
     lane_delta = a.delta[at];
@@ -217,7 +229,7 @@ class HeadWalk {
 
   __device__ void chunk_end_gradient(float (&k_carry)[N], float (&v_carry)[N]) {
     if (c >= s.keys()) return;  // no later token sees this chunk's end
-    if (active) {
+    if (reads) {
       load<N>(a.grad_keys.at(b, h, c) + lane * N, k_carry);
       load<N>(a.grad_values.at(b, h, c) + lane * N, v_carry);
     }
@@ -227,7 +239,7 @@ class HeadWalk {
   }
 
   __device__ void accumulate(float* sums, float (&values)[N], bool add) {
-    if (!active) return;
+    if (!writes) return;
     if (add) {
       float sum[N];
       load<N>(sums + lane * N, sum);
@@ -238,12 +250,12 @@ class HeadWalk {
   }
 
   __device__ void keep(int segment, const float (&k)[N], const float (&v)[N]) {
-    if (!active) return;
+    if (!writes) return;
     store<N>(checkpoints + (segment - 1) * 2 * P, k);
     store<N>(checkpoints + (segment - 1) * 2 * P + P, v);
   }
   __device__ void recall(int segment, float (&k)[N], float (&v)[N]) {
-    if (!active) return;
+    if (!writes) return;
     load<N>(checkpoints + (segment - 1) * 2 * P, k);
     load<N>(checkpoints + (segment - 1) * 2 * P + P, v);
   }
@@ -252,41 +264,52 @@ class HeadWalk {
   const RatShape& s;
   int h, lane, P, length, channel, shared_channel;
   int64_t chunks, b, c, first, row0;
-  bool active;
+  bool reads, writes;
   float scale;
   float bias[N];
   float *bias_sums, *checkpoints;
 };
 
-// Adds the walkers' sums of one segment and writes the query and key columns.
-template <class T>
-__device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_chunk, int group, int segment_first,
+// Adds the walkers' sums of one segment and writes the query and key columns, `Together` channel pairs a thread.
+template <class T, int Together>
+__device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_chunk, int group, int P, int segment_first,
                             int tokens, int segment_size, int walkers, const float* grad_q_sums, const float* grad_k_sums) {
   const RatShape& s = a.shape;
-  const int P = static_cast<int>(s.head_size), half = P / 2;
+  const int half = P / 2, cells = half / Together;  // of a token
   const int64_t b = sequence_chunk / s.chunks(), c = sequence_chunk % s.chunks();
   const int64_t row0 = b * s.tokens + c * s.chunk_len + segment_first;
+  const auto add = [](const float* from, float (&to)[Together]) {
+    float values[Together];
+    load<Together>(from, values);
+#pragma unroll
+    for (int j = 0; j < Together; ++j) to[j] += values[j];
+  };
 #pragma unroll 4
-  for (int cell = threadIdx.x; cell < tokens * half; cell += blockDim.x) {
-    const int t = cell / half, i = cell % half;
-    float q_low = 0.0f, q_high = 0.0f, k_low = 0.0f, k_high = 0.0f;
+  for (int cell = threadIdx.x; cell < tokens * cells; cell += blockDim.x) {
+    const int t = cell / cells, i = cell % cells * Together;
+    const float* rotated = a.grad_q_rot + (row0 + t) * s.group_width() + group * P + i;
+    float low[Together], high[Together], q_low[Together] = {}, q_high[Together] = {}, k_low[Together] = {},
+                                         k_high[Together] = {};
+    load<Together>(rotated, low);
+    load<Together>(rotated + half, high);
     for (int w = 0; w < walkers; ++w) {
       const int at = (w * segment_size + t) * P + i;
-      q_low += grad_q_sums[at];
-      q_high += grad_q_sums[at + half];
-      k_low += grad_k_sums[at];
-      k_high += grad_k_sums[at + half];
+      add(grad_q_sums + at, q_low);
+      add(grad_q_sums + at + half, q_high);
+      add(grad_k_sums + at, k_low);
+      add(grad_k_sums + at + half, k_high);
     }
-    const float* rotated = a.grad_q_rot + (row0 + t) * s.group_width() + group * P + i;
-    const float low = rotated[0], high = rotated[half];
-    const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
-    q_low += low * turn.x + high * turn.y;
-    q_high += high * turn.x - low * turn.y;
+#pragma unroll
+    for (int j = 0; j < Together; ++j) {
+      const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i + j];
+      q_low[j] += low[j] * turn.x + high[j] * turn.y;
+      q_high[j] += high[j] * turn.x - low[j] * turn.y;
+    }
     T* out = a.grad_proj + (row0 + t) * a.grad_proj_stride + group * P + i;
-    out[s.query_column()] = from_float<T>(q_low);
-    out[s.query_column() + half] = from_float<T>(q_high);
-    out[s.key_column()] = from_float<T>(k_low);
-    out[s.key_column() + half] = from_float<T>(k_high);
+    store<Together>(out + s.query_column(), q_low);
+    store<Together>(out + s.query_column() + half, q_high);
+    store<Together>(out + s.key_column(), k_low);
+    store<Together>(out + s.key_column() + half, k_high);
   }
 }
 
@@ -298,25 +321,32 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, N>)
   static_assert(S <= Lanes, "a lane holds what belongs to one token of the segment");
   extern __shared__ __align__(16) float sums[];  // (2, walkers, S, P): queries, then keys
   const RatShape& s = a.shape;
-  const int walker = threadIdx.x / Lanes, P = static_cast<int>(s.head_size);
+  const int walker = threadIdx.x / Lanes, P = head_size_of<N, Lanes>(s);
   const int G = static_cast<int>(s.groups), group = static_cast<int>(blockIdx.x % G);
-  const int heads = walker < walkers ? static_cast<int>(s.heads) / G : 0;  // a warp's upper half may have none
+  const int heads = static_cast<int>(s.heads) / G;
   const int64_t sequence_chunk = blockIdx.x / G;
   const int64_t first = sequence_chunk % s.chunks() * s.chunk_len;
   const int length = static_cast<int>(min(s.chunk_len, s.tokens - first));
   const int last = (length + S - 1) / S - 1;
   float* grad_q_sums = sums + walker * S * P;
   float* grad_k_sums = grad_q_sums + walkers * S * P;
-  if (last > 0)
-    for (int i = walker; i < heads; i += walkers)
-      HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, segments).leave_checkpoints();
+  // For each head of this walker: body(walk, whether it is the first). A warp's halves do as many.
+  const auto for_each_head = [&](const auto& body) {
+    for (int before = 0; before + static_cast<int>(threadIdx.x / 32) * (32 / Lanes) < heads; before += walkers) {
+      const bool exists = walker < walkers && before + walker < heads;
+      const int i = exists ? before + walker : heads - 1;
+      body(HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, exists, segments), before == 0);
+    }
+  };
+  if (last > 0) for_each_head([](auto walk, bool) { walk.leave_checkpoints(); });
   for (int index = last; index >= 0; --index) {
-    for (int i = walker; i < heads; i += walkers)
-      HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, segments)
-          .segment(index, last, i != walker, grad_q_sums, grad_k_sums);
+    for_each_head([&](auto walk, bool is_first) {
+      if ((index + 1) * S <= length) walk.template segment<true>(index, last, !is_first, grad_q_sums, grad_k_sums);
+      else walk.template segment<false>(index, last, !is_first, grad_q_sums, grad_k_sums);
+    });
     __syncthreads();
-    write_group(a, sequence_chunk, group, index * S, min(S, length - index * S), S, walkers, sums,
-                sums + walkers * S * P);
+    write_group<T, (N > 1 ? 2 : 1)>(a, sequence_chunk, group, P, index * S, min(S, length - index * S), S, walkers, sums,
+                                    sums + walkers * S * P);
     __syncthreads();
   }
 }

@@ -9,7 +9,15 @@ constexpr int kThreads = 256;
 
 __device__ int64_t first_of_thread() { return (int64_t{blockIdx.x} * kThreads + threadIdx.x) * 8; }
 
-__device__ float normal_cdf(float x) { return 0.5f * (1.0f + erff(x * 0.70710678118654752f)); }
+// Phi(x), and exp(-x^2/2), which it needs on the way. Abramowitz & Stegun 7.1.26: within 1e-7 of the exact value, far
+// below what bf16 keeps, for a third of erff's instructions.
+__device__ __forceinline__ float normal_cdf(float x, float& bell) {
+  bell = __expf(-0.5f * x * x);
+  const float t = __fdividef(1.0f, fmaf(0.3275911f * 0.70710678f, fabsf(x), 1.0f));
+  const float sum = fmaf(fmaf(fmaf(fmaf(1.061405429f, t, -1.453152027f), t, 1.421413741f), t, -0.284496736f), t, 0.254829592f);
+  const float tail = 0.5f * sum * t * bell;
+  return x < 0.0f ? tail : 1.0f - tail;
+}
 
 __global__ void to_bf16_kernel(const float* x, bf16* out, int64_t count) {
   const int64_t at = first_of_thread();
@@ -25,7 +33,10 @@ __global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
   float values[8];
   load<8>(x + at, values);
 #pragma unroll
-  for (float& value : values) value *= normal_cdf(value);
+  for (float& value : values) {
+    float bell;
+    value *= normal_cdf(value, bell);
+  }
   store<8>(y + at, values);
 }
 
@@ -37,8 +48,9 @@ __global__ void gelu_backward_kernel(const bf16* x, bf16* grad, int64_t count) {
   load<8>(grad + at, grads);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float v = values[i];
-    grads[i] *= normal_cdf(v) + v * 0.39894228040143268f * __expf(-0.5f * v * v);
+    float bell;
+    const float cdf = normal_cdf(values[i], bell);
+    grads[i] *= fmaf(values[i] * 0.39894228f, bell, cdf);
   }
   store<8>(grad + at, grads);
 }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
@@ -75,6 +77,50 @@ struct ScratchMemory {
   }
 };
 
+// Pinned memory through which small blocks go to the device: the host does not wait for what was started before, and the
+// device does not wait for the host. Halves take turns; one is filled again when all that left it has arrived.
+class Staging {
+ public:
+  static constexpr std::size_t half_bytes = std::size_t{4} << 20;
+
+  ~Staging() {
+    for (Half& half : halves_) {
+      if (half.data != nullptr) (void)cudaFreeHost(half.data);
+      if (half.left != nullptr) (void)cudaEventDestroy(half.left);
+    }
+  }
+
+  Status copy(void* target, const void* host, std::size_t bytes) {
+    if (used_ + bytes > half_bytes) RAT_TRY(turn());
+    Half& half = halves_[current_];
+    if (half.data == nullptr) {
+      RAT_TRY(checked(cudaMallocHost(&half.data, half_bytes), "taking pinned memory"));
+      RAT_TRY(checked(cudaEventCreateWithFlags(&half.left, cudaEventDisableTiming), "making an event"));
+    }
+    void* const staged = static_cast<std::byte*>(half.data) + used_;
+    std::memcpy(staged, host, bytes);
+    used_ += (bytes + 63) / 64 * 64;
+    return checked(cudaMemcpyAsync(target, staged, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
+  }
+
+ private:
+  struct Half {
+    void* data = nullptr;
+    cudaEvent_t left = nullptr;
+  };
+
+  Status turn() {
+    RAT_TRY(checked(cudaEventRecord(halves_[current_].left, stream()), "marking a copy"));
+    current_ = 1 - current_;
+    used_ = 0;
+    const cudaEvent_t left = halves_[current_].left;
+    return left == nullptr ? ok() : checked(cudaEventSynchronize(left), "copying to the GPU");
+  }
+
+  std::array<Half, 2> halves_;
+  std::size_t current_ = 0, used_ = 0;
+};
+
 // Events are made once and used again.
 struct Marks {
   std::vector<cudaEvent_t> events;
@@ -138,6 +184,8 @@ Result<void*> scratch_bytes(int slot, std::size_t bytes) {
 }
 
 Status to_device(void* target, const void* host, std::size_t bytes) {
+  static thread_local Staging staging;
+  if (bytes <= Staging::half_bytes) return staging.copy(target, host, bytes);
   return checked(cudaMemcpyAsync(target, host, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
 }
 

@@ -107,17 +107,11 @@ __device__ __forceinline__ float sigmoid(float x) {
   }
 }
 
-// The lanes of this warp that work on the same head: all, or its lower or upper half, which may then part ways.
-template <int Lanes>
-__device__ __forceinline__ unsigned head_lanes() {
-  static_assert(Lanes == 16 || Lanes == 32);
-  return Lanes == 32 ? 0xffffffffu : 0xffffu << (threadIdx.x & 16u);
-}
-
+// Over each `Lanes` neighbouring lanes; all lanes of the warp take part, as in every function here that shuffles.
 template <int Lanes = 32>
 __device__ __forceinline__ float sum_over_lanes(float x) {
 #pragma unroll
-  for (int step = Lanes / 2; step > 0; step >>= 1) x += __shfl_xor_sync(head_lanes<Lanes>(), x, step);
+  for (int step = Lanes / 2; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
   return x;
 }
 
@@ -143,7 +137,7 @@ struct Turn {
     const int partner = (lane < lanes / 2 ? lane + lanes / 2 : lane - lanes / 2) & (Lanes - 1);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float other = __shfl_sync(head_lanes<Lanes>(), x[i], partner, Lanes);
+      const float other = __shfl_sync(0xffffffffu, x[i], partner, Lanes);
       x[i] = fmaf(other, inverse ? -sine[i] : sine[i], x[i] * cosine[i]);
     }
   }
