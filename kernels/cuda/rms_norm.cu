@@ -56,6 +56,15 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
   }
 }
 
+template <class T, class X>
+__device__ __forceinline__ Pack<X, 8> residual_at(const RmsNormBackwardArgs<T, X>& a, int64_t at) {
+  return a.residual == nullptr ? Pack<X, 8>{} : load<8>(a.residual + at);
+}
+
+// Wide rows of float32 leave no registers for the residual: it is read when it is added.
+template <class X, int V>
+constexpr bool kResidualLate = sizeof(X) * V > 16;
+
 // Each warp walks rows with a fixed stride and keeps its share of grad_weight in shared memory columns of its own.
 template <class T, class X, int V>
 __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
@@ -69,7 +78,7 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
     const X* x = a.x + row * a.channels;
     const T* grad = a.grad_y + row * a.channels;
     const float rstd = a.rstd[row];
-    Pack<X, 8> xs[V], rests[V];
+    Pack<X, 8> xs[V], rests[kResidualLate<X, V> ? 1 : V];
     Pack<T, 8> grads[V];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -77,7 +86,7 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
       if (at < vectors) {
         xs[v] = load<8>(x + at * 8);
         grads[v] = load<8>(grad + at * 8);
-        rests[v] = a.residual == nullptr ? Pack<X, 8>{} : load<8>(a.residual + row * a.channels + at * 8);
+        if constexpr (!kResidualLate<X, V>) rests[v] = residual_at(a, row * a.channels + at * 8);
       }
     }
     float dot = 0.0f;
@@ -103,7 +112,8 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
       float xv[8], gv[8], weight[8], rest[8];
       unpack(xs[v], xv);
       unpack(grads[v], gv);
-      unpack(rests[v], rest);
+      if constexpr (kResidualLate<X, V>) unpack(residual_at(a, row * a.channels + at * 8), rest);
+      else unpack(rests[v], rest);
       load<8>(a.weight + at * 8, weight);
 #pragma unroll
       for (int i = 0; i < 8; ++i) xv[i] = fmaf(rstd, fmaf(gv[i], weight[i], -xv[i] * dot), rest[i]);
