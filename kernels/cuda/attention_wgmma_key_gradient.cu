@@ -20,22 +20,25 @@ struct Layout {
   static constexpr int free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
 };
 
+template <class Seen>
 struct Block {
+  Seen seen;
   int h, b, first_key, first_row, steps;
-  __device__ explicit Block(const RatShape& s) {
+  __device__ explicit Block(const RatShape& s) : seen(s) {
     h = static_cast<int>(blockIdx.y);
     b = static_cast<int>(blockIdx.z);
     first_key = static_cast<int>(blockIdx.x) * kBlock;
-    const int T = static_cast<int>(s.tokens);
-    first_row = static_cast<int>(min(s.tokens, (int64_t{first_key} + 1) * s.chunk_len)) / kStep * kStep;
-    steps = (T - first_row + kStep - 1) / kStep;
+    const int last_key = min(first_key + kBlock, static_cast<int>(s.keys())) - 1;
+    first_row = seen.first_token(first_key) / kStep * kStep;
+    steps = (seen.end_token(last_key) - first_row + kStep - 1) / kStep;
   }
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
 
+template <class Seen>
 __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, unsigned char* memory) {
   const RatShape& s = a.shape;
-  const Block block(s);
+  const Block<Seen> block(s);
   const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
   Ring ring;
   if (threadIdx.x == 0) {
@@ -73,10 +76,12 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
   }
 }
 
+template <class Seen>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory, int which) {
   const RatShape& s = a.shape;
-  const Block block(s);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, L = static_cast<int>(s.chunk_len);
+  const Block<Seen> block(s);
+  const Seen& seen = block.seen;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int my_first_key = block.first_key + which * 64, key = my_first_key + warp * 16 + lane / 4;  // and 8 below
   const uint32_t keys = shared + Layout::keys + which * 64 * 128, values = shared + Layout::values + which * 64 * 128;
   const auto* terms = reinterpret_cast<const Terms*>(memory + Layout::terms);
@@ -87,8 +92,9 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   for (int step = 0; step < block.steps; ++step) {
     const uint32_t queries = shared + Layout::stages + ring.stage * 2 * kSmallTile, grads = queries + kSmallTile;
     float scores[32], grad_weights[32];
+    const int row = block.row_of(step);
     barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
-    if ((block.row_of(step) + kStep - 1) / L <= my_first_key) {  // none of these rows sees a key of this warpgroup
+    if (sees_none(seen, row, row + kStep - 1, my_first_key, 64)) {
       barrier_arrive(shared + Layout::free + 8 * ring.stage);
       ring.advance<kStages>();
       continue;
@@ -108,8 +114,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     commit_products();
     wait_products<1>();
     hold(scores);
-    const int row = block.row_of(step);
-    const bool masked = row / L < my_first_key + 64;
+    const bool masked = !sees_all(seen, row, row + kStep - 1, my_first_key, 64);
     const float2* lse = reinterpret_cast<const float2*>(terms[ring.stage].lse) + lane % 4;
     const float2* delta = reinterpret_cast<const float2*>(terms[ring.stage].delta) + lane % 4;
 #pragma unroll
@@ -121,7 +126,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
         for (int i = 0; i < 2; ++i) {
           float& p = scores[n * 4 + 2 * i + e];
           p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
-          if (masked && key + 8 * i >= (row + n * 8 + (lane % 4) * 2 + e) / L) p = 0.0f;
+          if (masked && !seen.sees(seen.end(row + n * 8 + (lane % 4) * 2 + e), key + 8 * i)) p = 0.0f;
         }
     }
     uint32_t weights[4][4], score_grads[4][4];
@@ -152,10 +157,17 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   }
   const int valid = static_cast<int>(s.keys()) - my_first_key;
   if (valid <= 0) return;
-  write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
-  write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
+  if constexpr (Seen::own_key) {
+    write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
+    write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
+  } else {
+    const TokenGradients<bf16>& to = a.token_gradients;
+    write_tokens<P>(by_columns(grad_keys), scale, to.keys, block.b, block.h, my_first_key, warp * 16, valid, to.rope);
+    write_tokens<P>(by_columns(grad_values), 1.0f, to.values, block.b, block.h, my_first_key, warp * 16, valid, nullptr);
+  }
 }
 
+template <class Seen>
 __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_constant__ Maps maps,
                                                                    const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
   extern __shared__ unsigned char raw[];
@@ -172,11 +184,29 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
-    produce(maps, a, shared, memory);
+    produce<Seen>(maps, a, shared, memory);
   } else {
     take_registers<232>();
-    consume(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<Seen>(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
   }
+}
+
+template <class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  if (s.keys() == 0) return {};
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(key_gradient_kernel<Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Layout::bytes),
+                       "chunk_attention_backward (wgmma, keys): shared memory"));
+  Maps maps;
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kStep));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
+  const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
+                  static_cast<unsigned>(s.batch));
+  key_gradient_kernel<Seen><<<grid, kThreads, Layout::bytes, stream>>>(maps, a);
+  return launched("chunk_attention_backward (wgmma, keys)");
 }
 
 }  // namespace by_key
@@ -184,20 +214,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
 }  // namespace
 
 Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  const RatShape& s = a.shape;
-  if (s.keys() == 0) return {};
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(by_key::key_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            by_key::Layout::bytes),
-                       "chunk_attention_backward (wgmma, keys): shared memory"));
-  Maps maps;
-  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), s.group_width(), s, kStep));
-  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
-  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
-  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
-  const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
-                  static_cast<unsigned>(s.batch));
-  by_key::key_gradient_kernel<<<grid, kThreads, by_key::Layout::bytes, stream>>>(maps, a);
-  return launched("chunk_attention_backward (wgmma, keys)");
+  return a.shape.offset == 0 ? by_key::launch<EarlierChunks>(a, stream) : by_key::launch<TokensSoFar>(a, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

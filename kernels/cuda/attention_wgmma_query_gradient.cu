@@ -16,20 +16,24 @@ struct Layout {
   static constexpr int full = grads_free + 16, free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
 };
 
+template <class Seen>
 struct Block {
-  int group, b, first_row, most_keys, steps, heads;
-  __device__ explicit Block(const RatShape& s) {
+  Seen seen;
+  int group, b, first_row, first_key, steps, heads;
+  __device__ explicit Block(const RatShape& s) : seen(s) {
     group = static_cast<int>(blockIdx.y);
     b = static_cast<int>(blockIdx.z);
     first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kBlock;
-    most_keys = static_cast<int>((min(int64_t{first_row} + kBlock, s.tokens) - 1) / s.chunk_len);
-    steps = (most_keys + kStep - 1) / kStep;  // per head
+    first_key = seen.begin(first_row) / kStep * kStep;
+    const int last_row = min(first_row + kBlock, seen.tokens) - 1;
+    steps = (seen.end(last_row) - first_key + kStep - 1) / kStep;  // per head
     heads = static_cast<int>(s.heads / s.groups);
   }
 };
 
+template <class Seen>
 __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
-  const Block block(s);
+  const Block<Seen> block(s);
   if (block.steps == 0) return;
   Ring ring, grad_ring;
   barrier_expect(shared + Layout::queries_full, kBigTile);
@@ -47,8 +51,8 @@ __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
       const uint32_t tile = shared + Layout::stages + ring.stage * 2 * kSmallTile, full = shared + Layout::full + 8 * ring.stage;
       barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect(full, 2 * kSmallTile);
-      copy_key_tile(tile, maps.keys, kSmallHalf, step * kStep, h, block.b, full);
-      copy_key_tile(tile + kSmallTile, maps.values, kSmallHalf, step * kStep, h, block.b, full);
+      copy_key_tile(tile, maps.keys, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
+      copy_key_tile(tile + kSmallTile, maps.values, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
       ring.advance<kStages>();
     }
   }
@@ -61,12 +65,15 @@ __device__ __forceinline__ void load_operand(uint32_t (&to)[8][4], uint32_t tile
   for (int k = 0; k < 8; ++k) tiles::load_matrices(to[k], tile + tile_at<kBlock>(row, k * 2 + (lane >> 4)));
 }
 
+template <class Seen>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, int which) {
   const RatShape& s = a.shape;
-  const Block block(s);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, T = static_cast<int>(s.tokens), L = static_cast<int>(s.chunk_len);
+  const Block<Seen> block(s);
+  const Seen& seen = block.seen;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, T = static_cast<int>(s.tokens);
   const int my_first_row = block.first_row + which * 64, my_row = my_first_row + warp * 16 + lane / 4;  // and 8 below
-  const int limit[2] = {my_row / L, (my_row + 8) / L}, fewest_keys = my_first_row / L;
+  const int limit[2] = {seen.end(my_row), seen.end(my_row + 8)};
+  const int fewest_keys = seen.end(my_first_row), latest_begin = seen.begin(my_first_row + 63);
   const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
   float grad_queries[64] = {};
   uint32_t queries[8][4], grads[8][4], score_grads[4][4];
@@ -107,8 +114,8 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       hold(grad_queries);
       if (before >= 0) release(shared + Layout::free + 8 * before);
       before = ring.stage;
-      const int first_key = step * kStep;
-      const bool masked = first_key + kStep > fewest_keys;
+      const int first_key = block.first_key + step * kStep;
+      const bool masked = first_key + kStep > fewest_keys || first_key < latest_begin;
 #pragma unroll
       for (int n = 0; n < 8; ++n)
 #pragma unroll
@@ -117,7 +124,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
           for (int e = 0; e < 2; ++e) {
             float& p = scores[n * 4 + 2 * i + e];
             p = exp2_fast(fmaf(p, scale_log2, -lse[i]));
-            if (masked && first_key + n * 8 + (lane % 4) * 2 + e >= limit[i]) p = 0.0f;
+            if (masked && !seen.sees(limit[i], first_key + n * 8 + (lane % 4) * 2 + e)) p = 0.0f;
           }
       wait_products<0>();
       hold(grad_weights);
@@ -133,10 +140,18 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   wait_products<0>();
   hold(grad_queries);
   if (my_first_row >= T) return;
-  write_rows(grad_queries, scale, a.grad_q_rot + (int64_t{block.b} * T + my_first_row) * s.group_width() + block.group * P,
-             s.group_width(), T - my_first_row);
+  if constexpr (Seen::own_key) {
+    write_rows(grad_queries, scale,
+               a.grad_q_rot + (int64_t{block.b} * T + my_first_row) * s.group_width() + block.group * P, s.group_width(),
+               T - my_first_row);
+  } else {
+    const TokenGradients<bf16>& to = a.token_gradients;
+    write_tokens<P>(by_columns(grad_queries), scale, to.queries, block.b, block.group, my_first_row, warp * 16,
+                    T - my_first_row, to.rope);
+  }
 }
 
+template <class Seen>
 __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __grid_constant__ Maps maps,
                                                                      const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
   extern __shared__ unsigned char raw[];
@@ -156,11 +171,28 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __gri
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x == 0) produce(maps, a.shape, shared);
+    if (threadIdx.x == 0) produce<Seen>(maps, a.shape, shared);
   } else {
     take_registers<240>();
-    consume(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<Seen>(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
   }
+}
+
+template <class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(query_gradient_kernel<Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Layout::bytes),
+                       "chunk_attention_backward (wgmma, queries): shared memory"));
+  Maps maps;
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kBlock));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kStep));
+  const dim3 grid(static_cast<unsigned>((s.tokens + kBlock - 1) / kBlock), static_cast<unsigned>(s.groups),
+                  static_cast<unsigned>(s.batch));
+  query_gradient_kernel<Seen><<<grid, kThreads, Layout::bytes, stream>>>(maps, a);
+  return launched("chunk_attention_backward (wgmma, queries)");
 }
 
 }  // namespace by_query
@@ -168,19 +200,7 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __gri
 }  // namespace
 
 Status wgmma_query_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  const RatShape& s = a.shape;
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(by_query::query_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            by_query::Layout::bytes),
-                       "chunk_attention_backward (wgmma, queries): shared memory"));
-  Maps maps;
-  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), s.group_width(), s, kBlock));
-  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kBlock));
-  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kStep));
-  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kStep));
-  const dim3 grid(static_cast<unsigned>((s.tokens + kBlock - 1) / kBlock), static_cast<unsigned>(s.groups),
-                  static_cast<unsigned>(s.batch));
-  by_query::query_gradient_kernel<<<grid, kThreads, by_query::Layout::bytes, stream>>>(maps, a);
-  return launched("chunk_attention_backward (wgmma, queries)");
+  return a.shape.offset == 0 ? by_query::launch<EarlierChunks>(a, stream) : by_query::launch<TokensSoFar>(a, stream);
 }
 
 Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {

@@ -24,16 +24,19 @@ __global__ void __launch_bounds__(kWarps * 32) output_gate_backward_kernel(Outpu
     float grad_y[N], y[N], z[N], grad_z[N];
     load<N>(a.grad_y + at, grad_y);
     load<N>(a.y + at, y);
-    load<N>(a.z + row * a.z_stride + z_column, z);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float open = sigmoid<T>(z[i]), product = grad_y[i] * y[i];
-      dot += product;
-      grad_z[i] = product * (1.0f - open);
-      grad_y[i] *= open;
+    for (int i = 0; i < N; ++i) dot = fmaf(grad_y[i], y[i], dot);
+    if (a.z != nullptr) {
+      load<N>(a.z + row * a.z_stride + z_column, z);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const float open = sigmoid<T>(z[i]);
+        grad_z[i] = grad_y[i] * y[i] * (1.0f - open);
+        grad_y[i] *= open;
+      }
+      store<N>(a.grad_out + at, grad_y);
+      store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
     }
-    store<N>(a.grad_out + at, grad_y);
-    store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
   }
   dot = sum_over_lanes(dot);
   if (lane == 0) a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = dot;
@@ -55,6 +58,13 @@ Status check_path(const char* op, AttentionPath path, const RatShape& shape) {
   return {};
 }
 
+Status check_keys_seen(const char* op, const RatShape& s) {
+  if (s.offset == 0 && s.window < 0) return {};
+  if (s.offset == 1 && s.chunk_len == 1) return {};
+  return refuse("%s: offset %lld and window %lld with chunk length %lld; attention over tokens has offset 1 and chunks of 1",
+                op, static_cast<long long>(s.offset), static_cast<long long>(s.window), static_cast<long long>(s.chunk_len));
+}
+
 template <class T>
 Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) {
   constexpr int64_t step = 16 / static_cast<int64_t>(sizeof(T));
@@ -64,6 +74,12 @@ Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) 
                   static_cast<long long>(rows.sequence), static_cast<long long>(rows.head),
                   static_cast<long long>(rows.row));
   return {};
+}
+
+template <class Args>
+auto query_rows(const Args& a) {
+  return KeyRows<std::remove_pointer_t<decltype(a.q_rot)>>{a.q_rot, a.shape.tokens * a.query_stride(), a.shape.head_size,
+                                                           a.query_stride()};
 }
 
 }  // namespace
@@ -108,8 +124,15 @@ template <class T>
 Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_keys_seen(op, a.shape));
+  const bool own_key = a.own_score != nullptr && a.own_v != nullptr && a.z != nullptr;
+  const bool none = a.own_score == nullptr && a.own_v == nullptr && a.z == nullptr;
+  if (!(a.shape.offset == 0 ? own_key : none))
+    return refuse("%s: offset %lld %s own keys, own values and output gates", op, static_cast<long long>(a.shape.offset),
+                  a.shape.offset == 0 ? "needs" : "takes no");
   if (path == AttentionPath::simple) return paths::simple_forward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
+    RAT_CUDA_TRY(check_key_rows(op, "queries", query_rows(a)));
     RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
     RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)
@@ -124,8 +147,10 @@ template <class T>
 Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention_backward";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_keys_seen(op, a.shape));
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
+    RAT_CUDA_TRY(check_key_rows(op, "queries", query_rows(a)));
     RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
     RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)

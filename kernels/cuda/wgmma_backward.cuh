@@ -3,7 +3,9 @@
 
 #include "kernels/cuda/attention_paths.h"
 #include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/keys_seen.cuh"
 #include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/token_gradients.cuh"
 
 namespace rat::kernels::cuda::paths {
 
@@ -57,6 +59,11 @@ __device__ __forceinline__ void as_operand(uint32_t (&to)[4][4], const float (&s
 __device__ __forceinline__ void add_product(float (&sums)[64], const uint32_t (&left)[4][4], uint32_t tile) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) multiply_n128<1>(sums, left[k], columns_operand(tile + k * 2048, kSmallHalf), 1);
+}
+
+// The same accumulators, 8 columns after 8 columns.
+__device__ __forceinline__ const float (&by_columns(const float (&sums)[64]))[16][4] {
+  return reinterpret_cast<const float(&)[16][4]>(sums);
 }
 
 // (64, 128) accumulators of one warpgroup to float32 rows; rows from `valid` on are not written.
