@@ -17,8 +17,10 @@ using tiles::exp2_fast;
 using tiles::kLn2;
 using tiles::kLog2e;
 
-constexpr int P = 128, kRows = 128, kKeys = 128, kStages = 2;
-constexpr int kTile = 128 * P * 2, kHalfTile = kTile / 2;
+constexpr int kRows = 128, kKeys = 128, kStages = 2;
+template <int P>
+constexpr int kTile = tile_bytes(128, P);
+constexpr int kHalfTile = half_bytes(128);
 constexpr int kThreads = 3 * 128;
 constexpr int kConsumerWarps = 8;
 
@@ -26,8 +28,9 @@ struct Maps {
   CUtensorMap queries, keys, values, own_v, z, y;  // own_v, z: only of a kernel with own keys
 };
 
-struct Barriers {  // byte offsets in shared memory; 8 bytes each
-  static constexpr int base = (1 + 2 * kStages) * kTile;
+template <int P>
+struct Layout {  // byte offsets in shared memory: tiles, then barriers of 8 bytes each
+  static constexpr int base = (1 + 2 * kStages) * kTile<P>;
   static constexpr int query_full = base, query_free = base + 8;
   static constexpr int key_full = base + 16, key_free = key_full + 8 * kStages;
   static constexpr int value_full = key_free + 8 * kStages, value_free = value_full + 8 * kStages;
@@ -59,15 +62,19 @@ struct Ring {
   }
 };
 
+template <int P>
 __device__ __forceinline__ void copy_keys(uint32_t to, const CUtensorMap& map, int row, int head, int sequence, uint32_t full) {
-  barrier_expect(full, kTile);
-  copy_box(to, map, 0, row, head, sequence, full);
-  copy_box(to + kHalfTile, map, kHalf, row, head, sequence, full);
+  barrier_expect(full, kTile<P>);
+#pragma unroll
+  for (int half = 0; half < P / kHalf; ++half)
+    copy_box(to + half * kHalfTile, map, half * kHalf, row, head, sequence, full);
 }
+template <int P>
 __device__ __forceinline__ void copy_tokens(uint32_t to, const CUtensorMap& map, int column, int row, int sequence, uint32_t full) {
-  barrier_expect(full, kTile);
-  copy_box(to, map, column, row, sequence, full);
-  copy_box(to + kHalfTile, map, column + kHalf, row, sequence, full);
+  barrier_expect(full, kTile<P>);
+#pragma unroll
+  for (int half = 0; half < P / kHalf; ++half)
+    copy_box(to + half * kHalfTile, map, column + half * kHalf, row, sequence, full);
 }
 
 // The key tiles that some row of a row tile sees, walked from the last one, which is masked, to the first.
@@ -81,8 +88,9 @@ struct Steps {
   __device__ int first_key(int step) const { return (first_tile + count - 1 - step) * kKeys; }
 };
 
-template <class Seen>
+template <int P, class Seen>
 __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, uint32_t shared) {
+  using Offsets = Layout<P>;
   const Seen seen(s);
   Ring ring;
   uint32_t query_phase = 0;
@@ -94,20 +102,20 @@ __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, u
     for (int step = 0; step < steps.count + (Seen::own_key ? 1 : 0); ++step) {
       const int first_key = steps.first_key(step);
       const bool own = Seen::own_key && step == steps.count;
-      const uint32_t keys = shared + (1 + ring.stage) * kTile, values = keys + kStages * kTile;
-      const uint32_t key_full = shared + Barriers::key_full + 8 * ring.stage;
-      const uint32_t value_full = shared + Barriers::value_full + 8 * ring.stage;
-      barrier_wait(shared + Barriers::key_free + 8 * ring.stage, ring.phase ^ 1);
-      if (!own) copy_keys(keys, maps.keys, first_key, h, b, key_full);
-      else copy_tokens(keys, maps.own_v, h * P, first_row, b, key_full);
+      const uint32_t keys = shared + (1 + ring.stage) * kTile<P>, values = keys + kStages * kTile<P>;
+      const uint32_t key_full = shared + Offsets::key_full + 8 * ring.stage;
+      const uint32_t value_full = shared + Offsets::value_full + 8 * ring.stage;
+      barrier_wait(shared + Offsets::key_free + 8 * ring.stage, ring.phase ^ 1);
+      if (!own) copy_keys<P>(keys, maps.keys, first_key, h, b, key_full);
+      else copy_tokens<P>(keys, maps.own_v, h * P, first_row, b, key_full);
       if (step == 0) {
-        barrier_wait(shared + Barriers::query_free, query_phase ^ 1);
-        copy_tokens(shared, maps.queries, h % G * P, first_row, b, shared + Barriers::query_full);
+        barrier_wait(shared + Offsets::query_free, query_phase ^ 1);
+        copy_tokens<P>(shared, maps.queries, h % G * P, first_row, b, shared + Offsets::query_full);
         query_phase ^= 1;
       }
-      barrier_wait(shared + Barriers::value_free + 8 * ring.stage, ring.phase ^ 1);
-      if (!own) copy_keys(values, maps.values, first_key, h, b, value_full);
-      else copy_tokens(values, maps.z, h * P, first_row, b, value_full);
+      barrier_wait(shared + Offsets::value_free + 8 * ring.stage, ring.phase ^ 1);
+      if (!own) copy_keys<P>(values, maps.values, first_key, h, b, value_full);
+      else copy_tokens<P>(values, maps.z, h * P, first_row, b, value_full);
       ring.advance();
     }
   }
@@ -157,13 +165,13 @@ __device__ __forceinline__ void pack_weights(uint32_t (&weights)[8][4], const fl
 #pragma unroll
     for (int i = 0; i < 4; ++i) weights[k][i] = pack_pair(scores[k * 8 + 2 * i], scores[k * 8 + 2 * i + 1]);
 }
-__device__ __forceinline__ void shrink_rows(float (&out)[64], const float (&shrink)[2]) {
+template <int N>
+__device__ __forceinline__ void shrink_rows(float (&out)[N], const float (&shrink)[2]) {
 #pragma unroll
-  for (int n = 0; n < 16; ++n)
-#pragma unroll
-    for (int e = 0; e < 4; ++e) out[n * 4 + e] *= shrink[e / 2];
+  for (int i = 0; i < N; ++i) out[i] *= shrink[i / 2 % 2];
 }
 
+template <int P>
 __device__ __forceinline__ void start_scores(float (&scores)[64], uint32_t queries, uint32_t keys) {
   begin_products();
 #pragma unroll
@@ -173,17 +181,19 @@ __device__ __forceinline__ void start_scores(float (&scores)[64], uint32_t queri
   }
   commit_products();
 }
-__device__ __forceinline__ void start_output(float (&out)[64], const uint32_t (&weights)[8][4], uint32_t values) {
+template <int N>
+__device__ __forceinline__ void start_output(float (&out)[N], const uint32_t (&weights)[8][4], uint32_t values) {
   begin_products();
 #pragma unroll
-  for (int k = 0; k < kKeys / 16; ++k) multiply_n128<1>(out, weights[k], columns_operand(values + k * 2048, kHalfTile), 1);
+  for (int k = 0; k < kKeys / 16; ++k) multiply_add(out, weights[k], columns_operand(values + k * 2048, kHalfTile));
   commit_products();
 }
 
 // One warpgroup: rows [64 * which, 64 * which + 64) of every tile.
-template <class Seen>
+template <int P, class Seen>
 __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, const Work& work, uint32_t shared,
                         unsigned char* memory, int which) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   const Seen seen(s);
   const int T = static_cast<int>(s.tokens), H = static_cast<int>(s.heads);
@@ -217,52 +227,52 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
         if (lane % 4 == 0) rows.sum[i] = 1.0f;
       }
     }
-    float out[64] = {};
-    barrier_wait(shared + Barriers::query_full, query_phase);
+    float out[P / 2] = {};
+    barrier_wait(shared + Offsets::query_full, query_phase);
     query_phase ^= 1;
     if (steps.count > 0) {
       float scores[64], shrink[2];
       uint32_t weights[8][4];
-      barrier_wait(shared + Barriers::key_full + 8 * ring.stage, ring.phase);
-      start_scores(scores, queries, shared + (1 + ring.stage) * kTile);
+      barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
+      start_scores<P>(scores, queries, shared + (1 + ring.stage) * kTile<P>);
       wait_products<0>();
       hold(scores);
-      release(shared + Barriers::key_free + 8 * ring.stage);
+      release(shared + Offsets::key_free + 8 * ring.stage);
       rows.absorb(scores, shrink, seen, steps.first_key(0), true, scale);
       pack_weights(weights, scores);
       for (int step = 1; step < steps.count; ++step) {
         const Ring before = ring;
         ring.advance();
-        barrier_wait(shared + Barriers::key_full + 8 * ring.stage, ring.phase);
-        start_scores(scores, queries, shared + (1 + ring.stage) * kTile);
-        barrier_wait(shared + Barriers::value_full + 8 * before.stage, before.phase);
-        start_output(out, weights, shared + (1 + kStages + before.stage) * kTile);
+        barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
+        start_scores<P>(scores, queries, shared + (1 + ring.stage) * kTile<P>);
+        barrier_wait(shared + Offsets::value_full + 8 * before.stage, before.phase);
+        start_output(out, weights, shared + (1 + kStages + before.stage) * kTile<P>);
         wait_products<1>();
         hold(scores);
-        release(shared + Barriers::key_free + 8 * ring.stage);
+        release(shared + Offsets::key_free + 8 * ring.stage);
         const int first_key = steps.first_key(step);
         rows.absorb(scores, shrink, seen, first_key, first_key + kKeys > fewest_keys || first_key < latest_begin, scale);
         wait_products<0>();
         hold(out);
-        release(shared + Barriers::value_free + 8 * before.stage);
+        release(shared + Offsets::value_free + 8 * before.stage);
         shrink_rows(out, shrink);
         pack_weights(weights, scores);
       }
-      barrier_wait(shared + Barriers::value_full + 8 * ring.stage, ring.phase);
-      start_output(out, weights, shared + (1 + kStages + ring.stage) * kTile);
+      barrier_wait(shared + Offsets::value_full + 8 * ring.stage, ring.phase);
+      start_output(out, weights, shared + (1 + kStages + ring.stage) * kTile<P>);
       wait_products<0>();
       hold(out);
-      release(shared + Barriers::value_free + 8 * ring.stage);
+      release(shared + Offsets::value_free + 8 * ring.stage);
       ring.advance();
     }
 
     // Own values (in the key ring) and output gates (in the value ring); y goes out through the query tile.
     const unsigned char *own_v = nullptr, *gates = nullptr;
     if constexpr (Seen::own_key) {
-      barrier_wait(shared + Barriers::key_full + 8 * ring.stage, ring.phase);
-      barrier_wait(shared + Barriers::value_full + 8 * ring.stage, ring.phase);
-      own_v = memory + (1 + ring.stage) * kTile;
-      gates = own_v + kStages * kTile;
+      barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
+      barrier_wait(shared + Offsets::value_full + 8 * ring.stage, ring.phase);
+      own_v = memory + (1 + ring.stage) * kTile<P>;
+      gates = own_v + kStages * kTile<P>;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -273,7 +283,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       float own_weight = 0.0f;
       if constexpr (Seen::own_key) own_weight = exp2_fast(own[i] - rows.top[i]);
 #pragma unroll
-      for (int n = 0; n < 16; ++n) {
+      for (int n = 0; n < P / 8; ++n) {
         const uint32_t at = tile_at<kRows>(r, n) + (lane % 4) * 4;
         float low = out[n * 4 + 2 * i], high = out[n * 4 + 2 * i + 1];
         if constexpr (Seen::own_key) {
@@ -288,8 +298,8 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       }
     }
     if constexpr (Seen::own_key) {
-      release(shared + Barriers::key_free + 8 * ring.stage);
-      release(shared + Barriers::value_free + 8 * ring.stage);
+      release(shared + Offsets::key_free + 8 * ring.stage);
+      release(shared + Offsets::value_free + 8 * ring.stage);
       ring.advance();
     }
     fence_shared_stores();
@@ -297,46 +307,49 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
     if (threadIdx.x % 128 == 0) {
       const int row = first_row + which * 64;
       if (row < T) {
-        store_box(maps.y, queries, h * P, row, b);
-        store_box(maps.y, queries + kHalfTile, h * P + kHalf, row, b);
+#pragma unroll
+        for (int half = 0; half < P / kHalf; ++half)
+          store_box(maps.y, queries + half * kHalfTile, h * P + half * kHalf, row, b);
       }
       commit_stores();
       wait_stores_read();
-      barrier_arrive(shared + Barriers::query_free);
+      barrier_arrive(shared + Offsets::query_free);
     }
   }
 }
 
-template <class Seen>
+template <int P, class Seen>
 __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_constant__ Maps maps,
                                                               const __grid_constant__ ChunkAttentionArgs<bf16> a,
                                                               const __grid_constant__ Work work) {
+  using Offsets = Layout<P>;
   extern __shared__ unsigned char raw[];
   const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
   unsigned char* memory = raw + (shared - start);
   if (threadIdx.x == 0) {
-    barrier_init(shared + Barriers::query_full, 1);
-    barrier_init(shared + Barriers::query_free, 2);
+    barrier_init(shared + Offsets::query_full, 1);
+    barrier_init(shared + Offsets::query_free, 2);
     for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(shared + Barriers::key_full + 8 * stage, 1);
-      barrier_init(shared + Barriers::value_full + 8 * stage, 1);
-      barrier_init(shared + Barriers::key_free + 8 * stage, kConsumerWarps);
-      barrier_init(shared + Barriers::value_free + 8 * stage, kConsumerWarps);
+      barrier_init(shared + Offsets::key_full + 8 * stage, 1);
+      barrier_init(shared + Offsets::value_full + 8 * stage, 1);
+      barrier_init(shared + Offsets::key_free + 8 * stage, kConsumerWarps);
+      barrier_init(shared + Offsets::value_free + 8 * stage, kConsumerWarps);
     }
     make_barriers_visible();
   }
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x == 0) produce<Seen>(maps, a.shape, work, shared);
+    if (threadIdx.x == 0) produce<P, Seen>(maps, a.shape, work, shared);
   } else {
     take_registers<240>();
-    consume<Seen>(maps, a, work, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<P, Seen>(maps, a, work, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
   }
 }
 
-template <class Seen>
+template <int P, class Seen>
 Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   Maps maps{};
   RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kRows));
@@ -350,8 +363,8 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
   int device = 0, processors = 0;
   RAT_CUDA_TRY(checked(cudaGetDevice(&device), "chunk_attention (wgmma)"));
   cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(forward_kernel<Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            Barriers::bytes),
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(forward_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Offsets::bytes),
                        "chunk_attention (wgmma): shared memory"));
   Work work;
   work.row_tiles = static_cast<int>((s.tokens + kRows - 1) / kRows);
@@ -361,8 +374,13 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
   work.heads_together = static_cast<int>(std::clamp<int64_t>((int64_t{20} << 20) / bytes_per_head, 1, work.sequences_heads));
   const int64_t items = int64_t{work.row_tiles} * work.sequences_heads;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, processors));
-  forward_kernel<Seen><<<blocks, kThreads, Barriers::bytes, stream>>>(maps, a, work);
+  forward_kernel<P, Seen><<<blocks, kThreads, Offsets::bytes, stream>>>(maps, a, work);
   return launched("chunk_attention (wgmma)");
+}
+
+template <class Seen>
+Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
+  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
 }
 
 }  // namespace

@@ -9,9 +9,10 @@ namespace {
 namespace by_query {
 
 constexpr int kStages = 3;
+template <int P>
 struct Layout {
-  static constexpr int queries = 0, grads = kBigTile, stages = 3 * kBigTile;  // two tiles of gradients; a stage: keys, values
-  static constexpr int queries_full = stages + kStages * 2 * kSmallTile;
+  static constexpr int queries = 0, grads = kBigTile<P>, stages = 3 * kBigTile<P>;  // two tiles of gradients; a stage: keys, values
+  static constexpr int queries_full = stages + kStages * 2 * kSmallTile<P>;
   static constexpr int grads_full = queries_full + 8, grads_free = grads_full + 16;
   static constexpr int full = grads_free + 16, free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
 };
@@ -31,42 +32,45 @@ struct Block {
   }
 };
 
-template <class Seen>
+template <int P, class Seen>
 __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
+  using Offsets = Layout<P>;
   const Block<Seen> block(s);
   if (block.steps == 0) return;
   Ring ring, grad_ring;
-  barrier_expect(shared + Layout::queries_full, kBigTile);
-  copy_token_tile(shared + Layout::queries, maps.queries, kBigHalf, block.group * P, block.first_row, block.b,
-                  shared + Layout::queries_full);
+  barrier_expect(shared + Offsets::queries_full, kBigTile<P>);
+  copy_token_tile<P>(shared + Offsets::queries, maps.queries, kBigHalf, block.group * P, block.first_row, block.b,
+                  shared + Offsets::queries_full);
   for (int index = 0; index < block.heads; ++index) {
     const int h = block.group + index * static_cast<int>(s.groups);
-    const uint32_t grads_full = shared + Layout::grads_full + 8 * grad_ring.stage;
-    barrier_wait(shared + Layout::grads_free + 8 * grad_ring.stage, grad_ring.phase ^ 1);
-    barrier_expect(grads_full, kBigTile);
-    copy_token_tile(shared + Layout::grads + grad_ring.stage * kBigTile, maps.grads, kBigHalf, h * P, block.first_row, block.b,
+    const uint32_t grads_full = shared + Offsets::grads_full + 8 * grad_ring.stage;
+    barrier_wait(shared + Offsets::grads_free + 8 * grad_ring.stage, grad_ring.phase ^ 1);
+    barrier_expect(grads_full, kBigTile<P>);
+    copy_token_tile<P>(shared + Offsets::grads + grad_ring.stage * kBigTile<P>, maps.grads, kBigHalf, h * P, block.first_row, block.b,
                     grads_full);
     grad_ring.advance<2>();
     for (int step = 0; step < block.steps; ++step) {
-      const uint32_t tile = shared + Layout::stages + ring.stage * 2 * kSmallTile, full = shared + Layout::full + 8 * ring.stage;
-      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
-      barrier_expect(full, 2 * kSmallTile);
-      copy_key_tile(tile, maps.keys, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
-      copy_key_tile(tile + kSmallTile, maps.values, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
+      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, full = shared + Offsets::full + 8 * ring.stage;
+      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+      barrier_expect(full, 2 * kSmallTile<P>);
+      copy_key_tile<P>(tile, maps.keys, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
+      copy_key_tile<P>(tile + kSmallTile<P>, maps.values, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
       ring.advance<kStages>();
     }
   }
 }
 
 // The 64 rows of this warpgroup as left operands.
-__device__ __forceinline__ void load_operand(uint32_t (&to)[8][4], uint32_t tile, int which) {
+template <int K>
+__device__ __forceinline__ void load_operand(uint32_t (&to)[K][4], uint32_t tile, int which) {
   const int lane = threadIdx.x % 32, row = which * 64 + threadIdx.x / 32 % 4 * 16 + (lane & 15);
 #pragma unroll
-  for (int k = 0; k < 8; ++k) tiles::load_matrices(to[k], tile + tile_at<kBlock>(row, k * 2 + (lane >> 4)));
+  for (int k = 0; k < K; ++k) tiles::load_matrices(to[k], tile + tile_at<kBlock>(row, k * 2 + (lane >> 4)));
 }
 
-template <class Seen>
+template <int P, class Seen>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, int which) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   const Block<Seen> block(s);
   const Seen& seen = block.seen;
@@ -75,13 +79,13 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   const int limit[2] = {seen.end(my_row), seen.end(my_row + 8)};
   const int fewest_keys = seen.end(my_first_row), latest_begin = seen.begin(my_first_row + 63);
   const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
-  float grad_queries[64] = {};
-  uint32_t queries[8][4], grads[8][4], score_grads[4][4];
+  float grad_queries[P / 2] = {};
+  uint32_t queries[P / 16][4], grads[P / 16][4], score_grads[4][4];
   Ring ring, grad_ring;
   int before = -1;
   if (block.steps > 0) {
-    barrier_wait(shared + Layout::queries_full, 0);
-    load_operand(queries, shared + Layout::queries, which);
+    barrier_wait(shared + Offsets::queries_full, 0);
+    load_operand(queries, shared + Offsets::queries, which);
   }
   for (int index = 0; index < block.heads && block.steps > 0; ++index) {
     float lse[2], delta[2];
@@ -92,14 +96,14 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       lse[i] = row < T ? a.lse[at] * kLog2e : INFINITY;
       delta[i] = row < T ? a.delta[at] : 0.0f;
     }
-    barrier_wait(shared + Layout::grads_full + 8 * grad_ring.stage, grad_ring.phase);
-    load_operand(grads, shared + Layout::grads + grad_ring.stage * kBigTile, which);
-    release(shared + Layout::grads_free + 8 * grad_ring.stage);
+    barrier_wait(shared + Offsets::grads_full + 8 * grad_ring.stage, grad_ring.phase);
+    load_operand(grads, shared + Offsets::grads + grad_ring.stage * kBigTile<P>, which);
+    release(shared + Offsets::grads_free + 8 * grad_ring.stage);
     grad_ring.advance<2>();
     for (int step = 0; step < block.steps; ++step) {
-      const uint32_t keys = shared + Layout::stages + ring.stage * 2 * kSmallTile, values = keys + kSmallTile;
+      const uint32_t keys = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, values = keys + kSmallTile<P>;
       float scores[32], grad_weights[32];
-      barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
+      barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
       begin_products();
 #pragma unroll
       for (int k = 0; k < P / 16; ++k)
@@ -112,7 +116,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       wait_products<1>();  // the scores, and the sums of the step before
       hold(scores);
       hold(grad_queries);
-      if (before >= 0) release(shared + Layout::free + 8 * before);
+      if (before >= 0) release(shared + Offsets::free + 8 * before);
       before = ring.stage;
       const int first_key = block.first_key + step * kStep;
       const bool masked = first_key + kStep > fewest_keys || first_key < latest_begin;
@@ -151,38 +155,40 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   }
 }
 
-template <class Seen>
+template <int P, class Seen>
 __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __grid_constant__ Maps maps,
                                                                      const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
+  using Offsets = Layout<P>;
   extern __shared__ unsigned char raw[];
   const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
   if (threadIdx.x == 0) {
-    barrier_init(shared + Layout::queries_full, 1);
+    barrier_init(shared + Offsets::queries_full, 1);
     for (int stage = 0; stage < 2; ++stage) {
-      barrier_init(shared + Layout::grads_full + 8 * stage, 1);
-      barrier_init(shared + Layout::grads_free + 8 * stage, kConsumerWarps);
+      barrier_init(shared + Offsets::grads_full + 8 * stage, 1);
+      barrier_init(shared + Offsets::grads_free + 8 * stage, kConsumerWarps);
     }
     for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(shared + Layout::full + 8 * stage, 1);
-      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps);
+      barrier_init(shared + Offsets::full + 8 * stage, 1);
+      barrier_init(shared + Offsets::free + 8 * stage, kConsumerWarps);
     }
     make_barriers_visible();
   }
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x == 0) produce<Seen>(maps, a.shape, shared);
+    if (threadIdx.x == 0) produce<P, Seen>(maps, a.shape, shared);
   } else {
     take_registers<240>();
-    consume<Seen>(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<P, Seen>(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
   }
 }
 
-template <class Seen>
+template <int P, class Seen>
 Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(query_gradient_kernel<Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            Layout::bytes),
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(query_gradient_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Offsets::bytes),
                        "chunk_attention_backward (wgmma, queries): shared memory"));
   Maps maps;
   RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kBlock));
@@ -191,8 +197,13 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kStep));
   const dim3 grid(static_cast<unsigned>((s.tokens + kBlock - 1) / kBlock), static_cast<unsigned>(s.groups),
                   static_cast<unsigned>(s.batch));
-  query_gradient_kernel<Seen><<<grid, kThreads, Layout::bytes, stream>>>(maps, a);
+  query_gradient_kernel<P, Seen><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
   return launched("chunk_attention_backward (wgmma, queries)");
+}
+
+template <class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
 }
 
 }  // namespace by_query

@@ -98,14 +98,13 @@ std::string path_problem(AttentionPath path, int64_t head_size) {
   if (path == AttentionPath::simple) return "";
   if (!std::is_same_v<T, bf16>) return std::string("the ") + path_name(path) + " path takes bf16; use the simple path";
   const int capability = device_capability();
+  if (head_size != 64 && head_size != 128)
+    return std::string("the ") + path_name(path) + " path takes head size 64 or 128, not " + std::to_string(head_size);
   if (path == AttentionPath::mma) {
-    if (head_size != 64 && head_size != 128)
-      return "the mma path takes head size 64 or 128, not " + std::to_string(head_size);
     if (capability < 80) return "the mma path needs compute capability 8.0, this device has " + std::to_string(capability);
     return "";
   }
 #if defined(RAT_CUDA_HOPPER)
-  if (head_size != 128) return "the wgmma path takes head size 128, not " + std::to_string(head_size);
   if (capability != 90) return "the wgmma path needs compute capability 9.0, this device has " + std::to_string(capability);
   return "";
 #else

@@ -16,7 +16,7 @@
 // Cost:   key tiles that no row of a tile sees are neither read nor multiplied: linear in T with a window.
 // Paths:  `simple` one warp per query, any supported head size, f32 or bf16: the reference on the device.
 //         `mma` tensor cores (mma.sync, Ampere and later), bf16, head size 64 or 128.
-//         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 128.
+//         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 64 or 128.
 // Refused before any launch: a path that does not take the dtype, the head size or the device; see path_problem. Own keys
 //         and gates with offset 1, or their absence with offset 0; a window or offset with chunks.
 // Deterministic: no atomics on any path.
