@@ -1,7 +1,8 @@
 // Forward attention for Hopper: one warp copies tiles (tensor memory accelerator), two warpgroups of 64 query rows each
 // multiply them (wgmma). While one product runs, the softmax of the step before it is computed, and the two warpgroups
-// drift apart so that one's softmax hides behind the other's products. Blocks are persistent; the own values and output
-// gates arrive through the same two rings of tiles as keys and values, as one more step.
+// drift apart so that one's softmax hides behind the other's products. Blocks are persistent, and the queries of the next
+// tile come in while this one's are used; own values and output gates arrive through the same two rings of tiles as keys
+// and values, as one more step.
 #include <algorithm>
 
 #include "kernels/cuda/attention_paths.h"
@@ -17,7 +18,7 @@ using tiles::exp2_fast;
 using tiles::kLn2;
 using tiles::kLog2e;
 
-constexpr int kRows = 128, kKeys = 128, kStages = 2;
+constexpr int kRows = 128, kKeys = 128, kStages = 2, kQueryStages = 2;
 template <int P>
 constexpr int kTile = tile_bytes(128, P);
 constexpr int kHalfTile = half_bytes(128);
@@ -30,9 +31,9 @@ struct Maps {
 
 template <int P>
 struct Layout {  // byte offsets in shared memory: tiles, then barriers of 8 bytes each
-  static constexpr int base = (1 + 2 * kStages) * kTile<P>;
-  static constexpr int query_full = base, query_free = base + 8;
-  static constexpr int key_full = base + 16, key_free = key_full + 8 * kStages;
+  static constexpr int queries = 0, keys = kQueryStages * kTile<P>, values = keys + kStages * kTile<P>;
+  static constexpr int query_full = values + kStages * kTile<P>, query_free = query_full + 8 * kQueryStages;
+  static constexpr int key_full = query_free + 8 * kQueryStages, key_free = key_full + 8 * kStages;
   static constexpr int value_full = key_free + 8 * kStages, value_free = value_full + 8 * kStages;
   static constexpr int bytes = value_free + 8 * kStages + 1024;  // the start is rounded up to 1024
 };
@@ -57,8 +58,9 @@ struct Work {
 struct Ring {
   int stage = 0;
   uint32_t phase = 0;
+  template <int STAGES>
   __device__ void advance() {
-    if (++stage == kStages) stage = 0, phase ^= 1;
+    if (++stage == STAGES) stage = 0, phase ^= 1;
   }
 };
 
@@ -92,8 +94,7 @@ template <int P, class Seen>
 __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, uint32_t shared) {
   using Offsets = Layout<P>;
   const Seen seen(s);
-  Ring ring;
-  uint32_t query_phase = 0;
+  Ring ring, query_ring;
   const int G = static_cast<int>(s.groups);
   int tile, h, b;
   for (int64_t index = blockIdx.x; work.at(index, tile, h, b); index += gridDim.x) {
@@ -102,21 +103,22 @@ __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, u
     for (int step = 0; step < steps.count + (Seen::own_key ? 1 : 0); ++step) {
       const int first_key = steps.first_key(step);
       const bool own = Seen::own_key && step == steps.count;
-      const uint32_t keys = shared + (1 + ring.stage) * kTile<P>, values = keys + kStages * kTile<P>;
+      const uint32_t keys = shared + Offsets::keys + ring.stage * kTile<P>, values = keys + kStages * kTile<P>;
       const uint32_t key_full = shared + Offsets::key_full + 8 * ring.stage;
       const uint32_t value_full = shared + Offsets::value_full + 8 * ring.stage;
       barrier_wait(shared + Offsets::key_free + 8 * ring.stage, ring.phase ^ 1);
       if (!own) copy_keys<P>(keys, maps.keys, first_key, h, b, key_full);
       else copy_tokens<P>(keys, maps.own_v, h * P, first_row, b, key_full);
       if (step == 0) {
-        barrier_wait(shared + Offsets::query_free, query_phase ^ 1);
-        copy_tokens<P>(shared, maps.queries, h % G * P, first_row, b, shared + Offsets::query_full);
-        query_phase ^= 1;
+        barrier_wait(shared + Offsets::query_free + 8 * query_ring.stage, query_ring.phase ^ 1);
+        copy_tokens<P>(shared + Offsets::queries + query_ring.stage * kTile<P>, maps.queries, h % G * P, first_row, b,
+                       shared + Offsets::query_full + 8 * query_ring.stage);
+        query_ring.advance<kQueryStages>();
       }
       barrier_wait(shared + Offsets::value_free + 8 * ring.stage, ring.phase ^ 1);
       if (!own) copy_keys<P>(values, maps.values, first_key, h, b, value_full);
       else copy_tokens<P>(values, maps.z, h * P, first_row, b, value_full);
-      ring.advance();
+      ring.advance<kStages>();
     }
   }
 }
@@ -199,14 +201,12 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
   const int T = static_cast<int>(s.tokens), H = static_cast<int>(s.heads);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int row_in_tile = which * 64 + warp * 16 + lane / 4;  // and 8 below
-  const uint32_t queries = shared + which * 64 * 128;
   const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
   const auto release = [&](uint32_t barrier) {
     __syncwarp();
     if (lane == 0) barrier_arrive(barrier);
   };
-  Ring ring;
-  uint32_t query_phase = 0;
+  Ring ring, query_ring;
   int tile, h, b;
   for (int64_t index = blockIdx.x; work.at(index, tile, h, b); index += gridDim.x) {
     const int first_row = tile * kRows, my_first_row = first_row + which * 64;
@@ -228,13 +228,13 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       }
     }
     float out[P / 2] = {};
-    barrier_wait(shared + Offsets::query_full, query_phase);
-    query_phase ^= 1;
+    const uint32_t query_tile = Offsets::queries + query_ring.stage * kTile<P>, queries = shared + query_tile + which * 64 * 128;
+    barrier_wait(shared + Offsets::query_full + 8 * query_ring.stage, query_ring.phase);
     if (steps.count > 0) {
       float scores[64], shrink[2];
       uint32_t weights[8][4];
       barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
-      start_scores<P>(scores, queries, shared + (1 + ring.stage) * kTile<P>);
+      start_scores<P>(scores, queries, shared + Offsets::keys + ring.stage * kTile<P>);
       wait_products<0>();
       hold(scores);
       release(shared + Offsets::key_free + 8 * ring.stage);
@@ -242,11 +242,11 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       pack_weights(weights, scores);
       for (int step = 1; step < steps.count; ++step) {
         const Ring before = ring;
-        ring.advance();
+        ring.advance<kStages>();
         barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
-        start_scores<P>(scores, queries, shared + (1 + ring.stage) * kTile<P>);
+        start_scores<P>(scores, queries, shared + Offsets::keys + ring.stage * kTile<P>);
         barrier_wait(shared + Offsets::value_full + 8 * before.stage, before.phase);
-        start_output(out, weights, shared + (1 + kStages + before.stage) * kTile<P>);
+        start_output(out, weights, shared + Offsets::values + before.stage * kTile<P>);
         wait_products<1>();
         hold(scores);
         release(shared + Offsets::key_free + 8 * ring.stage);
@@ -259,11 +259,11 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
         pack_weights(weights, scores);
       }
       barrier_wait(shared + Offsets::value_full + 8 * ring.stage, ring.phase);
-      start_output(out, weights, shared + (1 + kStages + ring.stage) * kTile<P>);
+      start_output(out, weights, shared + Offsets::values + ring.stage * kTile<P>);
       wait_products<0>();
       hold(out);
       release(shared + Offsets::value_free + 8 * ring.stage);
-      ring.advance();
+      ring.advance<kStages>();
     }
 
     // Own values (in the key ring) and output gates (in the value ring); y goes out through the query tile.
@@ -271,7 +271,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
     if constexpr (Seen::own_key) {
       barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
       barrier_wait(shared + Offsets::value_full + 8 * ring.stage, ring.phase);
-      own_v = memory + (1 + ring.stage) * kTile<P>;
+      own_v = memory + Offsets::keys + ring.stage * kTile<P>;
       gates = own_v + kStages * kTile<P>;
     }
 #pragma unroll
@@ -294,13 +294,13 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
         } else {
           low *= inverse, high *= inverse;
         }
-        *reinterpret_cast<unsigned*>(memory + at) = pack_pair(low, high);
+        *reinterpret_cast<unsigned*>(memory + query_tile + at) = pack_pair(low, high);
       }
     }
     if constexpr (Seen::own_key) {
       release(shared + Offsets::key_free + 8 * ring.stage);
       release(shared + Offsets::value_free + 8 * ring.stage);
-      ring.advance();
+      ring.advance<kStages>();
     }
     fence_shared_stores();
     sync_warpgroup(1 + which);
@@ -313,8 +313,9 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       }
       commit_stores();
       wait_stores_read();
-      barrier_arrive(shared + Offsets::query_free);
+      barrier_arrive(shared + Offsets::query_free + 8 * query_ring.stage);
     }
+    query_ring.advance<kQueryStages>();
   }
 }
 
@@ -327,8 +328,10 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
   const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
   unsigned char* memory = raw + (shared - start);
   if (threadIdx.x == 0) {
-    barrier_init(shared + Offsets::query_full, 1);
-    barrier_init(shared + Offsets::query_free, 2);
+    for (int stage = 0; stage < kQueryStages; ++stage) {
+      barrier_init(shared + Offsets::query_full + 8 * stage, 1);
+      barrier_init(shared + Offsets::query_free + 8 * stage, 2);
+    }
     for (int stage = 0; stage < kStages; ++stage) {
       barrier_init(shared + Offsets::key_full + 8 * stage, 1);
       barrier_init(shared + Offsets::value_full + 8 * stage, 1);
