@@ -63,13 +63,14 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   attention.q_rot = b.proj + D, attention.q_stride = 3 * D;
   attention.keys = read_only(part_of(b.proj, s, key)), attention.values = read_only(part_of(b.proj, s, value));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = {part_of(b.grad_proj, s, query), part_of(b.grad_proj, s, key), part_of(b.grad_proj, s, value),
-                               a.forward.rope};
+  attention.token_gradients = {part_of(b.grad_proj, s, query), part_of(b.grad_proj, s, key),
+                               part_of(b.grad_proj, s, value), a.forward.rope};
   RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.forward.path, stream));
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, 3 * D, D, stream));
   // The normed input is not needed any more: its gradient takes its place.
   RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, b.grad_proj, w.in_proj, b.normed, N, 3 * D, D, stream));
-  RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm, b.workspace};
+  RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm,
+                                        b.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;
   return rms_norm_backward<bf16, float>(norm, stream);
 }

@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(ChunkAttentionArgs
   const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;  // the longest rows start first
   const int rows_here = min(kRows, static_cast<int>(s.tokens) - first_row);
   const int64_t row0 = b * s.tokens + first_row;
-  const int first_key = seen.begin(first_row) / kKeys * kKeys, keys_here = seen.end(first_row + rows_here - 1) - first_key;
+  const int first_key = seen.begin(first_row) / kKeys * kKeys;
+  const int keys_here = seen.end(first_row + rows_here - 1) - first_key;
   const int steps = (keys_here + kKeys - 1) / kKeys;
   const int warp_row = first_row + warp * 32, fewest_keys = seen.end(warp_row), latest_begin = seen.begin(warp_row + 31);
   const bf16* keys = a.keys.at(b, h, first_key);

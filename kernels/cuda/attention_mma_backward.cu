@@ -145,7 +145,8 @@ __global__ void __launch_bounds__(kThreads, 2) query_gradient_kernel(ChunkAttent
   const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
   const int rows_here = min(kRows, static_cast<int>(s.tokens) - first_row);
   const int64_t row0 = b * s.tokens + first_row;
-  const int first_key = seen.begin(first_row) / kKeys * kKeys, keys_here = seen.end(first_row + rows_here - 1) - first_key;
+  const int first_key = seen.begin(first_row) / kKeys * kKeys;
+  const int keys_here = seen.end(first_row + rows_here - 1) - first_key;
   const int warp_row = first_row + warp * 16, fewest_keys = seen.end(warp_row), latest_begin = seen.begin(warp_row + 15);
   const int tiles_per_head = (keys_here + kKeys - 1) / kKeys;
   const int steps = tiles_per_head * (static_cast<int>(s.heads) / G);

@@ -65,14 +65,16 @@ struct Ring {
 };
 
 template <int P>
-__device__ __forceinline__ void copy_keys(uint32_t to, const CUtensorMap& map, int row, int head, int sequence, uint32_t full) {
+__device__ __forceinline__ void copy_keys(uint32_t to, const CUtensorMap& map, int row, int head, int sequence,
+                                          uint32_t full) {
   barrier_expect(full, kTile<P>);
 #pragma unroll
   for (int half = 0; half < P / kHalf; ++half)
     copy_box(to + half * kHalfTile, map, half * kHalf, row, head, sequence, full);
 }
 template <int P>
-__device__ __forceinline__ void copy_tokens(uint32_t to, const CUtensorMap& map, int column, int row, int sequence, uint32_t full) {
+__device__ __forceinline__ void copy_tokens(uint32_t to, const CUtensorMap& map, int column, int row, int sequence,
+                                            uint32_t full) {
   barrier_expect(full, kTile<P>);
 #pragma unroll
   for (int half = 0; half < P / kHalf; ++half)
@@ -129,8 +131,8 @@ struct TwoRows {
   int limit[2];
 
   template <class Seen>
-  __device__ __forceinline__ void absorb(float (&scores)[64], float (&shrink)[2], const Seen& seen, int first_key, bool masked,
-                                         float scale) {
+  __device__ __forceinline__ void absorb(float (&scores)[64], float (&shrink)[2], const Seen& seen, int first_key,
+                                         bool masked, float scale) {
     const int column = first_key + (threadIdx.x % 4) * 2;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -228,7 +230,8 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       }
     }
     float out[P / 2] = {};
-    const uint32_t query_tile = Offsets::queries + query_ring.stage * kTile<P>, queries = shared + query_tile + which * 64 * 128;
+    const uint32_t query_tile = Offsets::queries + query_ring.stage * kTile<P>;
+    const uint32_t queries = shared + query_tile + which * 64 * 128;
     barrier_wait(shared + Offsets::query_full + 8 * query_ring.stage, query_ring.phase);
     if (steps.count > 0) {
       float scores[64], shrink[2];
@@ -251,7 +254,8 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
         hold(scores);
         release(shared + Offsets::key_free + 8 * ring.stage);
         const int first_key = steps.first_key(step);
-        rows.absorb(scores, shrink, seen, first_key, first_key + kKeys > fewest_keys || first_key < latest_begin, scale);
+        const bool masked = first_key + kKeys > fewest_keys || first_key < latest_begin;
+        rows.absorb(scores, shrink, seen, first_key, masked, scale);
         wait_products<0>();
         hold(out);
         release(shared + Offsets::value_free + 8 * before.stage);

@@ -37,18 +37,21 @@ struct Block {
 };
 
 template <int P, class Seen>
-__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, unsigned char* memory) {
+__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared,
+                        unsigned char* memory) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   const Block<Seen> block(s);
   const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
   Ring ring;
   if (threadIdx.x == 0) {
-    barrier_expect(shared + Offsets::keys_full, 2 * kBigTile<P>);
-    copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, shared + Offsets::keys_full);
-    copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, block.first_key, block.h, block.b, shared + Offsets::keys_full);
+    const uint32_t keys_full = shared + Offsets::keys_full;
+    barrier_expect(keys_full, 2 * kBigTile<P>);
+    copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, keys_full);
+    copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, block.first_key, block.h, block.b, keys_full);
     for (int step = 0; step < block.steps; ++step) {
-      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, full = shared + Offsets::full + 8 * ring.stage;
+      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+      const uint32_t full = shared + Offsets::full + 8 * ring.stage;
       barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect(full, 2 * kSmallTile<P>);
       copy_token_tile<P>(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
@@ -79,7 +82,8 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
 }
 
 template <int P, class Seen>
-__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory, int which) {
+__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory,
+                        int which) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   const Block<Seen> block(s);

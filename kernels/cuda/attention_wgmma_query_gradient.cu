@@ -11,7 +11,8 @@ namespace by_query {
 constexpr int kStages = 3;
 template <int P>
 struct Layout {
-  static constexpr int queries = 0, grads = kBigTile<P>, stages = 3 * kBigTile<P>;  // two tiles of gradients; a stage: keys, values
+  static constexpr int queries = 0, grads = kBigTile<P>;  // two tiles of gradients
+  static constexpr int stages = 3 * kBigTile<P>;          // a stage: keys, values
   static constexpr int queries_full = stages + kStages * 2 * kSmallTile<P>;
   static constexpr int grads_full = queries_full + 8, grads_free = grads_full + 16;
   static constexpr int full = grads_free + 16, free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
@@ -40,17 +41,18 @@ __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
   Ring ring, grad_ring;
   barrier_expect(shared + Offsets::queries_full, kBigTile<P>);
   copy_token_tile<P>(shared + Offsets::queries, maps.queries, kBigHalf, block.group * P, block.first_row, block.b,
-                  shared + Offsets::queries_full);
+                     shared + Offsets::queries_full);
   for (int index = 0; index < block.heads; ++index) {
     const int h = block.group + index * static_cast<int>(s.groups);
     const uint32_t grads_full = shared + Offsets::grads_full + 8 * grad_ring.stage;
     barrier_wait(shared + Offsets::grads_free + 8 * grad_ring.stage, grad_ring.phase ^ 1);
     barrier_expect(grads_full, kBigTile<P>);
-    copy_token_tile<P>(shared + Offsets::grads + grad_ring.stage * kBigTile<P>, maps.grads, kBigHalf, h * P, block.first_row, block.b,
-                    grads_full);
+    copy_token_tile<P>(shared + Offsets::grads + grad_ring.stage * kBigTile<P>, maps.grads, kBigHalf, h * P,
+                       block.first_row, block.b, grads_full);
     grad_ring.advance<2>();
     for (int step = 0; step < block.steps; ++step) {
-      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, full = shared + Offsets::full + 8 * ring.stage;
+      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+      const uint32_t full = shared + Offsets::full + 8 * ring.stage;
       barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect(full, 2 * kSmallTile<P>);
       copy_key_tile<P>(tile, maps.keys, kSmallHalf, block.first_key + step * kStep, h, block.b, full);

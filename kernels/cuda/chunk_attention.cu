@@ -61,8 +61,9 @@ Status check_path(const char* op, AttentionPath path, const RatShape& shape) {
 Status check_keys_seen(const char* op, const RatShape& s) {
   if (s.offset == 0 && s.window < 0) return {};
   if (s.offset == 1 && s.chunk_len == 1) return {};
-  return refuse("%s: offset %lld and window %lld with chunk length %lld; attention over tokens has offset 1 and chunks of 1",
-                op, static_cast<long long>(s.offset), static_cast<long long>(s.window), static_cast<long long>(s.chunk_len));
+  return refuse("%s: offset %lld and window %lld with chunk length %lld; attention over tokens has offset 1, chunks of 1",
+                op, static_cast<long long>(s.offset), static_cast<long long>(s.window),
+                static_cast<long long>(s.chunk_len));
 }
 
 template <class T>
@@ -76,10 +77,15 @@ Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) 
   return {};
 }
 
+// The tensor-core paths copy 16 bytes at a time.
 template <class Args>
-auto query_rows(const Args& a) {
-  return KeyRows<std::remove_pointer_t<decltype(a.q_rot)>>{a.q_rot, a.shape.tokens * a.query_stride(), a.shape.head_size,
-                                                           a.query_stride()};
+Status check_rows(const char* op, AttentionPath path, const Args& a) {
+  if (path == AttentionPath::simple) return {};
+  KeyRows<std::remove_pointer_t<decltype(a.q_rot)>> queries;
+  queries.data = a.q_rot, queries.row = a.query_stride();
+  RAT_CUDA_TRY(check_key_rows(op, "queries", queries));
+  RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
+  return check_key_rows(op, "values", a.values);
 }
 
 }  // namespace
@@ -123,17 +129,15 @@ template <class T>
 Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_rows(op, path, a));
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
-  const bool own_key = a.own_score != nullptr && a.own_v != nullptr && a.z != nullptr;
+  const bool all = a.own_score != nullptr && a.own_v != nullptr && a.z != nullptr;
   const bool none = a.own_score == nullptr && a.own_v == nullptr && a.z == nullptr;
-  if (!(a.shape.offset == 0 ? own_key : none))
+  if (!(a.shape.offset == 0 ? all : none))
     return refuse("%s: offset %lld %s own keys, own values and output gates", op, static_cast<long long>(a.shape.offset),
                   a.shape.offset == 0 ? "needs" : "takes no");
   if (path == AttentionPath::simple) return paths::simple_forward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
-    RAT_CUDA_TRY(check_key_rows(op, "queries", query_rows(a)));
-    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
-    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)
     if (path == AttentionPath::wgmma) return paths::wgmma_forward(a, stream);
 #endif
@@ -146,12 +150,10 @@ template <class T>
 Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention_backward";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_rows(op, path, a));
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
-    RAT_CUDA_TRY(check_key_rows(op, "queries", query_rows(a)));
-    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
-    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)
     if (path == AttentionPath::wgmma) return paths::wgmma_backward(a, stream);
 #endif

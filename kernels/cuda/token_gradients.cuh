@@ -10,8 +10,8 @@ namespace rat::kernels::cuda {
 // 8 below, so both channels of a rotated pair (i, i + P/2) are its own. The tile starts `row` rows after token `first` of
 // a block of which `valid` are written. rope: (T, P/2), null for none.
 template <int P>
-__device__ __forceinline__ void write_tokens(const float (&sums)[P / 8][4], float factor, const KeyRows<bf16>& to, int b, int h,
-                                             int first, int row, int valid, const float2* rope) {
+__device__ __forceinline__ void write_tokens(const float (&sums)[P / 8][4], float factor, const KeyRows<bf16>& to, int b,
+                                             int h, int first, int row, int valid, const float2* rope) {
   const int lane = threadIdx.x % 32, column = (lane % 4) * 2;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {

@@ -85,7 +85,8 @@ void rotate_rows(Doubles& proj, const TokenReference& r, double direction) {
     for (int64_t t = 0; t < s.tokens; ++t)
       for (int64_t head = 0; head < 2 * s.heads; ++head)
         for (int64_t i = 0; i < half; ++i) {
-          const double angle = direction * static_cast<double>(t) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
+          const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
+          const double angle = direction * static_cast<double>(t) * frequency;
           double& low = proj[r.cell(b, t, 1, head) + at(i)];
           double& high = proj[r.cell(b, t, 1, head) + at(i + half)];
           const double x = low, z = high;
@@ -194,7 +195,8 @@ std::string describe(const RatShape& s) {
 }
 
 template <class T>
-void random_case(Checks& checks, int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window, double bound) {
+void random_case(Checks& checks, int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window,
+                 double bound) {
   const RatShape s = attention_shape(batch, tokens, heads, head_size, window);
   compare<T>(checks, describe(s), random_tokens<T>(s), bound);
 }
@@ -244,7 +246,8 @@ void rotation_case(Checks& checks, const RatShape& s) {
   Tokens<bf16> tokens(r);
   Doubles expected = r.proj;
   rotate_rows(expected, r, 1.0);
-  require(rotate({tokens.proj.get() + s.channels(), r.width(), s.batch, s.tokens, 2 * s.heads, s.head_size, tokens.rope.get()},
+  require(rotate({tokens.proj.get() + s.channels(), r.width(), s.batch, s.tokens, 2 * s.heads, s.head_size,
+                  tokens.rope.get()},
                  nullptr));
   require(cudaDeviceSynchronize(), "rotate");
   const Doubles got = tokens.proj.values();
@@ -265,8 +268,9 @@ void test_tokens(Checks& checks) {
     for (const int64_t T : {1, 64, 129}) random_case<bf16>(checks, 2, T, 3, P, 20, kBf16);
     random_case<bf16>(checks, 1, 700, 1, P, 200, kBf16);
   }
-  for (const RatShape& s : {attention_shape(2, 1, 1, 64, -1), attention_shape(2, 77, 3, 128, -1), attention_shape(1, 300, 2, 64, -1)})
-    rotation_case(checks, s);
+  rotation_case(checks, attention_shape(2, 1, 1, 64, -1));
+  rotation_case(checks, attention_shape(2, 77, 3, 128, -1));
+  rotation_case(checks, attention_shape(1, 300, 2, 64, -1));
 }
 
 void test_hostile_tokens(Checks& checks) {

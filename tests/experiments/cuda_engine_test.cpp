@@ -139,7 +139,8 @@ TEST(CudaTraining, FusedAttentionAgreesWithF32) {
         ModelConfig config;
         config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
         config.layers = models[m];
-        const std::string what = fmt::format("heads {}, model {}, {}", heads, m, positions == Positions::rope ? "rope" : "none");
+        const std::string what =
+            fmt::format("heads {}, model {}, {}", heads, m, positions == Positions::rope ? "rope" : "none");
         double loss = 0, expected_loss = 0, again_loss = 0;
         const auto expected = gradients(config, kernels::Dtype::f32, expected_loss);
         const auto fused = gradients(config, kernels::Dtype::bf16, loss);
