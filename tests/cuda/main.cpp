@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   run("refusals", [&] { test_refusals(checks); });
   run("rows", [&] { test_rows(checks); });
   run("core", [&] { test_core(checks); });
-  run("tokens", [&] { test_tokens(checks); });
+  run("tokens", [&] { test_tokens(checks), test_attention_layers(checks); });
   run("adversarial", [&] { test_adversarial(checks), test_hostile_tokens(checks); });
   run("decode", [&] { test_decode(checks); });
   run("golden", [&] { test_golden(checks, golden); });

@@ -16,6 +16,7 @@ void test_tokens(Checks& checks);
 void test_hostile_tokens(Checks& checks);
 void test_few_tokens(Checks& checks);
 void test_token_determinism(Checks& checks, int runs);
+void test_attention_layers(Checks& checks);
 void test_refusals(Checks& checks);
 void test_golden(Checks& checks, const std::string& folder);  // whole layers against the golden tensors
 

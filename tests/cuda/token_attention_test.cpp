@@ -7,93 +7,18 @@
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/rotate.h"
 #include "tests/cuda/suites.h"
+#include "tests/cuda/token_reference.h"
 
 namespace rat::cuda_test {
 namespace {
 
 using namespace kernels::cuda;
 
+constexpr double kF32 = 5e-6, kBf16 = 8e-3, kHostileF32 = 5e-5, kHostileBf16 = 1.5e-2;
 constexpr AttentionPath kPaths[] = {AttentionPath::simple, AttentionPath::mma, AttentionPath::wgmma};
 
 template <class T>
 constexpr const char* kName = std::is_same_v<T, float> ? "f32" : "bf16";
-
-std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
-
-// Columns of a projected row: value | query | key, D each, then `padding` that nothing may read or write.
-constexpr int64_t kPadding = 16;
-
-struct TokenReference {
-  RatShape s;
-  Doubles proj, grad_y;             // (N, W), (N, D)
-  Doubles y, lse, delta, grad_proj;  // (N, D), (B*H, T), (B*H, T), (N, W): of the rotated rows
-  int64_t width() const { return 3 * s.channels() + kPadding; }
-  std::size_t cell(int64_t b, int64_t t, int64_t part, int64_t h) const {
-    return at((b * s.tokens + t) * width() + part * s.channels() + h * s.head_size);
-  }
-  double dot(std::size_t a, std::size_t b) const {
-    double sum = 0.0;
-    for (int64_t i = 0; i < s.head_size; ++i) sum += proj[a + at(i)] * proj[b + at(i)];
-    return sum;
-  }
-  int64_t begin(int64_t t) const { return s.window < 0 ? 0 : std::max<int64_t>(0, t - s.window); }
-
-  void run() {
-    y.assign(at(s.rows() * s.channels()), 0.0);
-    lse.assign(at(s.rows() * s.heads), 0.0);
-    delta = lse;
-    grad_proj.assign(proj.size(), 0.0);
-    for (int64_t b = 0; b < s.batch; ++b)
-      for (int64_t h = 0; h < s.heads; ++h)
-        for (int64_t t = 0; t < s.tokens; ++t) query(b, h, t);
-  }
-
- private:
-  void query(int64_t b, int64_t h, int64_t t) {
-    const int64_t P = s.head_size, first = begin(t), head = (b * s.tokens + t) * s.channels() + h * P;
-    const double scale = 1.0 / std::sqrt(static_cast<double>(P));
-    const std::size_t q = cell(b, t, 1, h), stat = at((b * s.heads + h) * s.tokens + t);
-    Doubles p;
-    for (int64_t j = first; j <= t; ++j) p.push_back(dot(q, cell(b, j, 2, h)) * scale);
-    const double top = *std::max_element(p.begin(), p.end());
-    double sum = 0.0;
-    for (const double score : p) sum += std::exp(score - top);
-    lse[stat] = top + std::log(sum);
-    for (double& score : p) score = std::exp(score - lse[stat]);
-    for (int64_t j = first; j <= t; ++j)
-      for (int64_t i = 0; i < P; ++i) y[at(head + i)] += p[at(j - first)] * proj[cell(b, j, 0, h) + at(i)];
-    for (int64_t i = 0; i < P; ++i) delta[stat] += grad_y[at(head + i)] * y[at(head + i)];
-    for (int64_t j = first; j <= t; ++j) {
-      const std::size_t v = cell(b, j, 0, h), k = cell(b, j, 2, h);
-      double grad_p = 0.0;
-      for (int64_t i = 0; i < P; ++i) grad_p += grad_y[at(head + i)] * proj[v + at(i)];
-      const double weight = p[at(j - first)], grad_score = weight * (grad_p - delta[stat]) * scale;
-      for (int64_t i = 0; i < P; ++i) {
-        grad_proj[v + at(i)] += weight * grad_y[at(head + i)];
-        grad_proj[k + at(i)] += grad_score * proj[q + at(i)];
-        grad_proj[q + at(i)] += grad_score * proj[k + at(i)];
-      }
-    }
-  }
-};
-
-// Turns queries and keys of projected rows by the angles of their tokens; direction -1 turns back.
-void rotate_rows(Doubles& proj, const TokenReference& r, double direction) {
-  const RatShape& s = r.s;
-  const int64_t half = s.head_size / 2;
-  for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t t = 0; t < s.tokens; ++t)
-      for (int64_t head = 0; head < 2 * s.heads; ++head)
-        for (int64_t i = 0; i < half; ++i) {
-          const double frequency = std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half));
-          const double angle = direction * static_cast<double>(t) * frequency;
-          double& low = proj[r.cell(b, t, 1, head) + at(i)];
-          double& high = proj[r.cell(b, t, 1, head) + at(i + half)];
-          const double x = low, z = high;
-          low = x * std::cos(angle) - z * std::sin(angle);
-          high = z * std::cos(angle) + x * std::sin(angle);
-        }
-}
 
 // NaN in the padding of every row.
 Doubles poisoned_padding(Doubles proj, int64_t width) {
@@ -189,16 +114,11 @@ TokenReference random_tokens(const RatShape& s) {
   return r;
 }
 
-std::string describe(const RatShape& s) {
-  return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " P" +
-         std::to_string(s.head_size) + " W" + std::to_string(s.window) + " ";
-}
-
 template <class T>
 void random_case(Checks& checks, int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window,
                  double bound) {
   const RatShape s = attention_shape(batch, tokens, heads, head_size, window);
-  compare<T>(checks, describe(s), random_tokens<T>(s), bound);
+  compare<T>(checks, describe_tokens(s), random_tokens<T>(s), bound);
 }
 
 // Scores that a softmax may stumble over.
@@ -213,7 +133,7 @@ void adversarial_case(Checks& checks, int64_t head_size, int64_t window, double 
         x = rounded<T>(value(x, row % s.tokens, i));
       }
   };
-  const std::string name = describe(s);
+  const std::string name = describe_tokens(s);
   {  // every score near -100: LSE near -100
     TokenReference r = random_tokens<T>(s);
     const double size = std::sqrt(100.0 / root);
@@ -251,11 +171,9 @@ void rotation_case(Checks& checks, const RatShape& s) {
                  nullptr));
   require(cudaDeviceSynchronize(), "rotate");
   const Doubles got = tokens.proj.values();
-  checks.within("rotate " + describe(s), without_padding(got, r.width()), without_padding(expected, r.width()), 3e-3);
-  checks.that("rotate " + describe(s) + "leaves other columns alone", padding_untouched(got, r.width()));
+  checks.within("rotate " + describe_tokens(s), without_padding(got, r.width()), without_padding(expected, r.width()), 3e-3);
+  checks.that("rotate " + describe_tokens(s) + "leaves other columns alone", padding_untouched(got, r.width()));
 }
-
-constexpr double kF32 = 5e-6, kBf16 = 8e-3, kHostileF32 = 5e-5, kHostileBf16 = 1.5e-2;
 
 }  // namespace
 
@@ -304,7 +222,7 @@ void test_token_determinism(Checks& checks, int runs) {
         if (run == 0) first_y = y, first_grad = grad;
         if (y == first_y && grad == first_grad) ++equal;
       }
-      checks.that(describe(r.s) + "bit-equal in " + std::to_string(runs) + " runs: " + path_name(path), equal == runs);
+      checks.that(describe_tokens(r.s) + "bit-equal in " + std::to_string(runs) + " runs: " + path_name(path), equal == runs);
     }
   }
 }
