@@ -18,7 +18,9 @@ using tiles::exp2_fast;
 using tiles::kLn2;
 using tiles::kLog2e;
 
-constexpr int kRows = 128, kKeys = 128, kStages = 2, kQueryStages = 2;
+constexpr int kRows = 128, kKeys = 128, kQueryStages = 2;
+template <int P>
+constexpr int kStages = 256 / P;  // the same bytes in flight for either head size
 template <int P>
 constexpr int kTile = tile_bytes(128, P);
 constexpr int kHalfTile = half_bytes(128);
@@ -31,11 +33,11 @@ struct Maps {
 
 template <int P>
 struct Layout {  // byte offsets in shared memory: tiles, then barriers of 8 bytes each
-  static constexpr int queries = 0, keys = kQueryStages * kTile<P>, values = keys + kStages * kTile<P>;
-  static constexpr int query_full = values + kStages * kTile<P>, query_free = query_full + 8 * kQueryStages;
-  static constexpr int key_full = query_free + 8 * kQueryStages, key_free = key_full + 8 * kStages;
-  static constexpr int value_full = key_free + 8 * kStages, value_free = value_full + 8 * kStages;
-  static constexpr int bytes = value_free + 8 * kStages + 1024;  // the start is rounded up to 1024
+  static constexpr int queries = 0, keys = kQueryStages * kTile<P>, values = keys + kStages<P> * kTile<P>;
+  static constexpr int query_full = values + kStages<P> * kTile<P>, query_free = query_full + 8 * kQueryStages;
+  static constexpr int key_full = query_free + 8 * kQueryStages, key_free = key_full + 8 * kStages<P>;
+  static constexpr int value_full = key_free + 8 * kStages<P>, value_free = value_full + 8 * kStages<P>;
+  static constexpr int bytes = value_free + 8 * kStages<P> + 1024;  // the start is rounded up to 1024
 };
 
 // Which rows of which head; heads that run together share the L2 cache, and long rows come first among them.
@@ -105,7 +107,7 @@ __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, u
     for (int step = 0; step < steps.count + (Seen::own_key ? 1 : 0); ++step) {
       const int first_key = steps.first_key(step);
       const bool own = Seen::own_key && step == steps.count;
-      const uint32_t keys = shared + Offsets::keys + ring.stage * kTile<P>, values = keys + kStages * kTile<P>;
+      const uint32_t keys = shared + Offsets::keys + ring.stage * kTile<P>, values = keys + kStages<P> * kTile<P>;
       const uint32_t key_full = shared + Offsets::key_full + 8 * ring.stage;
       const uint32_t value_full = shared + Offsets::value_full + 8 * ring.stage;
       barrier_wait(shared + Offsets::key_free + 8 * ring.stage, ring.phase ^ 1);
@@ -120,7 +122,7 @@ __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, u
       barrier_wait(shared + Offsets::value_free + 8 * ring.stage, ring.phase ^ 1);
       if (!own) copy_keys<P>(values, maps.values, first_key, h, b, value_full);
       else copy_tokens<P>(values, maps.z, h * P, first_row, b, value_full);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
   }
 }
@@ -245,7 +247,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       pack_weights(weights, scores);
       for (int step = 1; step < steps.count; ++step) {
         const Ring before = ring;
-        ring.advance<kStages>();
+        ring.advance<kStages<P>>();
         barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
         start_scores<P>(scores, queries, shared + Offsets::keys + ring.stage * kTile<P>);
         barrier_wait(shared + Offsets::value_full + 8 * before.stage, before.phase);
@@ -267,7 +269,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       wait_products<0>();
       hold(out);
       release(shared + Offsets::value_free + 8 * ring.stage);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
 
     // Own values (in the key ring) and output gates (in the value ring); y goes out through the query tile.
@@ -276,7 +278,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
       barrier_wait(shared + Offsets::key_full + 8 * ring.stage, ring.phase);
       barrier_wait(shared + Offsets::value_full + 8 * ring.stage, ring.phase);
       own_v = memory + Offsets::keys + ring.stage * kTile<P>;
-      gates = own_v + kStages * kTile<P>;
+      gates = own_v + kStages<P> * kTile<P>;
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -304,7 +306,7 @@ __device__ void consume(const Maps& maps, const ChunkAttentionArgs<bf16>& a, con
     if constexpr (Seen::own_key) {
       release(shared + Offsets::key_free + 8 * ring.stage);
       release(shared + Offsets::value_free + 8 * ring.stage);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
     fence_shared_stores();
     sync_warpgroup(1 + which);
@@ -336,7 +338,7 @@ __global__ void __launch_bounds__(kThreads, 1) forward_kernel(const __grid_const
       barrier_init(shared + Offsets::query_full + 8 * stage, 1);
       barrier_init(shared + Offsets::query_free + 8 * stage, 2);
     }
-    for (int stage = 0; stage < kStages; ++stage) {
+    for (int stage = 0; stage < kStages<P>; ++stage) {
       barrier_init(shared + Offsets::key_full + 8 * stage, 1);
       barrier_init(shared + Offsets::value_full + 8 * stage, 1);
       barrier_init(shared + Offsets::key_free + 8 * stage, kConsumerWarps);

@@ -8,7 +8,8 @@ namespace {
 
 namespace by_key {
 
-constexpr int kStages = 4;
+template <int P>
+constexpr int kStages = 512 / P;  // the same bytes in flight for either head size
 struct Terms {
   float lse[kStep];  // times log2 e; +infinity beyond the sequence
   float delta[kStep];
@@ -16,9 +17,9 @@ struct Terms {
 template <int P>
 struct Layout {
   static constexpr int keys = 0, values = kBigTile<P>, stages = 2 * kBigTile<P>;  // a stage: queries, output gradients
-  static constexpr int terms = stages + kStages * 2 * kSmallTile<P>;
-  static constexpr int keys_full = terms + kStages * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
-  static constexpr int free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
+  static constexpr int terms = stages + kStages<P> * 2 * kSmallTile<P>;
+  static constexpr int keys_full = terms + kStages<P> * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
+  static constexpr int free = full + 8 * kStages<P>, bytes = free + 8 * kStages<P> + 1024;
 };
 
 template <class Seen>
@@ -56,7 +57,7 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
       barrier_expect(full, 2 * kSmallTile<P>);
       copy_token_tile<P>(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
       copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, block.h * P, block.row_of(step), block.b, full);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
   } else if (threadIdx.x / 32 == 1) {
     const int64_t terms_at = (int64_t{block.b} * s.heads + block.h) * s.tokens;
@@ -76,7 +77,7 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
         terms[ring.stage].delta[lane + 32 * i] = delta[i];
       }
       barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
   }
 }
@@ -103,7 +104,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
     if (sees_none(seen, row, row + kStep - 1, my_first_key, 64)) {
       barrier_arrive(shared + Offsets::free + 8 * ring.stage);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
       continue;
     }
     begin_products();
@@ -160,7 +161,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     hold(grad_keys);
     hold(grad_values);
     barrier_arrive(shared + Offsets::free + 8 * ring.stage);
-    ring.advance<kStages>();
+    ring.advance<kStages<P>>();
   }
   const int valid = static_cast<int>(s.keys()) - my_first_key;
   if (valid <= 0) return;
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
   unsigned char* memory = raw + (shared - start);
   if (threadIdx.x == 0) {
     barrier_init(shared + Offsets::keys_full, 1);
-    for (int stage = 0; stage < kStages; ++stage) {
+    for (int stage = 0; stage < kStages<P>; ++stage) {
       barrier_init(shared + Offsets::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
       barrier_init(shared + Offsets::free + 8 * stage, kConsumerWarps * 32);
     }

@@ -8,14 +8,15 @@ namespace {
 
 namespace by_query {
 
-constexpr int kStages = 3;
+template <int P>
+constexpr int kStages = 384 / P;  // the same bytes in flight for either head size
 template <int P>
 struct Layout {
   static constexpr int queries = 0, grads = kBigTile<P>;  // two tiles of gradients
   static constexpr int stages = 3 * kBigTile<P>;          // a stage: keys, values
-  static constexpr int queries_full = stages + kStages * 2 * kSmallTile<P>;
+  static constexpr int queries_full = stages + kStages<P> * 2 * kSmallTile<P>;
   static constexpr int grads_full = queries_full + 8, grads_free = grads_full + 16;
-  static constexpr int full = grads_free + 16, free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
+  static constexpr int full = grads_free + 16, free = full + 8 * kStages<P>, bytes = free + 8 * kStages<P> + 1024;
 };
 
 template <class Seen>
@@ -57,7 +58,7 @@ __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
       barrier_expect(full, 2 * kSmallTile<P>);
       copy_key_tile<P>(tile, maps.keys, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
       copy_key_tile<P>(tile + kSmallTile<P>, maps.values, kSmallHalf, block.first_key + step * kStep, h, block.b, full);
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
   }
 }
@@ -140,7 +141,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       begin_products();
       add_product(grad_queries, score_grads, keys);
       commit_products();
-      ring.advance<kStages>();
+      ring.advance<kStages<P>>();
     }
   }
   wait_products<0>();
@@ -169,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __gri
       barrier_init(shared + Offsets::grads_full + 8 * stage, 1);
       barrier_init(shared + Offsets::grads_free + 8 * stage, kConsumerWarps);
     }
-    for (int stage = 0; stage < kStages; ++stage) {
+    for (int stage = 0; stage < kStages<P>; ++stage) {
       barrier_init(shared + Offsets::full + 8 * stage, 1);
       barrier_init(shared + Offsets::free + 8 * stage, kConsumerWarps);
     }
