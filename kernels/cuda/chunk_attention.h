@@ -81,7 +81,7 @@ struct ChunkAttentionBackwardArgs {
   float* grad_q_rot = nullptr;
   KeyRows<float> grad_keys, grad_values;
   int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
-  TokenGradients<T> token_gradients;
+  TokenGradients<T> token_gradients = {};
 
   RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };

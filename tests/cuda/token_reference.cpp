@@ -3,7 +3,7 @@
 namespace rat::cuda_test {
 
 std::string describe_tokens(const RatShape& s) {
-  return "B" + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " P" +
+  return std::string("B") + std::to_string(s.batch) + " T" + std::to_string(s.tokens) + " H" + std::to_string(s.heads) + " P" +
          std::to_string(s.head_size) + " W" + std::to_string(s.window) + " ";
 }
 
