@@ -84,11 +84,15 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
   float grad_queries[P / 2] = {};
   uint32_t queries[P / 16][4], grads[P / 16][4], score_grads[4][4];
+  // Heads of 64 leave both operands in shared memory: held in registers over the steps, ptxas 13.0 takes these for the
+  // score gradients after the first step. The tensor cores still wait for the products, not for the memory.
+  constexpr bool in_registers = P == 128;
+  const uint32_t my_rows = which * 64 * 128;
   Ring ring, grad_ring;
   int before = -1;
   if (block.steps > 0) {
     barrier_wait(shared + Offsets::queries_full, 0);
-    load_operand(queries, shared + Offsets::queries, which);
+    if constexpr (in_registers) load_operand(queries, shared + Offsets::queries, which);
   }
   for (int index = 0; index < block.heads && block.steps > 0; ++index) {
     float lse[2], delta[2];
@@ -100,8 +104,12 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       delta[i] = row < T ? a.delta[at] : 0.0f;
     }
     barrier_wait(shared + Offsets::grads_full + 8 * grad_ring.stage, grad_ring.phase);
-    load_operand(grads, shared + Offsets::grads + grad_ring.stage * kBigTile<P>, which);
-    release(shared + Offsets::grads_free + 8 * grad_ring.stage);
+    const uint32_t grads_tile = shared + Offsets::grads + grad_ring.stage * kBigTile<P>;
+    const uint32_t grads_free = shared + Offsets::grads_free + 8 * grad_ring.stage;
+    if constexpr (in_registers) {
+      load_operand(grads, grads_tile, which);
+      release(grads_free);
+    }
     grad_ring.advance<2>();
     for (int step = 0; step < block.steps; ++step) {
       const uint32_t keys = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, values = keys + kSmallTile<P>;
@@ -109,12 +117,18 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
       begin_products();
 #pragma unroll
-      for (int k = 0; k < P / 16; ++k)
-        multiply_n64<0>(scores, queries[k], rows_operand(keys + (k / 4) * kSmallHalf + (k % 4) * 32), k != 0);
+      for (int k = 0; k < P / 16; ++k) {
+        const uint64_t right = rows_operand(keys + (k / 4) * kSmallHalf + (k % 4) * 32);
+        if constexpr (in_registers) multiply_n64<0>(scores, queries[k], right, k != 0);
+        else multiply_n64(scores, rows_operand(shared + Offsets::queries + my_rows + k * 32), right, k != 0);
+      }
       commit_products();
 #pragma unroll
-      for (int k = 0; k < P / 16; ++k)
-        multiply_n64<0>(grad_weights, grads[k], rows_operand(values + (k / 4) * kSmallHalf + (k % 4) * 32), k != 0);
+      for (int k = 0; k < P / 16; ++k) {
+        const uint64_t right = rows_operand(values + (k / 4) * kSmallHalf + (k % 4) * 32);
+        if constexpr (in_registers) multiply_n64<0>(grad_weights, grads[k], right, k != 0);
+        else multiply_n64(grad_weights, rows_operand(grads_tile + my_rows + k * 32), right, k != 0);
+      }
       commit_products();
       wait_products<1>();  // the scores, and the sums of the step before
       hold(scores);
@@ -143,6 +157,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       commit_products();
       ring.advance<kStages<P>>();
     }
+    if constexpr (!in_registers) release(grads_free);  // every step has waited for its product with them
   }
   wait_products<0>();
   hold(grad_queries);
