@@ -5,7 +5,9 @@
 
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
+#include "core/model.h"
 #include "core/op_times.h"
+#include "kernels/attention_layer/attention_layer.h"
 #include "kernels/range_attention/range_attention.h"
 #include "kernels/rope/rope.h"
 
@@ -28,7 +30,8 @@ TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.kind =
 class AttentionMixer final : public Mixer {
  public:
   AttentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
-      : D_(config.d_model),
+      : base_(config.rope_base),
+        D_(config.d_model),
         H_(config.heads),
         P_(config.head_size()),
         KV_(config.kv_width()),
@@ -69,6 +72,27 @@ class AttentionMixer final : public Mixer {
          .grad_own_v = {}},
         pass.exec));
     return rotate(pass, queries_and_keys(grad_projected, pass.rows()), 0, true);
+  }
+
+  bool fuses(const MixerPass& pass) const override {
+    return pass.fused_weights != nullptr && KV_ == D_ && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
+  }
+
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
+                       float* y) override {
+    const OpTimer timer(pass.times, Op::attention);
+    return kernels::attention_layer(fused_args(pass, layer, x, y), pass.exec);
+  }
+
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
+                        float* grad) override {
+    const OpTimer timer(pass.times, Op::attention);
+    return kernels::attention_layer_backward({.forward = fused_args(pass, layer, x, nullptr),
+                                              .grad = Output(grad, pass.rows(), D_),
+                                              .grad_norm = layer.norm->grad,
+                                              .grad_in_proj = layer.in_proj->grad,
+                                              .grad_out_proj = layer.out_proj->grad},
+                                             pass.exec);
   }
 
   Input rows_of(const MixerPass&, Probe, const float*) const override { return {}; }
@@ -139,6 +163,23 @@ class AttentionMixer final : public Mixer {
     return args;
   }
 
+  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
+    return {pass.batch, pass.tokens, H_, P_, window_.window, rope_ ? base_ : 0.0};
+  }
+  kernels::AttentionLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
+                                         float* y) const {
+    const auto shape = fused_shape(pass);
+    const std::size_t bytes = kernels::attention_layer_saved(shape, pass.exec);
+    return {.shape = shape,
+            .norm = layer.norm->value,
+            .in_proj = pass.fused_weights->of(layer.in_proj->value),
+            .out_proj = pass.fused_weights->of(layer.out_proj->value),
+            .x = Input(x, pass.rows(), D_),
+            .y = Output(y, pass.rows(), D_),
+            .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
+  }
+
+  double base_;
   int64_t D_, H_, P_, KV_;
   TokenWindow window_;
   bool rope_ = true;

@@ -8,51 +8,60 @@ namespace {
 
 namespace by_key {
 
-constexpr int kStages = 4;
+template <int P>
+constexpr int kStages = 512 / P;  // the same bytes in flight for either head size
 struct Terms {
   float lse[kStep];  // times log2 e; +infinity beyond the sequence
   float delta[kStep];
 };
+template <int P>
 struct Layout {
-  static constexpr int keys = 0, values = kBigTile, stages = 2 * kBigTile;  // a stage: queries, output gradients
-  static constexpr int terms = stages + kStages * 2 * kSmallTile;
-  static constexpr int keys_full = terms + kStages * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
-  static constexpr int free = full + 8 * kStages, bytes = free + 8 * kStages + 1024;
+  static constexpr int keys = 0, values = kBigTile<P>, stages = 2 * kBigTile<P>;  // a stage: queries, output gradients
+  static constexpr int terms = stages + kStages<P> * 2 * kSmallTile<P>;
+  static constexpr int keys_full = terms + kStages<P> * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
+  static constexpr int free = full + 8 * kStages<P>, bytes = free + 8 * kStages<P> + 1024;
 };
 
+template <class Seen>
 struct Block {
+  Seen seen;
   int h, b, first_key, first_row, steps;
-  __device__ explicit Block(const RatShape& s) {
+  __device__ explicit Block(const RatShape& s) : seen(s) {
     h = static_cast<int>(blockIdx.y);
     b = static_cast<int>(blockIdx.z);
     first_key = static_cast<int>(blockIdx.x) * kBlock;
-    const int T = static_cast<int>(s.tokens);
-    first_row = static_cast<int>(min(s.tokens, (int64_t{first_key} + 1) * s.chunk_len)) / kStep * kStep;
-    steps = (T - first_row + kStep - 1) / kStep;
+    const int last_key = min(first_key + kBlock, static_cast<int>(s.keys())) - 1;
+    first_row = seen.first_token(first_key) / kStep * kStep;
+    steps = (seen.end_token(last_key) - first_row + kStep - 1) / kStep;
   }
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
 
-__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, unsigned char* memory) {
+template <int P, class Seen>
+__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared,
+                        unsigned char* memory) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  const Block block(s);
+  const Block<Seen> block(s);
   const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
   Ring ring;
   if (threadIdx.x == 0) {
-    barrier_expect(shared + Layout::keys_full, 2 * kBigTile);
-    copy_key_tile(shared + Layout::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, shared + Layout::keys_full);
-    copy_key_tile(shared + Layout::values, maps.values, kBigHalf, block.first_key, block.h, block.b, shared + Layout::keys_full);
+    const uint32_t keys_full = shared + Offsets::keys_full;
+    barrier_expect(keys_full, 2 * kBigTile<P>);
+    copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, keys_full);
+    copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, block.first_key, block.h, block.b, keys_full);
     for (int step = 0; step < block.steps; ++step) {
-      const uint32_t tile = shared + Layout::stages + ring.stage * 2 * kSmallTile, full = shared + Layout::full + 8 * ring.stage;
-      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
-      barrier_expect(full, 2 * kSmallTile);
-      copy_token_tile(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
-      copy_token_tile(tile + kSmallTile, maps.grads, kSmallHalf, block.h * P, block.row_of(step), block.b, full);
-      ring.advance<kStages>();
+      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+      const uint32_t full = shared + Offsets::full + 8 * ring.stage;
+      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+      barrier_expect(full, 2 * kSmallTile<P>);
+      copy_token_tile<P>(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
+      copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, block.h * P, block.row_of(step), block.b, full);
+      ring.advance<kStages<P>>();
     }
   } else if (threadIdx.x / 32 == 1) {
     const int64_t terms_at = (int64_t{block.b} * s.heads + block.h) * s.tokens;
-    auto* terms = reinterpret_cast<Terms*>(memory + Layout::terms);
+    auto* terms = reinterpret_cast<Terms*>(memory + Offsets::terms);
     for (int step = 0; step < block.steps; ++step) {
       float lse[2], delta[2];
 #pragma unroll
@@ -61,36 +70,41 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
         lse[i] = row < s.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
         delta[i] = row < s.tokens ? a.delta[terms_at + row] : 0.0f;
       }
-      barrier_wait(shared + Layout::free + 8 * ring.stage, ring.phase ^ 1);
+      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         terms[ring.stage].lse[lane + 32 * i] = lse[i];
         terms[ring.stage].delta[lane + 32 * i] = delta[i];
       }
-      barrier_arrive(shared + Layout::full + 8 * ring.stage);  // every lane, for what it stored
-      ring.advance<kStages>();
+      barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
+      ring.advance<kStages<P>>();
     }
   }
 }
 
-__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory, int which) {
+template <int P, class Seen>
+__device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory,
+                        int which) {
+  using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  const Block block(s);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, L = static_cast<int>(s.chunk_len);
+  const Block<Seen> block(s);
+  const Seen& seen = block.seen;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int my_first_key = block.first_key + which * 64, key = my_first_key + warp * 16 + lane / 4;  // and 8 below
-  const uint32_t keys = shared + Layout::keys + which * 64 * 128, values = shared + Layout::values + which * 64 * 128;
-  const auto* terms = reinterpret_cast<const Terms*>(memory + Layout::terms);
+  const uint32_t keys = shared + Offsets::keys + which * 64 * 128, values = shared + Offsets::values + which * 64 * 128;
+  const auto* terms = reinterpret_cast<const Terms*>(memory + Offsets::terms);
   const float scale = rsqrtf(static_cast<float>(P)), scale_log2 = scale * kLog2e;
-  float grad_keys[64] = {}, grad_values[64] = {};
+  float grad_keys[P / 2] = {}, grad_values[P / 2] = {};
   Ring ring;
-  barrier_wait(shared + Layout::keys_full, 0);
+  barrier_wait(shared + Offsets::keys_full, 0);
   for (int step = 0; step < block.steps; ++step) {
-    const uint32_t queries = shared + Layout::stages + ring.stage * 2 * kSmallTile, grads = queries + kSmallTile;
+    const uint32_t queries = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, grads = queries + kSmallTile<P>;
     float scores[32], grad_weights[32];
-    barrier_wait(shared + Layout::full + 8 * ring.stage, ring.phase);
-    if ((block.row_of(step) + kStep - 1) / L <= my_first_key) {  // none of these rows sees a key of this warpgroup
-      barrier_arrive(shared + Layout::free + 8 * ring.stage);
-      ring.advance<kStages>();
+    const int row = block.row_of(step);
+    barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
+    if (sees_none(seen, row, row + kStep - 1, my_first_key, 64)) {
+      barrier_arrive(shared + Offsets::free + 8 * ring.stage);
+      ring.advance<kStages<P>>();
       continue;
     }
     begin_products();
@@ -108,8 +122,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     commit_products();
     wait_products<1>();
     hold(scores);
-    const int row = block.row_of(step);
-    const bool masked = row / L < my_first_key + 64;
+    const bool masked = !sees_all(seen, row, row + kStep - 1, my_first_key, 64);
     const float2* lse = reinterpret_cast<const float2*>(terms[ring.stage].lse) + lane % 4;
     const float2* delta = reinterpret_cast<const float2*>(terms[ring.stage].delta) + lane % 4;
 #pragma unroll
@@ -121,7 +134,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
         for (int i = 0; i < 2; ++i) {
           float& p = scores[n * 4 + 2 * i + e];
           p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
-          if (masked && key + 8 * i >= (row + n * 8 + (lane % 4) * 2 + e) / L) p = 0.0f;
+          if (masked && !seen.sees(seen.end(row + n * 8 + (lane % 4) * 2 + e), key + 8 * i)) p = 0.0f;
         }
     }
     uint32_t weights[4][4], score_grads[4][4];
@@ -147,36 +160,68 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     wait_products<0>();  // no registers are left to go on meanwhile; the other warpgroup keeps the tensor cores busy
     hold(grad_keys);
     hold(grad_values);
-    barrier_arrive(shared + Layout::free + 8 * ring.stage);
-    ring.advance<kStages>();
+    barrier_arrive(shared + Offsets::free + 8 * ring.stage);
+    ring.advance<kStages<P>>();
   }
   const int valid = static_cast<int>(s.keys()) - my_first_key;
   if (valid <= 0) return;
-  write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
-  write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
+  if constexpr (Seen::own_key) {
+    write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
+    write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
+  } else {
+    const TokenGradients<bf16>& to = a.token_gradients;
+    write_tokens<P>(by_columns(grad_keys), scale, to.keys, block.b, block.h, my_first_key, warp * 16, valid, to.rope);
+    write_tokens<P>(by_columns(grad_values), 1.0f, to.values, block.b, block.h, my_first_key, warp * 16, valid, nullptr);
+  }
 }
 
+template <int P, class Seen>
 __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_constant__ Maps maps,
                                                                    const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
+  using Offsets = Layout<P>;
   extern __shared__ unsigned char raw[];
   const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
   unsigned char* memory = raw + (shared - start);
   if (threadIdx.x == 0) {
-    barrier_init(shared + Layout::keys_full, 1);
-    for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(shared + Layout::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
-      barrier_init(shared + Layout::free + 8 * stage, kConsumerWarps * 32);
+    barrier_init(shared + Offsets::keys_full, 1);
+    for (int stage = 0; stage < kStages<P>; ++stage) {
+      barrier_init(shared + Offsets::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
+      barrier_init(shared + Offsets::free + 8 * stage, kConsumerWarps * 32);
     }
     make_barriers_visible();
   }
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
-    produce(maps, a, shared, memory);
+    produce<P, Seen>(maps, a, shared, memory);
   } else {
     take_registers<232>();
-    consume(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<P, Seen>(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
   }
+}
+
+template <int P, class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  using Offsets = Layout<P>;
+  const RatShape& s = a.shape;
+  if (s.keys() == 0) return {};
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(key_gradient_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                            Offsets::bytes),
+                       "chunk_attention_backward (wgmma, keys): shared memory"));
+  Maps maps;
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kStep));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
+  const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
+                  static_cast<unsigned>(s.batch));
+  key_gradient_kernel<P, Seen><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
+  return launched("chunk_attention_backward (wgmma, keys)");
+}
+
+template <class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
 }
 
 }  // namespace by_key
@@ -184,20 +229,7 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
 }  // namespace
 
 Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  const RatShape& s = a.shape;
-  if (s.keys() == 0) return {};
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(by_key::key_gradient_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                            by_key::Layout::bytes),
-                       "chunk_attention_backward (wgmma, keys): shared memory"));
-  Maps maps;
-  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), s.group_width(), s, kStep));
-  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
-  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
-  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
-  const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
-                  static_cast<unsigned>(s.batch));
-  by_key::key_gradient_kernel<<<grid, kThreads, by_key::Layout::bytes, stream>>>(maps, a);
-  return launched("chunk_attention_backward (wgmma, keys)");
+  return a.shape.offset == 0 ? by_key::launch<EarlierChunks>(a, stream) : by_key::launch<TokensSoFar>(a, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -1,6 +1,8 @@
-// What ops share that compose kernels of this folder: the thread's products, answers as the backend gives them, and one
-// block of memory cut into parts.
+// What ops share that compose kernels of this folder: the thread's products and rotations, answers as the backend gives
+// them, and one block of memory cut into parts.
 #pragma once
+
+#include <vector_types.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +15,8 @@ namespace rat::kernels::gpu {
 Status answer(const cuda::Status& status);
 // The thread's own plans and workspace.
 Result<cuda::Gemm*> products();
+// The thread's own table of rotations for positions 0 .. positions-1, (positions, P/2); null for base 0: no positions.
+Result<const float2*> rotations(int64_t head_size, double base, int64_t positions);
 
 // Cuts 256-byte aligned parts off a block; without a block it only adds up their sizes.
 class Cutter {

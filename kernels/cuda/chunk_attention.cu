@@ -24,16 +24,19 @@ __global__ void __launch_bounds__(kThreads) output_gate_backward_kernel(OutputGa
     float grad_y[N], y[N], z[N], grad_z[N];
     load<N>(a.grad_y + at, grad_y);
     load<N>(a.y + at, y);
-    load<N>(a.z + row * a.z_stride + z_column, z);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float open = sigmoid<T>(z[i]), product = grad_y[i] * y[i];
-      dot += product;
-      grad_z[i] = product * (1.0f - open);
-      grad_y[i] *= open;
+    for (int i = 0; i < N; ++i) dot = fmaf(grad_y[i], y[i], dot);
+    if (a.z != nullptr) {
+      load<N>(a.z + row * a.z_stride + z_column, z);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const float open = sigmoid<T>(z[i]);
+        grad_z[i] = grad_y[i] * y[i] * (1.0f - open);
+        grad_y[i] *= open;
+      }
+      store<N>(a.grad_out + at, grad_y);
+      store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
     }
-    store<N>(a.grad_out + at, grad_y);
-    store<N>(a.grad_z + row * a.grad_z_stride + z_column, grad_z);
   }
   dot = sum_over_lanes<Lanes>(dot);
   if (lane == 0) a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = dot;
@@ -64,6 +67,14 @@ Status check_path(const char* op, AttentionPath path, const RatShape& shape) {
   return {};
 }
 
+Status check_keys_seen(const char* op, const RatShape& s) {
+  if (s.offset == 0 && s.window < 0) return {};
+  if (s.offset == 1 && s.chunk_len == 1) return {};
+  return refuse("%s: offset %lld and window %lld with chunk length %lld; attention over tokens has offset 1, chunks of 1",
+                op, static_cast<long long>(s.offset), static_cast<long long>(s.window),
+                static_cast<long long>(s.chunk_len));
+}
+
 template <class T>
 Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) {
   constexpr int64_t step = 16 / static_cast<int64_t>(sizeof(T));
@@ -73,6 +84,17 @@ Status check_key_rows(const char* op, const char* name, const KeyRows<T>& rows) 
                   static_cast<long long>(rows.sequence), static_cast<long long>(rows.head),
                   static_cast<long long>(rows.row));
   return {};
+}
+
+// The tensor-core paths copy 16 bytes at a time.
+template <class Args>
+Status check_rows(const char* op, AttentionPath path, const Args& a) {
+  if (path == AttentionPath::simple) return {};
+  KeyRows<std::remove_pointer_t<decltype(a.q_rot)>> queries;
+  queries.data = a.q_rot, queries.row = a.query_stride();
+  RAT_CUDA_TRY(check_key_rows(op, "queries", queries));
+  RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
+  return check_key_rows(op, "values", a.values);
 }
 
 }  // namespace
@@ -91,14 +113,13 @@ std::string path_problem(AttentionPath path, int64_t head_size) {
   if (path == AttentionPath::simple) return "";
   if (!std::is_same_v<T, bf16>) return std::string("the ") + path_name(path) + " path takes bf16; use the simple path";
   const int capability = device_capability();
+  if (head_size != 64 && head_size != 128)
+    return std::string("the ") + path_name(path) + " path takes head size 64 or 128, not " + std::to_string(head_size);
   if (path == AttentionPath::mma) {
-    if (head_size != 64 && head_size != 128)
-      return "the mma path takes head size 64 or 128, not " + std::to_string(head_size);
     if (capability < 80) return "the mma path needs compute capability 8.0, this device has " + std::to_string(capability);
     return "";
   }
 #if defined(RAT_CUDA_HOPPER)
-  if (head_size != 128) return "the wgmma path takes head size 128, not " + std::to_string(head_size);
   if (capability != 90) return "the wgmma path needs compute capability 9.0, this device has " + std::to_string(capability);
   return "";
 #else
@@ -117,10 +138,15 @@ template <class T>
 Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_rows(op, path, a));
+  RAT_CUDA_TRY(check_keys_seen(op, a.shape));
+  const bool all = a.own_score != nullptr && a.own_v != nullptr && a.z != nullptr;
+  const bool none = a.own_score == nullptr && a.own_v == nullptr && a.z == nullptr;
+  if (!(a.shape.offset == 0 ? all : none))
+    return refuse("%s: offset %lld %s own keys, own values and output gates", op, static_cast<long long>(a.shape.offset),
+                  a.shape.offset == 0 ? "needs" : "takes no");
   if (path == AttentionPath::simple) return paths::simple_forward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
-    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
-    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)
     if (path == AttentionPath::wgmma) return paths::wgmma_forward(a, stream);
 #endif
@@ -133,10 +159,10 @@ template <class T>
 Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention_backward";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
+  RAT_CUDA_TRY(check_rows(op, path, a));
+  RAT_CUDA_TRY(check_keys_seen(op, a.shape));
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
-    RAT_CUDA_TRY(check_key_rows(op, "keys", a.keys));
-    RAT_CUDA_TRY(check_key_rows(op, "values", a.values));
 #if defined(RAT_CUDA_HOPPER)
     if (path == AttentionPath::wgmma) return paths::wgmma_backward(a, stream);
 #endif

@@ -1,5 +1,5 @@
 // Attention of every token over the end states of earlier chunks and its own running state, with the output gate in the
-// epilogue.
+// epilogue; or over the tokens up to itself.
 //
 //   score[t,j] = q_rot[t] . keys[j] / sqrt P  for j < t / L;   score[t,own] = own_score[t]
 //   p = softmax over both;  out[t] = sum_j p[t,j] values[j] + p[t,own] own_v[t];  lse[t] = log sum exp score
@@ -7,12 +7,18 @@
 //
 // Source: Wei et al., RAT, arXiv:2507.04416 (inter-chunk attention); Dao 2023 (online softmax, backward from lse and
 // delta). Every key row serves L query rows; strict causality over chunks is the limit j < t / L of each row.
+// With shape.offset 1 there is neither own key nor gate: causal attention over tokens, whole or over a window,
+//   y[t] = sum_j p[t,j] values[j]  for max(0, t - window) <= j <= t
+// whose queries, keys and values may lie in the projected rows themselves.
+//
 // Shapes: see kernels/cuda/shape.h; q_rot (N, G*P); own_score (N, H); own_v, y (N, D); z (N, D) with a row stride;
 //         lse (B*H, T) natural logarithm.
+// Cost:   key tiles that no row of a tile sees are neither read nor multiplied: linear in T with a window.
 // Paths:  `simple` one warp per query, any supported head size, f32 or bf16: the reference on the device.
 //         `mma` tensor cores (mma.sync, Ampere and later), bf16, head size 64 or 128.
-//         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 128.
-// Refused before any launch: a path that does not take the dtype, the head size or the device; see path_problem.
+//         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 64 or 128.
+// Refused before any launch: a path that does not take the dtype, the head size or the device; see path_problem. Own keys
+//         and gates with offset 1, or their absence with offset 0; a window or offset with chunks.
 // Deterministic: no atomics on any path.
 #pragma once
 
@@ -33,10 +39,13 @@ struct ChunkAttentionArgs {
   int64_t z_stride = 0;
   T* y = nullptr;
   float* lse = nullptr;  // null: not kept (inference)
+  int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
+
+  RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };
 
 // From the gradient of y: grad_out = grad_y sigmoid(z);  grad_z = grad_y y (1 - sigmoid(z));
-// delta[t,h] = sum over the head of grad_y y. grad_out may be grad_y, grad_z may be z.
+// delta[t,h] = sum over the head of grad_y y. grad_out may be grad_y, grad_z may be z. z null: only delta is written.
 template <class T>
 struct OutputGateBackwardArgs {
   RatShape shape;
@@ -50,10 +59,17 @@ struct OutputGateBackwardArgs {
   float* delta = nullptr;  // (B*H, T)
 };
 
+// Where attention over tokens leaves its gradients: rounded, and with the rotation of queries and keys undone.
+template <class T>
+struct TokenGradients {
+  KeyRows<T> queries, keys, values;
+  const float2* rope = nullptr;  // (T, P/2), from rope_table; null: no positions
+};
+
 // With p = exp(score - lse) and ds = p (grad_out . values - delta) / sqrt P:
 //   grad_values[j] = sum_t p grad_out;  grad_keys[j] = sum_t ds q_rot;  grad_q_rot[t] = sum over heads, j of ds keys[j]
 // The own key's part is chunk_scan_backward's. Rows [0, shape.keys()) of grad_keys and grad_values are written, and all
-// of grad_q_rot.
+// of grad_q_rot; with shape.offset 1 the same go to token_gradients instead.
 template <class T>
 struct ChunkAttentionBackwardArgs {
   RatShape shape;
@@ -64,6 +80,10 @@ struct ChunkAttentionBackwardArgs {
   const float* delta = nullptr;
   float* grad_q_rot = nullptr;
   KeyRows<float> grad_keys, grad_values;
+  int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
+  TokenGradients<T> token_gradients = {};
+
+  RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };
 
 const char* path_name(AttentionPath path);

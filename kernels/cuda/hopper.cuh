@@ -1,8 +1,9 @@
 // Hopper's asynchronous machinery (sm_90a): barriers in shared memory, tile copies by the tensor memory accelerator, and
 // descriptors of tiles for wgmma.
 //
-// A tile is (ROWS, 128) bf16 as two halves of 64 columns; a row of a half is 128 bytes, its 16-byte pieces XORed with the
-// row number modulo 8 (the 128-byte swizzle that both the copy engine and wgmma know). Tiles start at multiples of 1024.
+// A tile is (ROWS, P) bf16 as one (P = 64) or two halves (P = 128) of 64 columns; a row of a half is 128 bytes, its 16-byte
+// pieces XORed with the row number modulo 8 (the 128-byte swizzle that both the copy engine and wgmma know). Tiles start at
+// multiples of 1024.
 #pragma once
 
 #include <cuda.h>
@@ -13,6 +14,8 @@
 namespace rat::kernels::cuda::hopper {
 
 constexpr int kHalf = 64;  // columns of a half tile
+constexpr int half_bytes(int rows) { return rows * kHalf * 2; }
+constexpr int tile_bytes(int rows, int columns) { return rows * columns * 2; }
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
@@ -94,7 +97,7 @@ __device__ __forceinline__ uint64_t columns_operand(uint32_t at, int half_bytes)
          uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
 
-// Byte offset of 16-byte piece `piece` (0 .. 15) of row `row` in a tile of ROWS rows.
+// Byte offset of 16-byte piece `piece` (0 .. P/8 - 1) of row `row` in a tile of ROWS rows.
 template <int ROWS>
 __device__ __forceinline__ uint32_t tile_at(int row, int piece) {
   return static_cast<uint32_t>((piece >> 3) * ROWS * 128 + row * 128 + (((piece & 7) ^ (row & 7)) << 4));

@@ -3,6 +3,9 @@
 // proj (N, W), N = B*T, W = 3D + 2GP, columns z | v | g | q | k: output gate, value, forget gate (D each), query and key
 // (G*P each, head h reads group h % G). Row b*T + t is token t of sequence b, chunk c = t / L; the last chunk may be
 // short. Token t sees the end states of chunks 0 .. t/L - 1 and its own running state.
+//
+// The attention kernels also take plain attention over tokens, which is L = 1, G = H and `offset` 1: the keys of token t
+// are those of the tokens up to itself, or of its window.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +27,14 @@ struct RatShape {
   int64_t head_size = 0;  // P
   int64_t groups = 0;     // G
   int64_t chunk_len = 0;  // L
+  int64_t offset = 0;     // token t sees keys j < (t + offset) / L
+  int64_t window = -1;    // with offset 1: of these only j >= t - window; below 0: all
 
   RAT_HD int64_t rows() const { return batch * tokens; }
   RAT_HD int64_t channels() const { return heads * head_size; }        // D
   RAT_HD int64_t group_width() const { return groups * head_size; }  // G*P
   RAT_HD int64_t chunks() const { return (tokens + chunk_len - 1) / chunk_len; }
-  RAT_HD int64_t keys() const { return (tokens - 1) / chunk_len; }     // chunk ends that a later token of the call sees
+  RAT_HD int64_t keys() const { return (tokens - 1 + offset) / chunk_len; }  // that some token of the call sees
   RAT_HD int64_t full_chunks() const { return tokens / chunk_len; }    // chunk ends that exist
   RAT_HD int64_t proj_width() const { return 3 * channels() + 2 * group_width(); }
   RAT_HD int64_t value_column() const { return channels(); }

@@ -11,7 +11,7 @@ namespace rat::kernels::cuda {
 // (sequence, token, column) rows of `columns` bf16; a box is `rows` tokens of 64 columns; tokens beyond T read as zero
 // and are not written.
 Status token_map(CUtensorMap& map, const __nv_bfloat16* data, int64_t columns, int64_t stride, const RatShape& shape, int rows);
-// (sequence, head, row, column): `count` rows of 128 bf16 per head; rows from `count` on read as zero.
+// (sequence, head, row, column): `count` rows of 64 or 128 bf16 per head; rows from `count` on read as zero.
 Status key_map(CUtensorMap& map, const KeyRows<const __nv_bfloat16>& keys, int64_t count, const RatShape& shape, int rows);
 
 }  // namespace rat::kernels::cuda

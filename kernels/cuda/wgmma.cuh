@@ -68,4 +68,12 @@ __device__ __forceinline__ void multiply_n128(float (&d)[64], const uint32_t (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED), "r"(add));
 }
 
+// d (64, P) += a (64, 16), in registers, b (16, P) in shared memory, P contiguous; P = 64 or 128 by the size of d.
+__device__ __forceinline__ void multiply_add(float (&d)[32], const uint32_t (&a)[4], uint64_t b) {
+  multiply_n64<1>(d, a, b, 1);
+}
+__device__ __forceinline__ void multiply_add(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+  multiply_n128<1>(d, a, b, 1);
+}
+
 }  // namespace rat::kernels::cuda::hopper

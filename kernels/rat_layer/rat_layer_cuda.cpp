@@ -5,14 +5,11 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
-#include <map>
-#include <tuple>
 
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/rat_layer.h"
 #include "kernels/cuda_ops.h"
-#include "kernels/memory/memory.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -51,31 +48,13 @@ std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<H
   return cutter.used();
 }
 
-// Rotations of this thread, by head size and base; made again when a longer sequence comes.
-Result<const float2*> rotations(const RatLayerShape& s) {
-  struct Table {
-    Memory memory{cuda_backend()};
-    int64_t positions = 0;
-  };
-  if (s.rope_base == 0) return static_cast<const float2*>(nullptr);
-  static thread_local std::map<std::pair<int64_t, double>, Table> tables;
-  Table& table = tables[{s.head_size, s.rope_base}];
-  const int64_t positions = (s.tokens + s.chunk_len - 1) / s.chunk_len;
-  auto* data = static_cast<float2*>(
-      table.memory.ensure(static_cast<std::size_t>(positions * s.head_size / 2) * sizeof(float2)));
-  if (positions > table.positions)
-    RAT_TRY(answer(cuda::rope_table(data, positions, s.head_size, s.rope_base, stream())));
-  table.positions = std::max(positions, table.positions);
-  return static_cast<const float2*>(data);
-}
-
 Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
   cuda::RatLayerArgs<Half, float> args;
   args.shape = shape_of(a.shape);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
                   reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(args.shape, a.saved, args.buffers);
-  RAT_ASSIGN(args.rope, rotations(a.shape));
+  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, args.shape.chunks()));
   args.path = cuda::best_path<Half>(a.shape.head_size);
   args.x = args.residual = a.x.data;
   args.out = a.y.data;

@@ -2,6 +2,7 @@
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/rat_decode.h"
+#include "kernels/cuda/rotate.h"
 #include "tests/cuda/suites.h"
 
 namespace rat::cuda_test {
@@ -34,6 +35,20 @@ void test_refusals(Checks& checks) {
   attention.shape.head_size = 128;
   attention.keys = {keys.get(), 3, 3, 3};
   refused("unaligned keys", chunk_attention<bf16>(attention, AttentionPath::mma, nullptr), "multiples of 16 bytes");
+  ChunkAttentionArgs<bf16> tokens;
+  tokens.shape = {1, 8, 2, 128, 2, 1, 1};
+  tokens.own_score = reinterpret_cast<const float*>(keys.get());
+  refused("own keys over tokens", chunk_attention<bf16>(tokens, AttentionPath::simple, nullptr), "takes no own keys");
+  tokens.own_score = nullptr, tokens.shape.chunk_len = 4;
+  refused("offset with chunks", chunk_attention<bf16>(tokens, AttentionPath::simple, nullptr), "chunks of 1");
+  tokens.shape.chunk_len = 1, tokens.shape.offset = 0;
+  refused("neither offset nor own keys", chunk_attention<bf16>(tokens, AttentionPath::simple, nullptr), "needs own keys");
+  tokens.shape.window = 3;
+  refused("a window without offset", chunk_attention<bf16>(tokens, AttentionPath::simple, nullptr), "window 3");
+  RotateArgs turned{proj.get(), 4, 1, 8, 2, 16, nullptr};
+  refused("unaligned rows to rotate", rotate(turned, nullptr), "multiples of 16 bytes");
+  turned.head_size = 24;
+  refused("rotated heads of 24", rotate(turned, nullptr), "heads of a multiple of 16");
   RatDecodeArgs<bf16> decode;
   decode.shape = {1, 1, 2, 24, 1, 4};
   refused("decode of head size 24", rat_decode<bf16>(decode, nullptr), "power of two");

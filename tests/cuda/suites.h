@@ -11,6 +11,12 @@ void test_small(Checks& checks);                  // a few small cases, for comp
 void test_adversarial(Checks& checks);            // extreme scores, equal keys, NaN in what must not be read
 void test_decode(Checks& checks);                 // token by token against the float64 layer core
 void test_determinism(Checks& checks, int runs);  // bit-equal results
+// Attention over tokens, on all paths: masks and windows; extreme scores; small cases; bit-equal results.
+void test_tokens(Checks& checks);
+void test_hostile_tokens(Checks& checks);
+void test_few_tokens(Checks& checks);
+void test_token_determinism(Checks& checks, int runs);
+void test_attention_layers(Checks& checks);
 void test_refusals(Checks& checks);
 void test_golden(Checks& checks, const std::string& folder);  // whole layers against the golden tensors
 

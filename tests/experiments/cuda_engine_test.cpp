@@ -1,4 +1,5 @@
 // The whole engine on a GPU: every golden case of every mixer, and a training run. Skipped without one.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -115,6 +116,39 @@ TEST(CudaTraining, FusedBlocksAgreeWithF32) {
         ASSERT_EQ(fused.size(), expected.size());
         for (std::size_t i = 0; i < fused.size(); ++i)
           EXPECT_LT(test::relative_error(fused[i], expected[i]), 4e-2) << "heads " << heads << ", L " << chunk << ", " << i;
+      }
+}
+
+// The same of attention and sliding windows: alone, with each other and between RAT layers.
+TEST(CudaTraining, FusedAttentionAgreesWithF32) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const auto layer = [](std::string kind, int64_t chunk_or_window = 0) {
+    LayerConfig config;
+    if (kind == "rat") config.chunk = chunk_or_window;
+    if (kind == "swa") config.window = chunk_or_window;
+    config.kind = std::move(kind);
+    return config;
+  };
+  const std::vector<std::vector<LayerConfig>> models{{layer("attention"), layer("attention")},
+                                                     {layer("swa", 0), layer("swa", 40)},
+                                                     {layer("swa", 64), layer("swa", 1000)},
+                                                     {layer("rat", 16), layer("swa", 20), layer("attention")}};
+  for (const int64_t heads : {2, 4})
+    for (std::size_t m = 0; m < models.size(); ++m)
+      for (const Positions positions : {Positions::rope, Positions::none}) {
+        ModelConfig config;
+        config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
+        config.layers = models[m];
+        const std::string what =
+            fmt::format("heads {}, model {}, {}", heads, m, positions == Positions::rope ? "rope" : "none");
+        double loss = 0, expected_loss = 0, again_loss = 0;
+        const auto expected = gradients(config, kernels::Dtype::f32, expected_loss);
+        const auto fused = gradients(config, kernels::Dtype::bf16, loss);
+        EXPECT_NEAR(loss, expected_loss, 5e-3) << what;
+        ASSERT_EQ(fused.size(), expected.size());
+        for (std::size_t i = 0; i < fused.size(); ++i)
+          EXPECT_LT(test::relative_error(fused[i], expected[i]), 4e-2) << what << ", " << i;
+        EXPECT_EQ(gradients(config, kernels::Dtype::bf16, again_loss), fused) << what << ": repeated";
       }
 }
 

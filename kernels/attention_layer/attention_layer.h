@@ -1,0 +1,51 @@
+// A whole layer of softmax attention over tokens in one call, for backends that fuse it: what core/sequence_layer.cpp
+// and core/mixers/attention_mixer.cpp compose of single ops, with bf16 between them. Training only.
+//
+//   y = x + W_out attend( W_in rms_norm(x) );  token t attends to tokens t-W .. t, or 0 .. t
+//
+// Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions). Everything between the
+// two f32 residual streams is bf16, sums are f32. Every head has keys and values of its own.
+// Shapes: x, y and their gradients (B*T, D) f32 without gaps; in_proj (3D, D), rows value | query | key, and out_proj
+//         (D, D) rounded by round_weights; gradients of weights f32, added to.
+// Trap:   `saved` carries what backward needs from one call to the other: attention_layer_saved bytes of the backend's
+//         memory.
+#pragma once
+
+#include <span>
+
+#include "kernels/backend.h"
+#include "kernels/base/rows.h"
+
+namespace rat::kernels {
+
+struct AttentionLayerShape {
+  int64_t batch = 0, tokens = 0, heads = 0, head_size = 0;
+  int64_t window = -1;   // W; below 0: everything earlier
+  double rope_base = 0;  // 0: no positions
+
+  int64_t rows() const { return batch * tokens; }
+  int64_t channels() const { return heads * head_size; }
+};
+
+struct AttentionLayerArgs {
+  AttentionLayerShape shape;
+  std::span<const float> norm;
+  const uint16_t *in_proj = nullptr, *out_proj = nullptr;
+  Input x;
+  Output y;
+  void* saved = nullptr;
+};
+
+struct AttentionLayerBackwardArgs {
+  AttentionLayerArgs forward;
+  Output grad;  // in: of y; out: of x, through the layer and the residual
+  std::span<float> grad_norm, grad_in_proj, grad_out_proj;
+};
+
+// Whether the backend fuses a layer of this shape.
+[[nodiscard]] bool fuses_attention_layer(const AttentionLayerShape& shape, const Exec& exec);
+std::size_t attention_layer_saved(const AttentionLayerShape& shape, const Exec& exec);
+[[nodiscard]] Status attention_layer(const AttentionLayerArgs& args, const Exec& exec);
+[[nodiscard]] Status attention_layer_backward(const AttentionLayerBackwardArgs& args, const Exec& exec);
+
+}  // namespace rat::kernels

@@ -1,0 +1,82 @@
+// The layer of kernels/cuda/attention_layer.h. What backward needs lies in the caller's block, the rest in scratch that all
+// layers share.
+#include "kernels/cuda/attention_layer.h"
+
+#include "kernels/attention_layer/attention_layer.h"
+#include "kernels/cuda/blocks.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda_ops.h"
+
+namespace rat::kernels::gpu {
+namespace {
+
+using Half = __nv_bfloat16;
+
+cuda::RatShape shape_of(const AttentionLayerShape& s) {
+  return cuda::attention_shape(s.batch, s.tokens, s.heads, s.head_size, s.window);
+}
+
+std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
+  Cutter cutter(block);
+  b.normed = cutter.take<Half>(s.rows() * s.channels());
+  b.proj = cutter.take<Half>(s.rows() * s.channels() * 3);
+  b.y = cutter.take<Half>(s.rows() * s.channels());
+  b.rstd = cutter.take<float>(s.rows());
+  b.lse = cutter.take<float>(s.rows() * s.heads);
+  return cutter.used();
+}
+
+std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
+  Cutter cutter(block);
+  b.grad_out = cutter.take<Half>(s.rows() * s.channels());
+  b.grad_y = cutter.take<Half>(s.rows() * s.channels());
+  b.grad_proj = cutter.take<Half>(s.rows() * s.channels() * 3);
+  b.delta = cutter.take<float>(s.rows() * s.heads);
+  b.workspace = cutter.take<float>(cuda::rms_norm_workspace(s.rows(), s.channels()));
+  return cutter.used();
+}
+
+Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
+  cuda::AttentionLayerArgs args;
+  args.shape = shape_of(a.shape);
+  args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
+  cut_saved(a.shape, a.saved, args.buffers);
+  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, a.shape.tokens));
+  args.path = cuda::best_path<Half>(a.shape.head_size);
+  args.x = a.x.data;
+  args.out = a.y.data;
+  return args;
+}
+
+}  // namespace
+
+bool fuses_attention_layer(const AttentionLayerShape& s) {
+  return cuda::best_path<Half>(s.head_size) != cuda::AttentionPath::simple && s.channels() % 64 == 0 &&
+         s.channels() <= 2048 && cuda::check_shape("attention_layer", shape_of(s)).ok();
+}
+
+std::size_t attention_layer_saved(const AttentionLayerShape& s) {
+  cuda::AttentionBuffers unused;
+  return cut_saved(s, nullptr, unused);
+}
+
+Status attention_layer(const AttentionLayerArgs& a) {
+  RAT_ASSIGN(const auto args, layer_args(a));
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  return answer(cuda::attention_layer(args, *gemm, stream()));
+}
+
+Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
+  cuda::AttentionLayerBackwardArgs args;
+  RAT_ASSIGN(args.forward, layer_args(a.forward));
+  cuda::AttentionBuffers sizes;
+  RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
+  cut_scratch(a.forward.shape, block, args.forward.buffers);
+  args.grad = a.grad.data;
+  args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_out_proj.data()};
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  return answer(cuda::attention_layer_backward(args, *gemm, stream()));
+}
+
+}  // namespace rat::kernels::gpu

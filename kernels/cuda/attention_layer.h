@@ -1,0 +1,64 @@
+// One layer of softmax attention over tokens on the device, for training in bf16 between f32 residual streams: forward
+// and backward, composed of the kernels of this folder. The caller owns every buffer.
+//
+//   out = x + W_out attend(W_in rmsnorm(x)), columns of W_in rmsnorm(x): value | query | key, D each
+//
+// Shapes: x, out, their gradients (N, D) float32; in_proj (3D, D), out_proj (D, D), row-major [out, in] bf16; norm (D)
+//         and all weight gradients float32.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/chunk_attention.h"
+#include "kernels/cuda/gemm.h"
+
+namespace rat::kernels::cuda {
+
+struct AttentionWeights {
+  const float* norm = nullptr;
+  const __nv_bfloat16 *in_proj = nullptr, *out_proj = nullptr;
+};
+
+struct AttentionWeightGradients {  // added to
+  float *norm = nullptr, *in_proj = nullptr, *out_proj = nullptr;
+};
+
+struct AttentionBuffers {
+  // from forward to backward
+  __nv_bfloat16* normed = nullptr;  // (N, D); backward turns it into its own gradient
+  __nv_bfloat16* proj = nullptr;    // (N, 3D), queries and keys rotated
+  __nv_bfloat16* y = nullptr;       // (N, D)
+  float* rstd = nullptr;            // (N)
+  float* lse = nullptr;             // (B*H, T)
+  // of backward alone
+  __nv_bfloat16* grad_out = nullptr;   // (N, D)
+  __nv_bfloat16* grad_y = nullptr;     // (N, D)
+  __nv_bfloat16* grad_proj = nullptr;  // (N, 3D)
+  float* delta = nullptr;              // (B*H, T)
+  float* workspace = nullptr;          // rms_norm_workspace(N, D)
+};
+
+struct AttentionLayerArgs {
+  RatShape shape;  // of attention_shape
+  AttentionWeights weights;
+  AttentionBuffers buffers;
+  const float2* rope = nullptr;  // (T, P/2) or null: no positions
+  float epsilon = 1e-6f;
+  AttentionPath path = AttentionPath::simple;
+  const float* x = nullptr;
+  float* out = nullptr;  // may be x
+};
+
+struct AttentionLayerBackwardArgs {
+  AttentionLayerArgs forward;
+  float* grad = nullptr;  // in: of out; out: of x, through the layer and the residual
+  AttentionWeightGradients gradients;
+};
+
+// window below 0: every earlier token.
+RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window);
+
+Status attention_layer(const AttentionLayerArgs& args, Gemm& gemm, cudaStream_t stream);
+Status attention_layer_backward(const AttentionLayerBackwardArgs& args, Gemm& gemm, cudaStream_t stream);
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,57 @@
+#include "kernels/cuda/rotate.h"
+
+#include "kernels/cuda/device_math.cuh"
+
+namespace rat::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A thread turns 8 channel pairs of every head of a row by the same 8 rotations.
+__global__ void __launch_bounds__(kThreads) rotate_kernel(RotateArgs a, int64_t items) {
+  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const int half = static_cast<int>(a.head_size) / 2, pieces = half / 8;
+  const int64_t row = item / pieces;
+  const int channel = static_cast<int>(item % pieces) * 8;
+  float turns[16];  // cos, sin, cos, sin ...
+  const float2* from = a.rope + row % a.tokens * half + channel;
+#pragma unroll
+  for (int i = 0; i < 16; i += 4) {
+    const float4 pair = *reinterpret_cast<const float4*>(from + i / 2);
+    turns[i] = pair.x, turns[i + 1] = pair.y, turns[i + 2] = pair.z, turns[i + 3] = pair.w;
+  }
+  bf16* at = a.x + row * a.stride + channel;
+  const int heads = static_cast<int>(a.heads);
+#pragma unroll 4
+  for (int h = 0; h < heads; ++h, at += a.head_size) {
+    float low[8], high[8];
+    load<8>(at, low);
+    load<8>(at + half, high);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float cosine = turns[2 * i], sine = turns[2 * i + 1], x = low[i], y = high[i];
+      low[i] = fmaf(-y, sine, x * cosine);
+      high[i] = fmaf(x, sine, y * cosine);
+    }
+    store<8>(at, low);
+    store<8>(at + half, high);
+  }
+}
+
+}  // namespace
+
+Status rotate(const RotateArgs& a, cudaStream_t stream) {
+  if (a.batch < 1 || a.tokens < 1 || a.heads < 1 || a.head_size < 16 || a.head_size % 16 != 0)
+    return refuse("rotate: batch %lld, tokens %lld, heads %lld of %lld channels; at least 1 each, heads of a multiple of 16",
+                  static_cast<long long>(a.batch), static_cast<long long>(a.tokens), static_cast<long long>(a.heads),
+                  static_cast<long long>(a.head_size));
+  if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.stride % 8 != 0)
+    return refuse("rotate: rows must start at multiples of 16 bytes; they are %lld elements apart",
+                  static_cast<long long>(a.stride));
+  const int64_t items = a.batch * a.tokens * (a.head_size / 16);
+  rotate_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, items);
+  return launched("rotate");
+}
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,25 @@
+// Rotary positions of heads where they lie in wider rows, in place: queries and keys in the projected rows.
+//
+//   (x[i], x[i + P/2]) = R(t) (x[i], x[i + P/2])  for every head of token t;  R(t) from rope_table
+//
+// Source: Su et al. 2021. Shapes: x points at the first of `heads` neighbouring heads of token 0 of sequence 0; rows, of
+// which there are batch * tokens, are `stride` elements apart. float32 arithmetic, rounded once.
+// Refused before any launch: head sizes that are not a multiple of 16; rows that are not 16-byte aligned.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/cuda/status.h"
+
+namespace rat::kernels::cuda {
+
+struct RotateArgs {
+  __nv_bfloat16* x = nullptr;
+  int64_t stride = 0;
+  int64_t batch = 0, tokens = 0, heads = 0, head_size = 0;
+  const float2* rope = nullptr;  // (T, P/2)
+};
+
+Status rotate(const RotateArgs& args, cudaStream_t stream);
+
+}  // namespace rat::kernels::cuda

@@ -1,0 +1,230 @@
+// Attention over tokens (offset 1), whole and over windows, against plain loops in float64: queries, keys and values lie in
+// projected rows as the layer has them, gradients leave rounded and turned back.
+#include <algorithm>
+#include <utility>
+
+#include "kernels/cuda/attention_layer.h"
+#include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/rotate.h"
+#include "tests/cuda/suites.h"
+#include "tests/cuda/token_reference.h"
+
+namespace rat::cuda_test {
+namespace {
+
+using namespace kernels::cuda;
+
+constexpr double kF32 = 5e-6, kBf16 = 8e-3, kHostileF32 = 5e-5, kHostileBf16 = 1.5e-2;
+constexpr AttentionPath kPaths[] = {AttentionPath::simple, AttentionPath::mma, AttentionPath::wgmma};
+
+template <class T>
+constexpr const char* kName = std::is_same_v<T, float> ? "f32" : "bf16";
+
+// NaN in the padding of every row.
+Doubles poisoned_padding(Doubles proj, int64_t width) {
+  for (std::size_t i = 0; i < proj.size(); ++i)
+    if (static_cast<int64_t>(i) % width >= width - kPadding) proj[i] = NAN;
+  return proj;
+}
+Doubles without_padding(const Doubles& proj, int64_t width) {
+  Doubles result;
+  for (std::size_t i = 0; i < proj.size(); ++i)
+    if (static_cast<int64_t>(i) % width < width - kPadding) result.push_back(proj[i]);
+  return result;
+}
+bool padding_untouched(const Doubles& proj, int64_t width) {
+  for (std::size_t i = 0; i < proj.size(); ++i)
+    if (static_cast<int64_t>(i) % width >= width - kPadding && !std::isnan(proj[i])) return false;
+  return true;
+}
+
+template <class T>
+struct Tokens {
+  RatShape s;
+  int64_t width;
+  Device<T> proj, y, grad_y, grad_proj;
+  Device<float> lse, delta;
+  Device<float2> rope;
+
+  explicit Tokens(const TokenReference& r)
+      : s(r.s), width(r.width()), proj(s.rows() * width), y(s.rows() * s.channels()), grad_y(y.count()),
+        grad_proj(proj.count()), lse(s.rows() * s.heads), delta(lse.count()), rope(s.tokens * (s.head_size / 2)) {
+    require(rope_table(rope.get(), s.tokens, s.head_size, 10000.0, nullptr));
+    proj.set(poisoned_padding(r.proj, width));
+    grad_y.set(r.grad_y);
+  }
+  KeyRows<T> part(const Device<T>& rows, int64_t which) const {
+    return {rows.get() + which * s.channels(), s.tokens * width, s.head_size, width};
+  }
+  void forward(AttentionPath path) {
+    ChunkAttentionArgs<T> a;
+    a.shape = s;
+    a.q_rot = part(proj, 1).data, a.q_stride = width;
+    a.keys = read_only(part(proj, 2)), a.values = read_only(part(proj, 0));
+    a.y = y.get(), a.lse = lse.get();
+    require(chunk_attention<T>(a, path, nullptr));
+  }
+  void backward(AttentionPath path, bool turned_back) {
+    OutputGateBackwardArgs<T> sums;
+    sums.shape = s, sums.grad_y = grad_y.get(), sums.y = y.get(), sums.delta = delta.get();
+    require(output_gate_backward<T>(sums, nullptr));
+    ChunkAttentionBackwardArgs<T> a;
+    a.shape = s;
+    a.q_rot = part(proj, 1).data, a.q_stride = width;
+    a.keys = read_only(part(proj, 2)), a.values = read_only(part(proj, 0));
+    a.grad_out = grad_y.get(), a.lse = lse.get(), a.delta = delta.get();
+    a.token_gradients = {part(grad_proj, 1), part(grad_proj, 2), part(grad_proj, 0), turned_back ? rope.get() : nullptr};
+    require(chunk_attention_backward<T>(a, path, nullptr));
+  }
+};
+
+template <class T>
+void compare(Checks& checks, const std::string& name, TokenReference r, double bound) {
+  const RatShape& s = r.s;
+  r.run();
+  Doubles turned = r.grad_proj;
+  rotate_rows(turned, r, -1.0);
+  Tokens<T> tokens(r);
+  for (const AttentionPath path : kPaths) {
+    if (!path_problem<T>(path, s.head_size).empty()) continue;
+    for (const bool turned_back : {false, true}) {
+      tokens.y.poison(), tokens.lse.poison(), tokens.delta.poison(), tokens.grad_proj.poison();
+      tokens.forward(path);
+      tokens.backward(path, turned_back);
+      require(cudaDeviceSynchronize(), path_name(path));
+      const std::string what = name + path_name(path) + " " + kName<T> + (turned_back ? " turned back " : " ");
+      const Doubles grad = tokens.grad_proj.values();
+      const Doubles& expected = turned_back ? turned : r.grad_proj;
+      checks.within(what + "y", tokens.y.values(), r.y, bound);
+      checks.within(what + "lse", tokens.lse.values(), r.lse, bound);
+      checks.within(what + "delta", tokens.delta.values(), r.delta, 2.0 * bound);
+      checks.within(what + "grad_proj", without_padding(grad, r.width()), without_padding(expected, r.width()), 2.0 * bound);
+      checks.that(what + "leaves other columns alone", padding_untouched(grad, r.width()));
+    }
+  }
+}
+
+template <class T>
+TokenReference random_tokens(const RatShape& s) {
+  std::mt19937_64 random(static_cast<uint64_t>(s.tokens * 131 + s.window));
+  TokenReference r;
+  r.s = s;
+  r.proj = random_values<T>(s.rows() * r.width(), random);
+  r.grad_y = random_values<T>(s.rows() * s.channels(), random);
+  return r;
+}
+
+template <class T>
+void random_case(Checks& checks, int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window,
+                 double bound) {
+  const RatShape s = attention_shape(batch, tokens, heads, head_size, window);
+  compare<T>(checks, describe_tokens(s), random_tokens<T>(s), bound);
+}
+
+// Scores that a softmax may stumble over.
+template <class T>
+void adversarial_case(Checks& checks, int64_t head_size, int64_t window, double bound) {
+  const RatShape s = attention_shape(2, 200, 2, head_size, window);
+  const double root = std::sqrt(static_cast<double>(head_size));
+  const auto set_part = [&](TokenReference& r, int64_t part, const auto& value) {
+    for (int64_t row = 0; row < s.rows(); ++row)
+      for (int64_t i = 0; i < s.channels(); ++i) {
+        double& x = r.proj[at(row * r.width() + part * s.channels() + i)];
+        x = rounded<T>(value(x, row % s.tokens, i));
+      }
+  };
+  const std::string name = describe_tokens(s);
+  {  // every score near -100: LSE near -100
+    TokenReference r = random_tokens<T>(s);
+    const double size = std::sqrt(100.0 / root);
+    set_part(r, 1, [&](double x, int64_t, int64_t) { return size + 0.01 * x; });
+    set_part(r, 2, [&](double x, int64_t, int64_t) { return -size + 0.01 * x; });
+    compare<T>(checks, name + "lse near -100 ", r, bound);
+  }
+  {  // equal keys: the softmax is flat
+    TokenReference r = random_tokens<T>(s);
+    const TokenReference first = r;
+    set_part(r, 2, [&](double, int64_t, int64_t i) { return first.proj[at(2 * s.channels() + i % head_size)]; });
+    compare<T>(checks, name + "equal keys ", r, bound);
+  }
+  {  // one key with a score of about +80, in the middle
+    TokenReference r = random_tokens<T>(s);
+    const double size = std::sqrt(80.0 / root);
+    set_part(r, 1, [&](double x, int64_t, int64_t) { return size + 0.05 * x; });
+    set_part(r, 2, [&](double x, int64_t t, int64_t) { return t == 100 ? size : x; });
+    compare<T>(checks, name + "one +80 score ", r, bound);
+  }
+  {  // zero queries
+    TokenReference r = random_tokens<T>(s);
+    set_part(r, 1, [](double, int64_t, int64_t) { return 0.0; });
+    compare<T>(checks, name + "zero queries ", r, bound);
+  }
+}
+
+void rotation_case(Checks& checks, const RatShape& s) {
+  const TokenReference r = random_tokens<bf16>(s);
+  Tokens<bf16> tokens(r);
+  Doubles expected = r.proj;
+  rotate_rows(expected, r, 1.0);
+  require(rotate({tokens.proj.get() + s.channels(), r.width(), s.batch, s.tokens, 2 * s.heads, s.head_size,
+                  tokens.rope.get()},
+                 nullptr));
+  require(cudaDeviceSynchronize(), "rotate");
+  const Doubles got = tokens.proj.values();
+  checks.within("rotate " + describe_tokens(s), without_padding(got, r.width()), without_padding(expected, r.width()), 3e-3);
+  checks.that("rotate " + describe_tokens(s) + "leaves other columns alone", padding_untouched(got, r.width()));
+}
+
+}  // namespace
+
+void test_tokens(Checks& checks) {
+  for (const int64_t P : {8, 32, 64, 128, 256})
+    for (const int64_t window : {-1, 0, 7}) random_case<float>(checks, 2, 37, 2, P, window, kF32);
+  for (const int64_t P : {64, 128}) {
+    for (const int64_t T : {1, 63, 64, 65, 127, 128, 129}) random_case<bf16>(checks, 2, T, 2, P, -1, kBf16);
+    for (const int64_t window : {-1, 0, 1, 5, 63, 64, 65, 130, 1000}) random_case<bf16>(checks, 1, 300, 2, P, window, kBf16);
+    for (const int64_t T : {1, 64, 129}) random_case<bf16>(checks, 2, T, 3, P, 20, kBf16);
+    random_case<bf16>(checks, 1, 700, 1, P, 200, kBf16);
+  }
+  rotation_case(checks, attention_shape(2, 1, 1, 64, -1));
+  rotation_case(checks, attention_shape(2, 77, 3, 128, -1));
+  rotation_case(checks, attention_shape(1, 300, 2, 64, -1));
+}
+
+void test_hostile_tokens(Checks& checks) {
+  for (const int64_t window : {-1, 70}) {
+    adversarial_case<float>(checks, 32, window, kHostileF32);
+    adversarial_case<bf16>(checks, 64, window, kHostileBf16);
+    adversarial_case<bf16>(checks, 128, window, kHostileBf16);
+  }
+}
+
+void test_few_tokens(Checks& checks) {
+  random_case<float>(checks, 1, 21, 2, 16, 5, kF32);
+  random_case<bf16>(checks, 1, 150, 1, 64, 40, kBf16);
+  random_case<bf16>(checks, 1, 150, 1, 128, 70, kBf16);
+  rotation_case(checks, attention_shape(1, 9, 2, 64, -1));
+}
+
+void test_token_determinism(Checks& checks, int runs) {
+  for (const auto& [P, window] : {std::pair<int64_t, int64_t>{64, -1}, {128, -1}, {64, 300}, {128, 300}}) {
+    const TokenReference r = random_tokens<bf16>(attention_shape(2, 1500, 4, P, window));
+    Tokens<bf16> tokens(r);
+    for (const AttentionPath path : kPaths) {
+      if (!path_problem<bf16>(path, P).empty()) continue;
+      std::vector<unsigned char> first_y, first_grad;
+      int equal = 0;
+      for (int run = 0; run < runs; ++run) {
+        tokens.y.poison(), tokens.grad_proj.poison();
+        tokens.forward(path);
+        tokens.backward(path, true);
+        const auto y = tokens.y.raw(), grad = tokens.grad_proj.raw();
+        if (run == 0) first_y = y, first_grad = grad;
+        if (y == first_y && grad == first_grad) ++equal;
+      }
+      checks.that(describe_tokens(r.s) + "bit-equal in " + std::to_string(runs) + " runs: " + path_name(path), equal == runs);
+    }
+  }
+}
+
+}  // namespace rat::cuda_test
