@@ -1,4 +1,5 @@
 // rat export: a run's weights as a file for other programs.
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -39,6 +40,14 @@ Status write(const std::filesystem::path& path, const LoadedRun& loaded) {
                             {"run_id", loaded.run.id}});
 }
 
+// The published configs tie the two, and load_state_dict then lets the head replace the embedding without a word.
+bool embedding_is_head(const Model& model) {
+  const auto value = [&](std::string_view name) {
+    return std::ranges::find(model.parameters(), name, &Parameter::name)->value;
+  };
+  return std::ranges::equal(value("embedding.wte.weight"), value("head.lm_head.weight"));
+}
+
 Result<int> run_export(const ExportOptions& options, const Context& context) {
   const std::filesystem::path path(options.out);
   const std::string ending = path.extension().string();
@@ -48,6 +57,7 @@ Result<int> run_export(const ExportOptions& options, const Context& context) {
   RAT_TRY(write(path, loaded));
   RAT_ASSIGN(const std::string sha256, sha256_of_file(path));
   const auto tensors = std::as_const(*loaded.model).parameters().size();
+  const bool tied = embedding_is_head(*loaded.model);
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path, error);
   if (context.json)
@@ -57,11 +67,16 @@ Result<int> run_export(const ExportOptions& options, const Context& context) {
                 {"tensors", tensors},
                 {"parameters", loaded.model->parameter_count()},
                 {"dtype", "f32"},
+                {"embedding_is_head", tied},
                 {"bytes", bytes},
                 {"sha256", sha256}});
   else
     fmt::print("wrote {} ({} tensors, {}, f32, step {})\n", options.out, tensors,
                format_bytes(static_cast<double>(bytes)), loaded.step);
+  if (!tied)
+    print_note(
+        "note: embedding and head differ, so the published training code must be run with task.tie_embedding=false; "
+        "its own configs tie them, and would load this file without an error and compute something else");
   return exit_done;
 }
 

@@ -6,7 +6,7 @@
 namespace rat::pickle {
 namespace {
 
-enum class Role : uint8_t { mapping, tensor, parameter, size, name };
+enum class Role : uint8_t { mapping, tensor, typed_tensor, parameter, size, name };
 struct Global {
   std::string_view name;  // "module name"
   Role role;
@@ -14,7 +14,9 @@ struct Global {
 constexpr std::array globals{Global{"collections OrderedDict", Role::mapping},
                              Global{"easydict EasyDict", Role::mapping},
                              Global{"torch._utils _rebuild_tensor_v2", Role::tensor},
+                             Global{"torch._tensor _rebuild_from_type_v2", Role::typed_tensor},
                              Global{"torch._utils _rebuild_parameter", Role::parameter},
+                             Global{"torch Tensor", Role::name},
                              Global{"torch Size", Role::size},
                              Global{"torch device", Role::name},
                              Global{"torch float32", Role::name},
@@ -105,6 +107,18 @@ Result<Node> tensor_of(Tree& tree, std::span<const uint32_t> arguments) {
   return node;
 }
 
+// _rebuild_from_type_v2(_rebuild_tensor_v2, torch.Tensor, arguments, attributes): a tensor that somebody gave Python
+// attributes, as FullyShardedDataParallel does with every tensor of its state dict. They are dropped.
+Result<Node> typed_tensor_of(Tree& tree, std::span<const uint32_t> arguments) {
+  const auto names = [&](std::size_t i, std::string_view name) {
+    return is(tree, arguments[i], Kind::symbol) && tree.nodes[arguments[i]].text == name;
+  };
+  if (arguments.size() != 4 || !names(0, "torch._utils _rebuild_tensor_v2") || !names(1, "torch Tensor") ||
+      !is(tree, arguments[2], Kind::tuple))
+    return fail(ErrorCode::corrupt_data, "rebuilds something else than a plain tensor with attributes");
+  return tensor_of(tree, tree.nodes[arguments[2]].items);
+}
+
 // OrderedDict() or OrderedDict([(key, value), ...]).
 Result<Node> mapping_of(const Tree& tree, std::span<const uint32_t> arguments) {
   Node node{.kind = Kind::mapping};
@@ -146,6 +160,10 @@ Result<std::variant<Node, uint32_t>> construct(Tree& tree, std::string_view glob
   }
   if (role == Role::tensor) {
     RAT_ASSIGN(Node node, tensor_of(tree, arguments));
+    return Made(std::move(node));
+  }
+  if (role == Role::typed_tensor) {
+    RAT_ASSIGN(Node node, typed_tensor_of(tree, arguments));
     return Made(std::move(node));
   }
   if (role == Role::parameter && !arguments.empty() && is(tree, arguments[0], Kind::tensor)) return Made(arguments[0]);

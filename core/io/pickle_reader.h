@@ -5,8 +5,8 @@
 //
 // Stand-ins: collections.OrderedDict and easydict.EasyDict (the published training code stores its config in one)
 // become mappings; torch._utils._rebuild_tensor_v2 over a persistent id ('storage', torch.<T>Storage, key, location,
-// count) becomes a TensorRef; _rebuild_parameter is the tensor in it; torch.Size a tuple; torch.device and
-// torch.<dtype> stay names.
+// count) becomes a TensorRef; _rebuild_parameter and torch._tensor._rebuild_from_type_v2 (a tensor with attributes, as
+// FSDP writes them) are the tensor in it; torch.Size a tuple; torch.device, torch.Tensor and torch.<dtype> stay names.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #include "core/io/published_config.h"
 
+#include <array>
 #include <charconv>
 
 namespace rat {
@@ -32,7 +33,7 @@ class Settings {
 std::optional<LayerConfig> layer_of(const Settings& settings, const std::string& cell, PublishedConfig& config) {
   const std::string kind = settings.text(cell + "._name_");
   LayerConfig layer;
-  if (kind == "rat") {
+  if (kind == "rat" || kind == "rat_slow") {  // the same layer, computed with another scan
     layer.kind = "rat";
     layer.chunk = settings.count(cell + ".chunk_size");
     if (const int64_t groups = settings.count(cell + ".ngroups"); groups > 0) config.groups = groups;
@@ -54,6 +55,23 @@ std::optional<LayerConfig> layer_of(const Settings& settings, const std::string&
 }
 
 }  // namespace
+
+Status check_published_config(const std::map<std::string, std::string>& values) {
+  struct Only {
+    const char *key, *value, *what;
+  };
+  constexpr std::array only{Only{"backbone.hidden_cell.act_fn", "gelu", "activation of the feed-forward layers"},
+                            Only{"backbone.hidden_cell.ln", "rmsnorm", "norm of the feed-forward layers"},
+                            Only{"backbone.ln", "rmsnorm", "last norm"}};
+  const Settings settings(values);
+  for (const Only& one : only)
+    if (const std::string said = settings.text(one.key); !said.empty() && said != one.value)
+      return fail(ErrorCode::unsupported,
+                  "The config in the file says model.{} = {}, but the {} of this program is {}: with these weights it "
+                  "would compute something else",
+                  one.key, said, one.what, one.value);
+  return ok();
+}
 
 std::optional<PublishedConfig> published_config(const std::map<std::string, std::string>& values) {
   const Settings settings(values);

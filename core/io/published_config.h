@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/config.h"
+#include "kernels/base/status.h"
 
 namespace rat {
 
@@ -17,6 +18,8 @@ struct PublishedConfig {
   bool no_positions = false;
 };
 
+// Refuses, in one sentence, what the config says about the model that no tensor shape shows and this program has not.
+Status check_published_config(const std::map<std::string, std::string>& settings);
 // `settings` by dotted path ("config.model.backbone.num_layers"); nothing when it is not such a config.
 std::optional<PublishedConfig> published_config(const std::map<std::string, std::string>& settings);
 

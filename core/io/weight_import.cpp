@@ -24,7 +24,7 @@ class Planner {
     plan_.findings = file_.notes();
     RAT_TRY(sizes());
     RAT_TRY(count_layers());
-    if (!choices_.stated) published_ = published_config(file_.settings());
+    if (!choices_.stated) RAT_TRY(read_published());
     RAT_TRY(layers());
     RAT_TRY(heads());
     positions();
@@ -75,6 +75,15 @@ class Planner {
     if (seen.empty() || *seen.rbegin() != layer_count_ - 1)
       return fail(ErrorCode::invalid_argument, "The file has tensors of {} layers, the last numbered {}; some are gone",
                   layer_count_, seen.empty() ? -1 : *seen.rbegin());
+    return ok();
+  }
+
+  Status read_published() {
+    const auto& settings = file_.settings();
+    RAT_TRY(check_published_config(settings));
+    published_ = published_config(settings);
+    if (const auto tied = settings.find("config.task.tie_embedding"); tied != settings.end() && tied->second == "true")
+      found("embedding and head are one tensor there (tie_embedding); here they are two that training lets part");
     return ok();
   }
 

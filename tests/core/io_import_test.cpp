@@ -245,6 +245,46 @@ TEST(Import, ThePublishedConfigSaysWhatShapesDoNot) {
   EXPECT_EQ(plain->heads, 16);  // 2048 / 128
 }
 
+TEST(Import, TheOtherNameOfTheSameLayerIsKnown) {
+  auto settings = published("sequence_interleave");
+  settings["config.model.backbone.seq_cell1._name_"] = "rat_slow";
+  const auto config = published_config(settings);
+  ASSERT_TRUE(config);
+  EXPECT_EQ(format_layers(config->layers), "rat:16,swa:1024*2");
+}
+
+// Shapes show neither; the weights would be used in another function.
+TEST(Import, AnotherActivationOrNormIsRefusedThoughEveryTensorFits) {
+  const auto good = published("sequence");
+  EXPECT_TRUE(check_published_config(good));
+  for (const auto& [key, only] : std::map<std::string, std::string>{
+           {"hidden_cell.act_fn", "gelu"}, {"hidden_cell.ln", "rmsnorm"}, {"ln", "rmsnorm"}}) {
+    auto settings = good;
+    settings["config.model.backbone." + key] = only;
+    EXPECT_TRUE(check_published_config(settings)) << key;
+    settings["config.model.backbone." + key] = "fastgelu";
+    const Status refused = check_published_config(settings);
+    ASSERT_FALSE(refused) << key;
+    EXPECT_THAT(refused.error().message, HasSubstr("model.backbone." + key + " = fastgelu"));
+    EXPECT_THAT(refused.error().message, HasSubstr("is " + only));
+  }
+}
+
+TEST(Import, WhatTheConfigInAFileSaysIsUsedOrRefused) {
+  const TempFolder folder;
+  const auto model = make_model(config_of("rnn*2"));
+  const Renamed tensors(*model, [](const std::string& name) { return name; });
+  const std::string act = "config.model.backbone.hidden_cell.act_fn", tied = "config.task.tie_embedding";
+  ASSERT_TRUE(write_safetensors(folder / "good", tensors.tensors, {{act, "gelu"}, {tied, "true"}}));
+  EXPECT_THAT(plan_of(open_file(folder / "good"), {}).findings, Contains(HasSubstr("one tensor there")));
+  ASSERT_TRUE(write_safetensors(folder / "untied", tensors.tensors, {{act, "gelu"}, {tied, "false"}}));
+  EXPECT_THAT(plan_of(open_file(folder / "untied"), {}).findings, testing::Not(Contains(HasSubstr("one tensor"))));
+  ASSERT_TRUE(write_safetensors(folder / "other", tensors.tensors, {{act, "relu"}}));
+  const auto other = plan_import(open_file(folder / "other"), {.layers = "rnn"});
+  ASSERT_FALSE(other);
+  EXPECT_THAT(other.error().message, HasSubstr("act_fn = relu"));
+}
+
 TEST(Import, ADamagedConfigIsNoConfig) {
   for (const auto& [key, value] : published("sequence_interleave")) {
     if (key.find("_name_") == std::string::npos && key.find("num_layers") == std::string::npos) continue;

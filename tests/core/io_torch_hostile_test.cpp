@@ -138,6 +138,19 @@ std::vector<Hostile> lying_tensors() {
                global("torch", "FloatStorage") + text("0") + text("cpu") + huge + "tQ"),
        "has a storage of"},
       {"PersistentIdOfNothing", dict_of("NQ"), "not a tensor storage"},
+      {"AttributesOnATensorBeyondItsStorage",
+       dict_of(pickled_with_attributes(rebuild(), global("torch", "Tensor"), pickled_arguments({.offset = 1}))),
+       "does not lie in its storage"},
+      {"AttributesOnAnotherType",
+       dict_of(pickled_with_attributes(rebuild(), global("torch", "Size"), pickled_arguments({}))),
+       "else than a plain tensor"},
+      {"AttributesOnAnotherCall",
+       dict_of(pickled_with_attributes(global("collections", "OrderedDict"), global("torch", "Tensor"), ")")),
+       "else than a plain tensor"},
+      {"AttributesOnNoArguments", dict_of(pickled_with_attributes(rebuild(), global("torch", "Tensor"), "N")),
+       "else than a plain tensor"},
+      {"AttributesWithoutATensor", dict_of(global("torch._tensor", "_rebuild_from_type_v2") + ")R"),
+       "else than a plain tensor"},
       {"TensorWithoutStorage", dict_of(global("torch._utils", "_rebuild_tensor_v2") + "(NNNNNNtR"),
        "not a storage with an offset"},
   };
@@ -209,6 +222,15 @@ INSTANTIATE_TEST_SUITE_P(Zip, HostileTorchFile, testing::ValuesIn(lying_zips()),
 TEST(TorchFileDamage, TheGoodFileThatTheOthersAreMadeOfIsRead) {
   const TempFolder folder;
   write_plain(folder / "good.pt", checkpoint_of(dict_of(pickled({}))));
+  auto file = TorchFile::open(folder / "good.pt");
+  ASSERT_TRUE(file) << file.error().message;
+  EXPECT_EQ(*file->read_floats(file->dictionaries().front(), "w"), (std::vector<float>{1.5f, -2.0f}));
+}
+
+TEST(TorchFileDamage, TheGoodTensorWithAttributesIsRead) {
+  const TempFolder folder;
+  const std::string tensor = pickled_with_attributes(rebuild(), global("torch", "Tensor"), pickled_arguments({}));
+  write_plain(folder / "good.pt", checkpoint_of(dict_of(tensor)));
   auto file = TorchFile::open(folder / "good.pt");
   ASSERT_TRUE(file) << file.error().message;
   EXPECT_EQ(*file->read_floats(file->dictionaries().front(), "w"), (std::vector<float>{1.5f, -2.0f}));

@@ -41,7 +41,7 @@ TEST(TorchFile, FindsEveryDictOfTensorsInAFileThatPyTorchWrote) {
   for (const auto& one : file.dictionaries()) paths.push_back(one.path);
   EXPECT_THAT(paths, ElementsAre("task", "optimizer.state.0"));
   const auto& task = dictionary(file, "task");
-  EXPECT_EQ(task.tensors.size(), 10u);
+  EXPECT_EQ(task.tensors.size(), 11u);
   EXPECT_EQ(task.tensors.at("bf16").dtype, DType::bf16);
   EXPECT_THAT(task.tensors.at("transposed").shape, ElementsAre(4, 6));
   EXPECT_THAT(task.tensors.at("scalar").shape, ElementsAre());
@@ -51,7 +51,7 @@ TEST(TorchFile, FindsEveryDictOfTensorsInAFileThatPyTorchWrote) {
 TEST(TorchFile, ReadsEveryFormatAndLayout) {
   const TorchFile file = open_small();
   const auto& task = dictionary(file, "task");
-  for (const char* name : {"f32", "f64", "f16", "bf16", "parameter"}) {
+  for (const char* name : {"f32", "f64", "f16", "bf16", "marked", "parameter"}) {
     const auto values = file.read_floats(task, name);
     ASSERT_TRUE(values) << values.error().message;
     ASSERT_EQ(static_cast<int64_t>(values->size()), task.tensors.at(name).count()) << name;

@@ -67,10 +67,19 @@ struct PickledTensor {
   std::string storage = "FloatStorage", location = "cpu";
 };
 
-inline std::string pickled(const PickledTensor& tensor) {
-  return global("torch._utils", "_rebuild_tensor_v2") + "((" + text("storage") + global("torch", tensor.storage) +
-         text(tensor.key) + text(tensor.location) + integer(tensor.count) + "tQ" + integer(tensor.offset) +
-         tuple(tensor.shape) + tuple(tensor.strides) + "\x89" + global("collections", "OrderedDict") + ")RtR";
+inline std::string rebuild() { return global("torch._utils", "_rebuild_tensor_v2"); }
+// The tuple of its arguments.
+inline std::string pickled_arguments(const PickledTensor& tensor) {
+  return "((" + text("storage") + global("torch", tensor.storage) + text(tensor.key) + text(tensor.location) +
+         integer(tensor.count) + "tQ" + integer(tensor.offset) + tuple(tensor.shape) + tuple(tensor.strides) + "\x89" +
+         global("collections", "OrderedDict") + ")Rt";
+}
+inline std::string pickled(const PickledTensor& tensor) { return rebuild() + pickled_arguments(tensor) + "R"; }
+// A tensor with the attributes {"a": "b"}: function and type are what PyTorch writes there unless they lie.
+inline std::string pickled_with_attributes(const std::string& function, const std::string& type,
+                                           const std::string& arguments) {
+  return global("torch._tensor", "_rebuild_from_type_v2") +
+         tuple(function + type + arguments + "}" + text("a") + text("b") + "s") + "R";
 }
 
 inline std::string pickle_of(const std::string& body) { return "\x80\x02" + body + "."; }

@@ -37,6 +37,8 @@ def ramp(*shape, dtype=torch.float32):
 
 
 shared = ramp(6, 4)
+marked = ramp(2, 4)
+marked._has_been_cloned = True  # what FSDP does to every tensor of its state dict
 state = torch.nn.Module().state_dict()  # an OrderedDict with the attribute _metadata, as every state_dict
 state.update({
     "f32": ramp(3, 4),
@@ -45,6 +47,7 @@ state.update({
     "bf16": ramp(2, 3, dtype=torch.bfloat16),
     "transposed": shared.t(),
     "part": shared[2:5, 1:3],
+    "marked": marked,
     "parameter": torch.nn.Parameter(ramp(4)),
     "scalar": torch.tensor(2.5),
     "empty": torch.zeros(0, 7),
