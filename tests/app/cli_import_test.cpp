@@ -56,6 +56,30 @@ TEST_F(CliImport, ExportAndImportGiveTheSameRunInEveryForm) {
   }
 }
 
+// The published configs tie the two; loaded there, an untied file would lose its embedding without an error.
+TEST_F(CliImport, ExportSaysWhetherEmbeddingAndHeadAreOne) {
+  const std::string file = exported(space_.train("first"), "w.safetensors");
+  const Outcome untied = space_.rat({"export", "first", "--out", path("w.pth")});
+  EXPECT_THAT(untied.err, HasSubstr("task.tie_embedding=false"));
+  EXPECT_FALSE(space_.json({"export", "first", "--out", path("w.pth")}).at("embedding_is_head"));
+  const auto weights = SafetensorsFile::open(file);
+  ASSERT_TRUE(weights) << weights.error().message;
+  std::vector<std::vector<float>> values;
+  std::vector<TensorToWrite> tensors;
+  for (const auto& [name, info] : weights->tensors()) {
+    values.push_back(weights_of(file, name == "head.lm_head.weight" ? "embedding.wte.weight" : name));
+    tensors.push_back({name, info.shape, values.back(), {}});
+  }
+  ASSERT_TRUE(write_safetensors(path("tied.safetensors"), tensors, {}));
+  const std::vector<std::string> import{"import", path("tied.safetensors"), "--layers", "rat:8,attention", "--heads",
+                                        "2"};
+  const std::string id = space_.json(import).at("run");
+  const Outcome tied = space_.rat({"export", id, "--out", path("tied.pth")});
+  EXPECT_EQ(tied.exit_code, 0);
+  EXPECT_THAT(tied.err, testing::Not(HasSubstr("tie_embedding")));
+  EXPECT_TRUE(space_.json({"export", id, "--out", path("tied.pth")}).at("embedding_is_head"));
+}
+
 TEST_F(CliImport, TheImportedRunKeepsItsOrigin) {
   const std::string file = exported(space_.train("first"), "w.safetensors");
   const std::string id = space_.json({"import", file}).at("run");
