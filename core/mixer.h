@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/config.h"
@@ -53,7 +54,10 @@ struct RoundedGradient {
   Buffer memory;
   bool current = false;  // it is that of the stream's gradient as it is now
 
-  uint16_t* ensure(int64_t count) { return reinterpret_cast<uint16_t*>(memory.ensure((count + 1) / 2)); }
+  // For a fused half, which leaves the copy current: `count` elements, and whether they are so already.
+  std::pair<uint16_t*, bool> renew(int64_t count) {
+    return {reinterpret_cast<uint16_t*>(memory.ensure((count + 1) / 2)), std::exchange(current, true)};
+  }
 };
 
 // What a pass over (B, T) gives a mixer. `saved` belongs to one layer when training and is shared otherwise.

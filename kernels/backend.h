@@ -77,6 +77,9 @@ struct Backend {
   int (*mark)() = nullptr;
   double (*ms_between)(int begin, int end) = nullptr;
   void (*forget_marks)() = nullptr;
+  // Around every op, for profilers; null where there is none to tell.
+  void (*enter)(const char* op) = nullptr;
+  void (*leave)() = nullptr;
   Status (*upload)(const UploadArgs&) = nullptr;
   Status (*download)(const DownloadArgs&) = nullptr;
   Status (*zero)(const ZeroArgs&) = nullptr;
@@ -131,6 +134,22 @@ Result<const Backend*> find_backend(std::string_view name);  // lists the known 
 const Backend& cpu_backend();
 const Backend& cuda_backend();  // only in builds with CUDA
 
+// Tells a profiler which op is running.
+class Told {
+ public:
+  Told(const Backend& backend, const char* op) : backend_(backend) {
+    if (backend.enter != nullptr) backend.enter(op);
+  }
+  ~Told() {
+    if (backend_.leave != nullptr) backend_.leave();
+  }
+  Told(const Told&) = delete;
+  Told& operator=(const Told&) = delete;
+
+ private:
+  const Backend& backend_;
+};
+
 // Where an op runs.
 struct Exec {
   const Backend* backend = &cpu_backend();
@@ -140,6 +159,7 @@ struct Exec {
     if (backend->*op == nullptr)
       return fail(ErrorCode::unsupported, "the {} backend has no {} kernel; choose another device", backend->name,
                   name);
+    const Told told(*backend, name);
     return (backend->*op)(args);
   }
 };

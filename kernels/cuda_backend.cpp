@@ -17,6 +17,8 @@ const Backend& cuda_backend() {
       .mark = gpu::mark,
       .ms_between = gpu::ms_between,
       .forget_marks = gpu::forget_marks,
+      .enter = gpu::enter,
+      .leave = gpu::leave,
       .upload = gpu::upload,
       .download = gpu::download,
       .zero = gpu::zero,

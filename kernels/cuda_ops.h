@@ -12,6 +12,8 @@ Status finish();
 int mark();
 double ms_between(int begin, int end);
 void forget_marks();
+void enter(const char* op);
+void leave();
 Status upload(const UploadArgs& args);
 Status download(const DownloadArgs& args);
 Status zero(const ZeroArgs& args);

@@ -1,7 +1,6 @@
 // RAT: a gated recurrence inside each chunk; queries attend to the end states of earlier chunks and to their own
 // running state. Columns of `projected`: output gate z (D), value (D), forget gate (D), query (G P), key (G P).
 #include <algorithm>
-#include <utility>
 
 #include "core/mixers/mixers.h"
 #include "core/mixers/state_rows.h"
@@ -236,12 +235,11 @@ Status RatMixer::forward_fused(const MixerPass& pass, const LayerWeights& layer,
 Status RatMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                                 const float* x, float* grad) {
   const OpTimer timer(pass.times, Op::attention);
-  RoundedGradient& rounded = *pass.rounded_gradient;
-  const bool was_rounded = std::exchange(rounded.current, true);
+  const auto [rounded, is_rounded] = pass.rounded_gradient->renew(pass.rows() * D_);
   return kernels::rat_layer_backward({.forward = fused_args(pass, layer, weights, x, nullptr),
                                       .grad = Output(grad, pass.rows(), D_),
-                                      .grad_rounded = rounded.ensure(pass.rows() * D_),
-                                      .grad_is_rounded = was_rounded,
+                                      .grad_rounded = rounded,
+                                      .grad_is_rounded = is_rounded,
                                       .grad_norm = layer.norm->grad,
                                       .grad_gate_bias = weights.grad[0],
                                       .grad_in_proj = layer.in_proj->grad,

@@ -38,7 +38,9 @@ struct AttentionLayerArgs {
 
 struct AttentionLayerBackwardArgs {
   AttentionLayerArgs forward;
-  Output grad;  // in: of y; out: of x, through the layer and the residual
+  Output grad;                       // in: of y; out: of x, through the layer and the residual
+  uint16_t* grad_rounded = nullptr;  // (B*T, D) the same in bf16: out, and in where `grad_is_rounded`
+  bool grad_is_rounded = false;
   std::span<float> grad_norm, grad_in_proj, grad_out_proj;
 };
 

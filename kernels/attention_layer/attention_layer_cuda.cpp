@@ -29,7 +29,6 @@ std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::Attention
 
 std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
   Cutter cutter(block);
-  b.grad_out = cutter.take<Half>(s.rows() * s.channels());
   b.grad_y = cutter.take<Half>(s.rows() * s.channels());
   b.grad_proj = cutter.take<Half>(s.rows() * s.channels() * 3);
   b.delta = cutter.take<float>(s.rows() * s.heads);
@@ -74,6 +73,8 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
   cut_scratch(a.forward.shape, block, args.forward.buffers);
   args.grad = a.grad.data;
+  args.grad_rounded = reinterpret_cast<Half*>(a.grad_rounded);
+  args.grad_is_rounded = a.grad_is_rounded;
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_out_proj.data()};
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   return answer(cuda::attention_layer_backward(args, *gemm, stream()));

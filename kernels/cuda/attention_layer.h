@@ -31,7 +31,6 @@ struct AttentionBuffers {
   float* rstd = nullptr;            // (N)
   float* lse = nullptr;             // (B*H, T)
   // of backward alone
-  __nv_bfloat16* grad_out = nullptr;   // (N, D)
   __nv_bfloat16* grad_y = nullptr;     // (N, D)
   __nv_bfloat16* grad_proj = nullptr;  // (N, 3D)
   float* delta = nullptr;              // (B*H, T)
@@ -52,6 +51,9 @@ struct AttentionLayerArgs {
 struct AttentionLayerBackwardArgs {
   AttentionLayerArgs forward;
   float* grad = nullptr;  // in: of out; out: of x, through the layer and the residual
+  // (N, D) the same in bf16: left for the gradient of x, and taken as that of out where `grad_is_rounded`.
+  __nv_bfloat16* grad_rounded = nullptr;
+  bool grad_is_rounded = false;
   AttentionWeightGradients gradients;
 };
 

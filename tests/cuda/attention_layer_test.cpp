@@ -82,7 +82,7 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions) {
   r.positions = positions;
   const int64_t D = s.channels(), N = s.rows();
   Device<float> x(r.x), grad(r.grad), norm(r.norm), out(N * D), rope(s.tokens * s.head_size);
-  Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * 3 * D), y(N * D), grad_out(N * D),
+  Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * 3 * D), y(N * D), rounded(N * D),
       grad_y(N * D), grad_proj(N * 3 * D);
   Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(rms_norm_workspace(N, D));
   Device<float> grad_norm(r.grad_norm), grad_in_proj(r.grad_in_proj), grad_out_proj(r.grad_out_proj);
@@ -92,17 +92,21 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions) {
   AttentionLayerArgs a;
   a.shape = s;
   a.weights = {norm.get(), in_proj.get(), out_proj.get()};
-  a.buffers = {normed.get(), proj.get(), y.get(), rstd.get(), lse.get(), grad_out.get(), grad_y.get(), grad_proj.get(),
-               delta.get(), workspace.get()};
+  a.buffers = {normed.get(), proj.get(), y.get(), rstd.get(), lse.get(), grad_y.get(), grad_proj.get(), delta.get(),
+               workspace.get()};
   a.rope = positions ? turns : nullptr;
   a.path = best_path<bf16>(s.head_size);
   a.x = x.get(), a.out = out.get();
   require(attention_layer(a, gemm, nullptr));
-  require(attention_layer_backward({a, grad.get(), {grad_norm.get(), grad_in_proj.get(), grad_out_proj.get()}}, gemm, nullptr));
+  AttentionLayerBackwardArgs back;
+  back.forward = a, back.grad = grad.get(), back.grad_rounded = rounded.get();
+  back.gradients = {grad_norm.get(), grad_in_proj.get(), grad_out_proj.get()};
+  require(attention_layer_backward(back, gemm, nullptr));
   require(cudaDeviceSynchronize(), "attention_layer");
   const std::string name = std::string("layer ") + path_name(a.path) + (positions ? " rope " : " ") + describe_tokens(s);
   checks.within(name + "out", out.values(), r.out, kForwardBound);
   checks.within(name + "grad_x", grad.values(), r.grad_x, kBackwardBound);
+  checks.within(name + "rounded grad_x", rounded.values(), r.grad_x, kBackwardBound);
   checks.within(name + "grad_norm", grad_norm.values(), r.grad_norm, kBackwardBound);
   checks.within(name + "grad_in_proj", grad_in_proj.values(), r.grad_in_proj, kBackwardBound);
   checks.within(name + "grad_out_proj", grad_out_proj.values(), r.grad_out_proj, kBackwardBound);
