@@ -54,6 +54,8 @@ const Backend& cuda_backend() {
       .rat_layer_saved = gpu::rat_layer_saved,
       .rat_layer = gpu::rat_layer,
       .rat_layer_backward = gpu::rat_layer_backward,
+      .rat_layer_step_workspace = gpu::rat_layer_step_workspace,
+      .rat_layer_step = gpu::rat_layer_step,
       .fuses_feed_forward = gpu::fuses_feed_forward,
       .feed_forward_saved = gpu::feed_forward_saved,
       .feed_forward = gpu::feed_forward,

@@ -50,6 +50,8 @@ bool fuses_rat_layer(const RatLayerShape& shape);
 std::size_t rat_layer_saved(const RatLayerShape& shape);
 Status rat_layer(const RatLayerArgs& args);
 Status rat_layer_backward(const RatLayerBackwardArgs& args);
+std::size_t rat_layer_step_workspace(const RatLayerShape& shape, int64_t capacity);
+Status rat_layer_step(const RatLayerStepArgs& args);
 bool fuses_feed_forward(const FeedForwardShape& shape);
 std::size_t feed_forward_saved(const FeedForwardShape& shape);
 Status feed_forward(const FeedForwardArgs& args);
