@@ -34,15 +34,14 @@ HWY_INLINE void FourDots(const float* HWY_RESTRICT a, const float* HWY_RESTRICT 
     for (int64_t j = 0; j < 4; ++j) out[j] += a[i] * w[j * stride + i];
 }
 
-// The same against two rows of A, each summed as alone: W is read from its cache half as often.
+// The same against two rows of A of whole vectors, each summed as alone: W is read from its cache half as often.
 HWY_INLINE void EightDots(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, const float* HWY_RESTRICT w,
                           int64_t stride, int64_t n, float (&out_a)[4], float (&out_b)[4]) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   auto a0 = hn::Zero(d), a1 = hn::Zero(d), a2 = hn::Zero(d), a3 = hn::Zero(d);
   auto b0 = hn::Zero(d), b1 = hn::Zero(d), b2 = hn::Zero(d), b3 = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) {
+  for (int64_t i = 0; i < n; i += lanes) {
     const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
     const auto w0 = hn::LoadU(d, w + i), w1 = hn::LoadU(d, w + stride + i);
     const auto w2 = hn::LoadU(d, w + 2 * stride + i), w3 = hn::LoadU(d, w + 3 * stride + i);
@@ -53,20 +52,16 @@ HWY_INLINE void EightDots(const float* HWY_RESTRICT a, const float* HWY_RESTRICT
   out_a[1] = hn::GetLane(hn::SumOfLanes(d, a1)), out_b[1] = hn::GetLane(hn::SumOfLanes(d, b1));
   out_a[2] = hn::GetLane(hn::SumOfLanes(d, a2)), out_b[2] = hn::GetLane(hn::SumOfLanes(d, b2));
   out_a[3] = hn::GetLane(hn::SumOfLanes(d, a3)), out_b[3] = hn::GetLane(hn::SumOfLanes(d, b3));
-  for (; i < n; ++i)
-    for (int64_t j = 0; j < 4; ++j) {
-      out_a[j] += a[i] * w[j * stride + i];
-      out_b[j] += b[i] * w[j * stride + i];
-    }
 }
 
 // Columns [begin, end) of C.
 void DotColumns(const MatmulArgs& args, int64_t begin, int64_t end) {
   const int64_t k = args.a.cols, rows = args.c.rows;
+  const int64_t together = k % static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>())) == 0 ? 2 : 1;
   for (int64_t j = begin; j < end; j += 4) {
     const int64_t count = std::min<int64_t>(4, end - j);
-    for (int64_t i = 0; i < rows; i += 2) {
-      const int64_t pair = std::min<int64_t>(2, rows - i);
+    for (int64_t i = 0; i < rows; i += together) {
+      const int64_t pair = std::min(together, rows - i);
       float sums[2][4];
       if (count < 4)
         for (int64_t r = 0; r < pair; ++r)
