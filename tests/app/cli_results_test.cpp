@@ -62,6 +62,11 @@ TEST(CliResults, SamplesAreDrawnAtOnceEachAsItsSeedDrawsAlone) {
   EXPECT_NE(result["samples"][0]["tokens"], result["samples"][1]["tokens"]);
   EXPECT_EQ(work.rat(with(alone, {"3", "--samples", "5"})).out, printed);
   EXPECT_EQ(work.rat(with(alone, {"3", "--samples", "1"})).out, work.rat(with(alone, {"3"})).out);
+  EXPECT_EQ(result["dtype"], "f32");
+  const Outcome half = work.rat(with(alone, {"3", "--samples", "2", "--dtype", "bf16"}));  // which not every CPU has
+  EXPECT_NE(half.err.find("bf16"), std::string::npos) << half.err;
+  EXPECT_EQ(half.exit_code == 0, half.out.find("--- sample 2 of 2") != std::string::npos) << half.err;
+  EXPECT_EQ(work.rat(with(alone, {"3", "--dtype", "f16"})).exit_code, 2);
   for (const char* wrong : {"0", "-1", "many"})
     EXPECT_EQ(work.rat(with(alone, {"3", "--samples", wrong})).exit_code, 2) << wrong;
 }
