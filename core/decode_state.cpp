@@ -16,8 +16,8 @@ int64_t DecodeState::cache_bytes() const {
 
 Status DecodeState::Impl::check_rows(std::size_t rows, int64_t tokens) const {
   if (batch < 1)
-    return fail(ErrorCode::invalid_argument, "a decode state of {} sequences cannot be continued; start one of at least 1",
-                batch);
+    return fail(ErrorCode::invalid_argument,
+                "a decode state of {} sequences cannot be continued; start one of at least 1", batch);
   if (tokens >= 1 && static_cast<int64_t>(rows) == batch * tokens) return ok();
   return fail(ErrorCode::shape_mismatch, "{} tokens are not {} for each of the {} sequences of the decode state", rows,
               tokens, batch);
@@ -31,7 +31,8 @@ Status DecodeState::restart() {
 
 Result<std::unique_ptr<DecodeState>> DecodeState::repeated(int64_t batch) const {
   if (batch < 1 || impl_->batch != 1)
-    return fail(ErrorCode::invalid_argument, "a decode state of {} sequences cannot become one of {}; only one of 1 can",
+    return fail(ErrorCode::invalid_argument,
+                "a decode state of {} sequences cannot become one of {}; only one of 1 can, one of at least 1",
                 impl_->batch, batch);
   auto copy = std::make_unique<Impl>();
   copy->batch = batch;

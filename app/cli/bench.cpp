@@ -25,7 +25,8 @@ struct BenchOptions {
 constexpr const char* examples =
     "What is timed: layer: train (forward and backward) and prefill; model: train (a whole step with AdamW), prefill\n"
     "and decode; decode: one token for each of B sequences at once, after T tokens. --phase picks one of them, also\n"
-    "a layer's decode. Warm-up first, then at least 20 repetitions: median and quartiles. Weights and inputs are random.\n"
+    "a layer's decode. Warm-up first, then at least 20 repetitions: median and quartiles. Weights and inputs are\n"
+    "random.\n"
     "\n"
     "Examples:\n"
     "  rat bench layer --kind rat --chunk 16 --seq-len 4096\n"

@@ -199,6 +199,7 @@ RAT_INSTANTIATE(__nv_bfloat16)
 template Status rat_layer<__nv_bfloat16, float>(const RatLayerArgs<__nv_bfloat16, float>&, Gemm&, cudaStream_t);
 template Status rat_layer_backward<__nv_bfloat16, float>(const RatLayerBackwardArgs<__nv_bfloat16, float>&, Gemm&,
                                                          cudaStream_t);
-template Status rat_layer_step<__nv_bfloat16, float>(const RatLayerStepArgs<__nv_bfloat16, float>&, Gemm&, cudaStream_t);
+template Status rat_layer_step<__nv_bfloat16, float>(const RatLayerStepArgs<__nv_bfloat16, float>&, Gemm&,
+                                                     cudaStream_t);
 
 }  // namespace rat::kernels::cuda

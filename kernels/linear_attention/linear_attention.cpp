@@ -25,7 +25,8 @@ Status check_state(const char* op, int64_t head_size, const Input& state, int64_
     return fail(ErrorCode::shape_mismatch, "{}: {} columns are not heads of size {}", op, kv, head_size);
   const int64_t batch = state.rows / (2 * kv);
   if (batch < 1 || rows % batch != 0)
-    return fail(ErrorCode::shape_mismatch, "{}: {} rows are not the same number for each of {} states", op, rows, batch);
+    return fail(ErrorCode::shape_mismatch, "{}: {} rows are not the same number for each of {} states", op, rows,
+                batch);
   return expect_shape(op, "state", state, batch * 2 * kv, head_size);
 }
 

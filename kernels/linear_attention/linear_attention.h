@@ -7,7 +7,7 @@
 // a sliding window (the residual linear attention of RAttention).
 // Source: Wang et al., RAttention, arXiv:2506.15545; chunkwise form as in Sun et al. 2023, arXiv:2307.08621.
 // Shapes: q, out (B*T, D = H P); k, v (B*T, kv) with head h reading columns (h P) % kv.
-// State:  sum of phi(k[i])^T v[i], (B, kv/P heads, 2 P, P): all that a later query needs of the past, whatever its length.
+// State:  sum of phi(k[i])^T v[i], (B, kv/P heads, 2 P, P): all that later queries need of the past, whatever its length.
 // Trap:   q and k are used as they are: no 1/sqrt P, no RoPE. Tokens before `shift` see nothing and get zeros.
 // Cost:   O(T) with tiles of 64 tokens; never T x T.
 #pragma once

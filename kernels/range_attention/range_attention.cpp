@@ -91,7 +91,8 @@ Status attention_weights(const AttentionWeightsArgs& args, const Exec& exec) {
 
 Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   constexpr const char* op = "attend_one";
-  const int64_t batch = args.q.rows, channels = args.out.cols, width = args.q.cols, kv = args.k.rows > 0 ? args.k.cols : channels;
+  const int64_t batch = args.q.rows, channels = args.out.cols, width = args.q.cols;
+  const int64_t kv = args.k.rows > 0 ? args.k.cols : channels;
   if (args.heads < 1 || channels % args.heads != 0 || width < 1 || channels % width != 0 ||
       width % (channels / args.heads) != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot read queries of width {}", op,
@@ -99,8 +100,8 @@ Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   if (args.own_k.data == nullptr && args.k.rows == 0)
     return fail(ErrorCode::invalid_argument, "{}: the query sees no key at all", op);
   if (batch < 1 || args.k.rows % batch != 0)
-    return fail(ErrorCode::shape_mismatch, "{}: {} keys are not the same number for each of {} queries", op, args.k.rows,
-                batch);
+    return fail(ErrorCode::shape_mismatch, "{}: {} keys are not the same number for each of {} queries", op,
+                args.k.rows, batch);
   RAT_TRY(expect_shape(op, "q", args.q, batch, width));
   if (kv < 1 || channels % kv != 0 || kv % (channels / args.heads) != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot share keys of width {}", op, args.heads,

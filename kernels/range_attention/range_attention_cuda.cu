@@ -246,9 +246,9 @@ __device__ void score_keys(const OneQuery& one, int64_t b, int head, const float
   }
 }
 
-// A block attends to one part of the keys of one head of one sequence, the first part also to the own key. With one part
-// it writes the output, else its maximum, its sum and its sums of values. Thread (group, p) sums every groups-th value of
-// channel p.
+// A block attends to one part of the keys of one head of one sequence, the first part also to the own key. With one
+// part it writes the output, else its maximum, its sum and its sums of values. Thread (group, p) sums every groups-th
+// value of channel p.
 __global__ void __launch_bounds__(one_threads)
     attend_part(const __grid_constant__ OneQuery one, const Output out, float* partial) {
   __shared__ float query[largest_head], scores[one_keys], weights[one_keys], sums[one_threads];
@@ -362,7 +362,8 @@ Status attend_one(const AttendOneArgs& args) {
   if (!partial) return partial.error();
   RAT_TRY(launch(op, attend_part, B * args.heads * one.parts, one_threads, 0, one, args.out, *partial));
   if (one.parts == 1) return ok();
-  return launch(op, join_parts, B * args.heads, largest_head, 0, *partial, one.parts, one.heads, one.head_size, args.out);
+  return launch(op, join_parts, B * args.heads, largest_head, 0, *partial, one.parts, one.heads, one.head_size,
+                args.out);
 }
 
 }  // namespace rat::kernels::gpu

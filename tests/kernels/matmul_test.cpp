@@ -222,7 +222,8 @@ TEST(Backends, CpuIsThereAndOthersAreRefusedByName) {
 // As in decoding: what a row gives does not depend on how many come with it.
 TEST(Matmul, FewRowsAreEachAsAlone) {
   for (const auto& [n, k] : {std::pair<int64_t, int64_t>{37, 70}, {64, 256}, {3, 5}}) {
-    const auto w = test::uniform(static_cast<std::size_t>(n * k), 1), a = test::uniform(static_cast<std::size_t>(23 * k), 2);
+    const auto w = test::uniform(static_cast<std::size_t>(n * k), 1);
+    const auto a = test::uniform(static_cast<std::size_t>(23 * k), 2);
     const auto start = test::uniform(static_cast<std::size_t>(23 * n), 3);
     for (const int64_t m : {2, 3, 7, 8, 23}) {
       std::vector<float> together(start.begin(), start.begin() + m * n), alone = together;

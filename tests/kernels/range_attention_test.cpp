@@ -202,7 +202,8 @@ TEST(AttendOne, EqualsTheLastRowOfForward) {
 TEST(AttendOne, SequencesOfABatchAreEachAsAlone) {
   constexpr int64_t B = 3, H = 4, P = 8, D = H * P;
   for (const auto& [keys, query_width, kv, own] :
-       {std::tuple{int64_t{0}, D, D, true}, std::tuple{int64_t{5}, 2 * P, D, true}, std::tuple{int64_t{900}, D, 2 * P, false}}) {
+       {std::tuple{int64_t{0}, D, D, true}, std::tuple{int64_t{5}, 2 * P, D, true},
+        std::tuple{int64_t{900}, D, 2 * P, false}}) {
     const auto values = [](int64_t n, uint64_t seed) { return test::uniform(static_cast<std::size_t>(n), seed); };
     const auto q = values(B * query_width, 1), k = values(keys * B * kv, 2), v = values(keys * B * kv, 3);
     const auto own_q = values(B * query_width, 4), own_k = values(B * D, 5), own_v = values(B * D, 6);
