@@ -12,7 +12,7 @@ struct CostEstimate {
   double train_flops_per_token = 0;    // forward + backward at sequence length T, multiply and add counted apart
   double prefill_flops_per_token = 0;
   double decode_flops_per_token = 0;   // at position T
-  int64_t decode_cache_bytes = 0;      // one sequence at T tokens, f32; equals DecodeState::cache_bytes()
+  int64_t decode_cache_bytes = 0;      // one sequence at T tokens; equals DecodeState::cache_bytes() in f32
   int64_t training_bytes = 0;          // weights, gradients, moments and activations of one batch
 };
 

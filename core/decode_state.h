@@ -10,9 +10,13 @@
 namespace rat {
 
 struct DecodeState::Impl {
-  int64_t position = 0;
+  int64_t batch = 1;
+  int64_t position = 0;         // of every sequence
   uint64_t layers_version = 0;  // of the model that started it
   std::vector<std::unique_ptr<MixerState>> layers;
+
+  // That `rows` rows are `tokens` for each sequence of a state that has any.
+  Status check_rows(std::size_t rows, int64_t tokens) const;
 };
 
 }  // namespace rat

@@ -61,7 +61,7 @@ Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, boo
     const OpTimer timer(pass.times, Op::feed_forward);
     return kernels::feed_forward(fused_args(pass, x, y), pass.exec);
   }
-  if (pass.rows() < few_rows || !pass.exec.backend->host) return forward_whole(pass, x, y, keep);
+  if (pass.rows() < few_rows || pass.tokens == 1 || !pass.exec.backend->host) return forward_whole(pass, x, y, keep);
   const OpTimer timer(pass.times, Op::feed_forward);
   const int64_t rows = pass.rows();
   static thread_local kernels::PackedMatrix first, second;  // of the caller; the blocks read them

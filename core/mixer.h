@@ -70,7 +70,7 @@ struct MixerPass {
   kernels::Exec exec;
   kernels::Dtype dtype = kernels::Dtype::f32;  // of the projections' products
   const RoundedWeights* rounded = nullptr;     // decoding in bf16
-  const RoundedWeights* fused_weights = nullptr;  // training in bf16 on a backend that fuses what it can
+  const RoundedWeights* fused_weights = nullptr;  // in bf16 on a backend that fuses what it can
   RoundedGradient* rounded_gradient = nullptr;    // then also, in backward
 
   int64_t rows() const { return batch * tokens; }
@@ -86,12 +86,21 @@ struct MixerWeights {
   std::vector<std::span<float>> grad;
 };
 
-// What generation remembers of one layer.
+// What generation remembers of one layer, for B sequences at the same position.
 class MixerState {
  public:
   virtual ~MixerState() = default;
-  virtual int64_t bytes() const = 0;
+  virtual int64_t bytes() const = 0;  // of all sequences
+  // The state of B sequences that all went as the one sequence of this state did.
+  virtual Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const = 0;
+  // Back to before the first token; the memory stays for the next ones.
+  virtual Status clear() = 0;
 };
+
+template <class State, class... Parts>
+Result<std::unique_ptr<MixerState>> new_state(Parts&&... parts) {
+  return std::unique_ptr<MixerState>(std::make_unique<State>(std::forward<Parts>(parts)...));
+}
 
 // The weights of a sequence layer, for mixers whose whole layer a backend may fuse.
 struct LayerWeights {
@@ -123,12 +132,23 @@ class Mixer {
   virtual int64_t attention_columns(int64_t tokens) const = 0;
   virtual Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) = 0;
 
-  virtual std::unique_ptr<MixerState> start() const = 0;
-  // Loads the state that a forward pass over one fresh sequence (B = 1) ends in.
+  virtual std::unique_ptr<MixerState> start(int64_t batch) const = 0;
+  // Loads the state that a forward pass over B fresh sequences ends in.
   virtual Status fill(const MixerPass& pass, const float* projected, MixerState& state) = 0;
-  // One token at 0-based `position`: projected (N) -> mixed (D).
+  // One token of every sequence (pass.tokens is 1), all at 0-based `position`: projected (B, N) -> mixed (B, D).
   virtual Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
                       MixerState& state, float* mixed) = 0;
+  // Whether the backend computes the whole layer when it generates: then the two below are called instead of forward
+  // with fill, and of step. x, y (B*T, D) or (B, D); with `residual`, y = x + layer(x).
+  virtual bool fuses_generation(const MixerPass&) const { return false; }
+  virtual Status prefill_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, const float*, MixerState&,
+                               float*, bool) {
+    return fail(ErrorCode::unsupported, "this mixer has no fused layer");
+  }
+  virtual Status step_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, int64_t, const float*,
+                            MixerState&, float*, bool) {
+    return fail(ErrorCode::unsupported, "this mixer has no fused layer");
+  }
 };
 
 struct MixerType {

@@ -56,13 +56,14 @@ MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& save
   return pass;
 }
 
-Result<MixerPass> Model::Impl::decode_pass(const PassOptions& options) {
-  MixerPass pass = pass_for(1, 1, shared, options);
+Result<MixerPass> Model::Impl::decode_pass(int64_t batch, const PassOptions& options) {
+  MixerPass pass = pass_for(batch, 1, shared, options);
   RAT_TRY(store.prepare());
   if (dtype == kernels::Dtype::bf16) {
     RAT_TRY(rounded.ensure(store.values()));
     pass.rounded = &rounded;
   }
+  RAT_ASSIGN(pass.fused_weights, fused_weights());
   return pass;
 }
 

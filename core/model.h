@@ -78,12 +78,18 @@ class Model {
   Result<TraceSnapshot> trace(std::span<const int32_t> tokens, const ProbeRequest& request,
                               const PassOptions& options = {});
 
-  // Prefill and one-token decode for one sequence. The cache holds chunk-end states plus the running state (rat),
-  // keys and values (attention), the last W+1 of them (swa), the running state (rnn).
-  std::unique_ptr<DecodeState> start_decoding() const;
-  // Appends `tokens` (at least one) to the state; returns the logits (V) after the last one.
+  // Prefill and one-token decode for B sequences in lockstep: all at the same position, every weight read once a step
+  // for all. The cache holds chunk-end states plus the running state (rat), keys and values (attention), the last W+1
+  // of them (swa), the running state (rnn).
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch = 1) const;
+  // Appends `tokens` (B, T), T at least one, to the state; returns the logits (B, V) after the last ones.
   Result<std::vector<float>> prefill(DecodeState& state, std::span<const int32_t> tokens, const PassOptions& options = {});
-  Result<std::vector<float>> decode(DecodeState& state, int32_t token, const PassOptions& options = {});
+  // Appends `tokens` (B); returns the logits (B, V) after them.
+  Result<std::vector<float>> decode(DecodeState& state, std::span<const int32_t> tokens,
+                                    const PassOptions& options = {});
+  Result<std::vector<float>> decode(DecodeState& state, int32_t token, const PassOptions& options = {}) {
+    return decode(state, std::span(&token, 1), options);
+  }
 
  private:
   Model();
@@ -102,8 +108,13 @@ class DecodeState {
   struct Impl;
   explicit DecodeState(std::unique_ptr<Impl> impl);
   ~DecodeState();
-  int64_t position() const;     // tokens seen
-  int64_t cache_bytes() const;  // bytes in use now, all layers
+  int64_t batch() const;        // sequences
+  int64_t position() const;     // tokens seen of each
+  int64_t cache_bytes() const;  // bytes in use now, all layers and sequences
+  // Of one sequence: the state of `batch` sequences that all went as it did, to go on in different ways.
+  Result<std::unique_ptr<DecodeState>> repeated(int64_t batch) const;
+  // Back to before the first token; the memory stays for the next ones.
+  Status restart();
   Impl& impl() { return *impl_; }
 
  private:

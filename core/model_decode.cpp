@@ -4,20 +4,13 @@
 #include "core/model_impl.h"
 
 namespace rat {
-namespace {
 
-Status same_layers(const DecodeState::Impl& state, uint64_t version) {
-  if (state.layers_version == version) return ok();
-  return fail(ErrorCode::invalid_argument,
-              "the model's layers were changed after this decode state was started; start another");
-}
-
-}  // namespace
-
-std::unique_ptr<DecodeState> Model::start_decoding() const {
+std::unique_ptr<DecodeState> Model::start_decoding(int64_t batch) const {
   auto state = std::make_unique<DecodeState::Impl>();
+  state->batch = batch;
   state->layers_version = impl_->layers_version;
-  for (const Impl::Block& block : impl_->blocks) state->layers.push_back(block.sequence.start());
+  for (const Impl::Block& block : impl_->blocks)
+    state->layers.push_back(block.sequence.start(std::max<int64_t>(0, batch)));
   return std::make_unique<DecodeState>(std::move(state));
 }
 
@@ -25,43 +18,56 @@ std::unique_ptr<DecodeState> Model::start_decoding() const {
 Result<std::vector<float>> Model::prefill(DecodeState& state, std::span<const int32_t> tokens,
                                           const PassOptions& options) {
   if (tokens.empty()) return fail(ErrorCode::invalid_argument, "prefill needs at least one token");
-  RAT_TRY(impl_->check_tokens(tokens));
   DecodeState::Impl& cache = state.impl();
-  RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
-  RAT_TRY(same_layers(cache, impl_->layers_version));
+  const int64_t B = cache.batch, T = static_cast<int64_t>(tokens.size()) / std::max<int64_t>(1, B);
+  RAT_TRY(impl_->check_decoding(cache, tokens, T));
   if (cache.position > 0) {
-    for (const int32_t token : tokens.first(tokens.size() - 1)) RAT_TRY(decode(state, token, options));
-    return decode(state, tokens.back(), options);
+    std::vector<int32_t> column(static_cast<std::size_t>(B));
+    for (int64_t t = 0;; ++t) {
+      for (int64_t b = 0; b < B; ++b)
+        column[static_cast<std::size_t>(b)] = tokens[static_cast<std::size_t>(b * T + t)];
+      if (t + 1 == T) return decode(state, column, options);
+      RAT_TRY(decode(state, column, options));
+    }
   }
-  const auto fill = [&](std::size_t i, const MixerPass& pass) {
-    return impl_->blocks[i].sequence.fill(pass, *cache.layers[i]);
-  };
-  const auto nothing = [](std::size_t, const float*) { return ok(); };
-  const auto stream = impl_->run_blocks(tokens, 1, options, fill, nothing);
+  const auto nothing = [](std::size_t, const auto&) { return ok(); };
+  RAT_ASSIGN(const RoundedWeights* const fused, impl_->fused_weights());
+  const auto stream = impl_->run_blocks(tokens, B, options, nothing, nothing, fused, &cache);
   if (!stream) {  // a stopped pass leaves the state as it was: empty
-    for (std::size_t i = 0; i < cache.layers.size(); ++i) cache.layers[i] = impl_->blocks[i].sequence.start();
+    for (std::size_t i = 0; i < cache.layers.size(); ++i) cache.layers[i] = impl_->blocks[i].sequence.start(B);
     return stream.error();
   }
-  cache.position = static_cast<int64_t>(tokens.size());
-  RAT_ASSIGN(const MixerPass last, impl_->decode_pass(options));
-  return impl_->read_logits(*stream + (cache.position - 1) * impl_->config.d_model, 1, last);
+  cache.position = T;
+  RAT_ASSIGN(const MixerPass last, impl_->decode_pass(B, options));
+  const int64_t D = impl_->config.d_model;
+  const kernels::Output rows(impl_->work[work_step].ensure(B * D), B, D);  // of the last tokens
+  RAT_TRY(kernels::copy_rows({.x = kernels::Input(*stream + (T - 1) * D, B, D, T * D), .y = rows}, impl_->exec));
+  return impl_->read_logits(rows.data, B, last);
 }
 
-Result<std::vector<float>> Model::decode(DecodeState& state, int32_t token, const PassOptions& options) {
-  RAT_TRY(impl_->check_tokens({&token, 1}));
-  RAT_TRY(stopped(options));  // before the first layer only: a half-done step could not be undone
+Result<std::vector<float>> Model::decode(DecodeState& state, std::span<const int32_t> tokens,
+                                         const PassOptions& options) {
   DecodeState::Impl& cache = state.impl();
-  RAT_CHECK(cache.layers.size() == impl_->blocks.size(), "a decode state belongs to the model that started it");
-  RAT_TRY(same_layers(cache, impl_->layers_version));
-  RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(options));
-  float* x = impl_->work[work_stream].ensure(impl_->config.d_model);
-  RAT_TRY(impl_->embed({&token, 1}, x, options));
+  RAT_TRY(impl_->check_decoding(cache, tokens, 1));
+  RAT_TRY(stopped(options));  // before the first layer only: a half-done step could not be undone
+  RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(cache.batch, options));
+  float* x = impl_->work[work_stream].ensure(cache.batch * impl_->config.d_model);
+  RAT_TRY(impl_->embed(tokens, x, options));
   for (std::size_t i = 0; i < impl_->blocks.size(); ++i) {
     RAT_TRY(impl_->blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
     RAT_TRY(impl_->blocks[i].feed_forward.forward(pass, x, x, false));
   }
   ++cache.position;
-  return impl_->read_logits(x, 1, pass);
+  return impl_->read_logits(x, cache.batch, pass);
+}
+
+Status Model::Impl::check_decoding(const DecodeState::Impl& state, std::span<const int32_t> ids, int64_t each) const {
+  RAT_CHECK(state.layers.size() == blocks.size(), "a decode state belongs to the model that started it");
+  RAT_TRY(state.check_rows(ids.size(), each));
+  RAT_TRY(check_tokens(ids));
+  if (state.layers_version == layers_version) return ok();
+  return fail(ErrorCode::invalid_argument,
+              "the model's layers were changed after this decode state was started; start another");
 }
 
 }  // namespace rat

@@ -4,6 +4,7 @@
 #include <deque>
 #include <vector>
 
+#include "core/decode_state.h"
 #include "core/feed_forward.h"
 #include "core/model.h"
 #include "core/sequence_layer.h"
@@ -35,6 +36,8 @@ struct Model::Impl {
   MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);
   Status check_tokens(std::span<const int32_t> tokens) const;
   Status check_batch(const TokenBatch& batch) const;
+  // That `ids` are `each` tokens for every sequence of a state of this model's layers.
+  Status check_decoding(const DecodeState::Impl& state, std::span<const int32_t> ids, int64_t each) const;
 
   Status embed(std::span<const int32_t> tokens, float* x, const PassOptions& options);
   // Rounded weights for passes whose halves of blocks the backend fuses: those that train and those that evaluate, which
@@ -42,13 +45,13 @@ struct Model::Impl {
   Result<const RoundedWeights*> fused_weights();
   // Forward through all blocks without keeping activations; the stream ends in the returned buffer (B*T, D).
   // `after_layer(i, pass)` runs when layer i's mixer has run and its activations are still there; `after_block(i, x)`
-  // when the block is done.
+  // when the block is done. With `cache`, fresh, the layers' states are loaded too.
   template <class AfterLayer, class AfterBlock>
   Result<float*> run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
                             const AfterLayer& after_layer, const AfterBlock& after_block,
-                            const RoundedWeights* fused = nullptr);
+                            const RoundedWeights* fused = nullptr, DecodeState::Impl* cache = nullptr);
   // What a step of decoding runs with: in bf16, rounds the weights if they may have changed.
-  Result<MixerPass> decode_pass(const PassOptions& options);
+  Result<MixerPass> decode_pass(int64_t batch, const PassOptions& options);
   // Final norm and head of `count` rows of the stream: logits (count, V) in the backend's memory.
   Status logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass);
   // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
@@ -64,7 +67,7 @@ Status stopped(const PassOptions& options);
 template <class AfterLayer, class AfterBlock>
 Result<float*> Model::Impl::run_blocks(std::span<const int32_t> tokens, int64_t batch, const PassOptions& options,
                                        const AfterLayer& after_layer, const AfterBlock& after_block,
-                                       const RoundedWeights* fused) {
+                                       const RoundedWeights* fused, DecodeState::Impl* cache) {
   const auto rows = static_cast<int64_t>(tokens.size());
   RAT_TRY(store.prepare());
   float* x = work[work_stream].ensure(rows * config.d_model);
@@ -73,7 +76,8 @@ Result<float*> Model::Impl::run_blocks(std::span<const int32_t> tokens, int64_t 
   pass.fused_weights = fused;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     RAT_TRY(stopped(options));
-    RAT_TRY(blocks[i].sequence.forward(pass, x, x, true));
+    RAT_TRY(cache != nullptr ? blocks[i].sequence.prefill(pass, x, *cache->layers[i], x, true)
+                             : blocks[i].sequence.forward(pass, x, x, true));
     RAT_TRY(after_layer(i, pass));
     RAT_TRY(stopped(options));
     RAT_TRY(blocks[i].feed_forward.forward(pass, x, x, false));

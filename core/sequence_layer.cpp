@@ -46,6 +46,10 @@ Status SequenceLayer::project_out(const MixerPass& pass, int64_t rows, const flo
 
 Status SequenceLayer::forward(const MixerPass& pass, const float* x, float* y, bool residual) {
   if (residual && mixer_->fuses(pass)) return mixer_->forward_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, y);
+  return forward_unfused(pass, x, y, residual);
+}
+
+Status SequenceLayer::forward_unfused(const MixerPass& pass, const float* x, float* y, bool residual) {
   const int64_t rows = pass.rows();
   const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);
   float* projected = (*pass.saved)[saved_projected].ensure(rows * N_);
@@ -118,16 +122,22 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
                                     pass.exec);
 }
 
-Status SequenceLayer::fill(const MixerPass& pass, MixerState& state) {
+Status SequenceLayer::prefill(const MixerPass& pass, const float* x, MixerState& state, float* y, bool residual) {
+  if (mixer_->fuses_generation(pass))
+    return mixer_->prefill_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, state, y, residual);
+  RAT_TRY(forward_unfused(pass, x, y, residual));
   return mixer_->fill(pass, (*pass.saved)[saved_projected].data(), state);
 }
 
 Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y,
                            bool residual) {
-  const Output normed((*pass.work)[work_normed].ensure(D_), 1, D_);
-  const Output projected((*pass.work)[work_wide].ensure(N_), 1, N_);
-  float* mixed = (*pass.work)[work_narrow].ensure(D_);
-  RAT_TRY(kernels::rms_norm({.x = Input(x, 1, D_), .weight = norm_->value, .y = normed}, pass.exec));
+  if (mixer_->fuses_generation(pass))
+    return mixer_->step_fused(pass, {in_proj_, out_proj_, norm_}, extra_, position, x, state, y, residual);
+  const int64_t B = pass.batch;
+  const Output normed((*pass.work)[work_normed].ensure(B * D_), B, D_);
+  const Output projected((*pass.work)[work_wide].ensure(B * N_), B, N_);
+  float* mixed = (*pass.work)[work_narrow].ensure(B * D_);
+  RAT_TRY(kernels::rms_norm({.x = Input(x, B, D_), .weight = norm_->value, .y = normed}, pass.exec));
   {
     const OpTimer timer(pass.times, Op::gemm);
     RAT_TRY(kernels::matmul(
@@ -143,7 +153,7 @@ Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float*
     const OpTimer timer(pass.times, Op::attention);
     RAT_TRY(mixer_->step(pass, extra_, position, projected.data, state, mixed));
   }
-  return project_out(pass, 1, mixed, x, y, residual);
+  return project_out(pass, B, mixed, x, y, residual);
 }
 
 }  // namespace rat

@@ -20,9 +20,10 @@ class SequenceLayer {
   // gradient of the sum (and may be grad_y): the branch's is added.
   Status backward(const MixerPass& pass, const float* x, const float* grad_y, float* grad_x, bool residual);
 
-  std::unique_ptr<MixerState> start() const { return mixer_->start(); }
-  // Loads the state after forward with B = 1 over a fresh sequence.
-  Status fill(const MixerPass& pass, MixerState& state);
+  std::unique_ptr<MixerState> start(int64_t batch) const { return mixer_->start(batch); }
+  // Forward over fresh sequences, which also loads their state.
+  Status prefill(const MixerPass& pass, const float* x, MixerState& state, float* y, bool residual);
+  // One token of every sequence: x, y (B, D).
   Status step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y, bool residual);
 
   // Takes over other settings of a layer with the same weights.
@@ -32,6 +33,7 @@ class SequenceLayer {
   Mixer& mixer() { return *mixer_; }
 
  private:
+  Status forward_unfused(const MixerPass& pass, const float* x, float* y, bool residual);
   Status project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y, bool residual);
 
   int64_t D_, N_;

@@ -1,5 +1,7 @@
 #include "core/single_layer.h"
 
+#include <algorithm>
+
 #include "core/decode_state.h"
 #include "core/sequence_layer.h"
 #include "core/weights.h"
@@ -27,11 +29,11 @@ struct SingleLayer::Impl {
   Activations saved;
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
-  Buffer x, y, grad;              // x of the last forward
+  Buffer x, y, grad;  // x of the last forward
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
   int64_t loaded_batch = 0, loaded_tokens = 0;  // 0: x is another's
-  int64_t batch = 0, tokens = 0;  // 0: no forward to go back from
+  int64_t batch = 0, tokens = 0;                // 0: no forward to go back from
 
   MixerPass pass(int64_t b, int64_t t, const PassOptions& options) {
     MixerPass pass;
@@ -46,13 +48,42 @@ struct SingleLayer::Impl {
     return pass;
   }
 
+  // What a pass runs with in bf16 where the backend computes whole layers; null elsewhere.
+  Result<const RoundedWeights*> fused_weights() {
+    if (dtype != kernels::Dtype::bf16 || exec.backend->rat_layer == nullptr) return nullptr;
+    RAT_TRY(rounded.ensure(store.values()));
+    return &rounded;
+  }
+
+  Status prefill(DecodeState::Impl& cache, const float* in, int64_t t, float* out, bool residual,
+                 const PassOptions& options) {
+    MixerPass prefilling = pass(cache.batch, t, options);
+    RAT_ASSIGN(prefilling.fused_weights, fused_weights());
+    RAT_TRY(layer.prefill(prefilling, in, *cache.layers[0], out, residual));
+    cache.position = t;
+    return ok();
+  }
+
+  Status step(DecodeState::Impl& cache, const float* in, float* out, bool residual, const PassOptions& options) {
+    MixerPass stepping = pass(cache.batch, 1, options);
+    if (dtype == kernels::Dtype::bf16) {
+      RAT_TRY(rounded.ensure(store.values()));
+      stepping.rounded = &rounded;
+    }
+    RAT_ASSIGN(stepping.fused_weights, fused_weights());
+    RAT_TRY(layer.step(stepping, cache.position, in, *cache.layers[0], out, residual));
+    ++cache.position;
+    return ok();
+  }
+
   Result<float*> upload(std::span<const float> values, Buffer& to) const {
     float* data = to.ensure(static_cast<int64_t>(values.size()));
     RAT_TRY(kernels::upload({.host = values, .device = data}, exec));
     return data;
   }
   Status download(const float* from, std::span<float> to) const {
-    return kernels::download({.rows = kernels::Input(from, 1, static_cast<int64_t>(to.size())), .host = to.data()}, exec);
+    return kernels::download({.rows = kernels::Input(from, 1, static_cast<int64_t>(to.size())), .host = to.data()},
+                             exec);
   }
 
   Status check(std::span<const float> in, std::span<const float> out, int64_t b, int64_t t) const {
@@ -67,7 +98,7 @@ SingleLayer::SingleLayer() = default;
 SingleLayer::~SingleLayer() = default;
 
 Result<std::unique_ptr<SingleLayer>> SingleLayer::create(const ModelConfig& config, uint64_t seed,
-                                                        std::string_view device) {
+                                                         std::string_view device) {
   RAT_TRY(validate(config));
   RAT_ASSIGN(const kernels::Backend* const backend, kernels::find_backend(device));
   RAT_TRY(backend->supports(kernels::Dtype::f32));
@@ -134,11 +165,8 @@ Status SingleLayer::train_loaded(const PassOptions& options) {
   Impl& m = *impl_;
   if (m.loaded_batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
   MixerPass pass = m.pass(m.loaded_batch, m.loaded_tokens, options);
-  if (m.dtype == kernels::Dtype::bf16 && m.exec.backend->rat_layer != nullptr) {
-    RAT_TRY(m.rounded.ensure(m.store.values()));
-    pass.fused_weights = &m.rounded;
-    pass.rounded_gradient = &m.rounded_gradient;
-  }
+  RAT_ASSIGN(pass.fused_weights, m.fused_weights());
+  pass.rounded_gradient = &m.rounded_gradient;
   m.store.device_writes_gradients();
   const int64_t rows = pass.rows();
   float* const y = m.y.ensure(rows * m.d_model);
@@ -150,50 +178,72 @@ Status SingleLayer::train_loaded(const PassOptions& options) {
   return m.layer.backward(pass, m.x.data(), grad, grad, true);
 }
 
-std::unique_ptr<DecodeState> SingleLayer::start_decoding() const {
+std::unique_ptr<DecodeState> SingleLayer::start_decoding(int64_t batch) const {
   auto state = std::make_unique<DecodeState::Impl>();
-  state->layers.push_back(impl_->layer.start());
+  state->batch = batch;
+  state->layers.push_back(impl_->layer.start(std::max<int64_t>(0, batch)));
   return std::make_unique<DecodeState>(std::move(state));
 }
 
 Status SingleLayer::prefill(DecodeState& state, std::span<const float> x, int64_t tokens, std::span<float> y) {
-  RAT_TRY(impl_->check(x, y, 1, tokens));
+  Impl& m = *impl_;
   DecodeState::Impl& cache = state.impl();
-  const auto D = static_cast<std::size_t>(impl_->d_model);
+  RAT_TRY(cache.check_rows(x.size() / static_cast<std::size_t>(m.d_model), tokens));
+  const int64_t B = cache.batch;
+  RAT_TRY(m.check(x, y, B, tokens));
   if (cache.position > 0) {
-    for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t)
-      RAT_TRY(decode(state, x.subspan(t * D, D), y.subspan(t * D, D)));
+    const auto D = static_cast<std::size_t>(m.d_model), T = static_cast<std::size_t>(tokens);
+    std::vector<float> x_t(static_cast<std::size_t>(B) * D), y_t(x_t.size());
+    for (std::size_t t = 0; t < T; ++t) {
+      for (std::size_t b = 0; b < static_cast<std::size_t>(B); ++b)
+        std::copy_n(x.begin() + static_cast<std::ptrdiff_t>((b * T + t) * D), D,
+                    x_t.begin() + static_cast<std::ptrdiff_t>(b * D));
+      RAT_TRY(decode(state, x_t, y_t));
+      for (std::size_t b = 0; b < static_cast<std::size_t>(B); ++b)
+        std::copy_n(y_t.begin() + static_cast<std::ptrdiff_t>(b * D), D,
+                    y.begin() + static_cast<std::ptrdiff_t>((b * T + t) * D));
+    }
     return ok();
   }
-  Impl& m = *impl_;
   m.batch = m.loaded_batch = 0;  // a forward pass waiting for its backward is overwritten
   RAT_TRY(m.store.prepare());
-  const MixerPass pass = m.pass(1, tokens, {});
   RAT_ASSIGN(const float* const in, m.upload(x, m.x));
   float* const out = m.y.ensure(static_cast<int64_t>(y.size()));
-  RAT_TRY(m.layer.forward(pass, in, out, false));
-  RAT_TRY(m.layer.fill(pass, *cache.layers[0]));
-  RAT_TRY(m.download(out, y));
-  cache.position = tokens;
-  return ok();
+  RAT_TRY(m.prefill(cache, in, tokens, out, false, {}));
+  return m.download(out, y);
 }
 
 Status SingleLayer::decode(DecodeState& state, std::span<const float> x_t, std::span<float> y_t) {
   Impl& m = *impl_;
-  RAT_TRY(m.check(x_t, y_t, 1, 1));
   DecodeState::Impl& cache = state.impl();
-  MixerPass pass = m.pass(1, 1, {});
+  RAT_TRY(cache.check_rows(x_t.size() / static_cast<std::size_t>(m.d_model), 1));
+  RAT_TRY(m.check(x_t, y_t, cache.batch, 1));
   RAT_TRY(m.store.prepare());
-  if (m.dtype == kernels::Dtype::bf16) {
-    RAT_TRY(m.rounded.ensure(m.store.values()));
-    pass.rounded = &m.rounded;
-  }
   RAT_ASSIGN(const float* const in, m.upload(x_t, m.grad));
-  float* const out = m.y.ensure(m.d_model);
-  RAT_TRY(m.layer.step(pass, cache.position, in, *cache.layers[0], out, false));
-  RAT_TRY(m.download(out, y_t));
-  ++cache.position;
-  return ok();
+  float* const out = m.y.ensure(cache.batch * m.d_model);
+  RAT_TRY(m.step(cache, in, out, false, {}));
+  return m.download(out, y_t);
+}
+
+Status SingleLayer::prefill_loaded(DecodeState& state, const PassOptions& options) {
+  Impl& m = *impl_;
+  DecodeState::Impl& cache = state.impl();
+  if (m.loaded_batch == 0 || m.loaded_batch != cache.batch || cache.position > 0)
+    return fail(ErrorCode::invalid_argument,
+                "{} loaded sequences cannot be prefilled into a state of {} at position {}; start one of as many",
+                m.loaded_batch, cache.batch, cache.position);
+  float* const out = m.y.ensure(m.loaded_batch * m.loaded_tokens * m.d_model);
+  return m.prefill(cache, m.x.data(), m.loaded_tokens, out, true, options);
+}
+
+Status SingleLayer::decode_loaded(DecodeState& state, const PassOptions& options) {
+  Impl& m = *impl_;
+  DecodeState::Impl& cache = state.impl();
+  if (m.loaded_tokens != 1 || m.loaded_batch != cache.batch)
+    return fail(ErrorCode::invalid_argument,
+                "{} loaded sequences of {} tokens are not one token for each of {} sequences", m.loaded_batch,
+                m.loaded_tokens, cache.batch);
+  return m.step(cache, m.x.data(), m.y.ensure(cache.batch * m.d_model), true, options);
 }
 
 }  // namespace rat

@@ -27,10 +27,14 @@ class SingleLayer {
   // the sum, as often as wanted, without copies to or from the host. Fused where training would be.
   Status load(std::span<const float> x, int64_t batch, int64_t tokens);
   Status train_loaded(const PassOptions& options);
-  // One sequence, token by token: x_t (D) -> y_t (D).
-  std::unique_ptr<DecodeState> start_decoding() const;
+  // B sequences in lockstep: prefill x (B, T, D) -> y (B, T, D), then token by token x_t (B, D) -> y_t (B, D).
+  std::unique_ptr<DecodeState> start_decoding(int64_t batch = 1) const;
   Status prefill(DecodeState& state, std::span<const float> x, int64_t tokens, std::span<float> y);
   Status decode(DecodeState& state, std::span<const float> x_t, std::span<float> y_t);
+  // For timing: the loaded x (B, T, D) into an empty state of B sequences; the loaded x (B, 1, D) as their next token.
+  // With the residual, without copies to or from the host.
+  Status prefill_loaded(DecodeState& state, const PassOptions& options);
+  Status decode_loaded(DecodeState& state, const PassOptions& options);
 
  private:
   SingleLayer();

@@ -48,6 +48,7 @@ struct RoundWeightsArgs;
 struct RatLayerShape;
 struct RatLayerArgs;
 struct RatLayerBackwardArgs;
+struct RatLayerStepArgs;
 struct AttentionLayerShape;
 struct AttentionLayerArgs;
 struct AttentionLayerBackwardArgs;
@@ -114,11 +115,13 @@ struct Backend {
   Status (*squared_norm)(const SquaredNormArgs&) = nullptr;
   Status (*round_weights)(const RoundWeightsArgs&) = nullptr;
 
-  // Whole halves of a block in bf16, for training; null: composed of the ops above.
+  // Whole halves of a block in bf16, for training and generation; null: composed of the ops above.
   bool (*fuses_rat_layer)(const RatLayerShape&) = nullptr;
   std::size_t (*rat_layer_saved)(const RatLayerShape&) = nullptr;
   Status (*rat_layer)(const RatLayerArgs&) = nullptr;
   Status (*rat_layer_backward)(const RatLayerBackwardArgs&) = nullptr;
+  std::size_t (*rat_layer_step_workspace)(const RatLayerShape&, int64_t capacity) = nullptr;
+  Status (*rat_layer_step)(const RatLayerStepArgs&) = nullptr;
   bool (*fuses_attention_layer)(const AttentionLayerShape&) = nullptr;
   std::size_t (*attention_layer_saved)(const AttentionLayerShape&) = nullptr;
   Status (*attention_layer)(const AttentionLayerArgs&) = nullptr;

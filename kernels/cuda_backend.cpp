@@ -56,6 +56,8 @@ const Backend& cuda_backend() {
       .rat_layer_saved = gpu::rat_layer_saved,
       .rat_layer = gpu::rat_layer,
       .rat_layer_backward = gpu::rat_layer_backward,
+      .rat_layer_step_workspace = gpu::rat_layer_step_workspace,
+      .rat_layer_step = gpu::rat_layer_step,
       .fuses_attention_layer = gpu::fuses_attention_layer,
       .attention_layer_saved = gpu::attention_layer_saved,
       .attention_layer = gpu::attention_layer,

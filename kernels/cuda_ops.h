@@ -52,6 +52,8 @@ bool fuses_rat_layer(const RatLayerShape& shape);
 std::size_t rat_layer_saved(const RatLayerShape& shape);
 Status rat_layer(const RatLayerArgs& args);
 Status rat_layer_backward(const RatLayerBackwardArgs& args);
+std::size_t rat_layer_step_workspace(const RatLayerShape& shape, int64_t capacity);
+Status rat_layer_step(const RatLayerStepArgs& args);
 bool fuses_attention_layer(const AttentionLayerShape& shape);
 std::size_t attention_layer_saved(const AttentionLayerShape& shape);
 Status attention_layer(const AttentionLayerArgs& args);

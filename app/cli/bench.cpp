@@ -24,14 +24,16 @@ struct BenchOptions {
 
 constexpr const char* examples =
     "What is timed: layer: train (forward and backward) and prefill; model: train (a whole step with AdamW), prefill\n"
-    "and decode; decode: one token for each sequence, after T tokens. Warm-up first, then at least 20 repetitions:\n"
-    "median and quartiles. Weights and inputs are random.\n"
+    "and decode; decode: one token for each of B sequences at once, after T tokens. --phase picks one of them, also\n"
+    "a layer's decode. Warm-up first, then at least 20 repetitions: median and quartiles. Weights and inputs are\n"
+    "random.\n"
     "\n"
     "Examples:\n"
     "  rat bench layer --kind rat --chunk 16 --seq-len 4096\n"
     "  rat bench layer --kind attention --seq-len 4096 --tokens 16384 --json\n"
     "  rat bench model --layers rat:16*4 --d-model 256 --seq-len 512 --batch 16\n"
-    "  rat bench decode --kind swa --window 128 --seq-len 16384";
+    "  rat bench decode --kind swa --window 128 --seq-len 16384\n"
+    "  rat bench decode --layers rat:16*4 --d-model 256 --seq-len 512 --batch 64";
 
 // Sets the model and the batch from the options; the sentence says which of them do not go together.
 Status prepare(BenchOptions& options) {
@@ -104,8 +106,6 @@ Result<int> bench(BenchOptions options, const CLI::App& command, const Context& 
   if (const Status status = prepare(options); !status) return wrong_usage(context, status.error().message);
   for (const std::string& name : without_effect(options, command))
     print_note(fmt::format("note: {} has no effect on {}", name, options.layer.kind));
-  if (options.config.device != "cpu" && !options.config.whole_model && options.what != "model")
-    print_note("note: a layer's prefill and decode on a device are timed with the copies from and to the host");
   const bool live = is_terminal(STDERR_FILENO);
   if (live)
     options.config.progress = [](std::string_view what, int64_t done, int64_t planned) {
@@ -166,6 +166,9 @@ void add_bench(CLI::App& command, Context& context) {
       ->capture_default_str()
       ->type_name("N");
   size("--vocab", config.model.vocab, "Vocabulary of a model", "V");
+  command.add_option("--phase", config.phase, "Time only this")
+      ->check(CLI::IsMember({"train", "prefill", "decode"}))
+      ->type_name("");
   size("--repetitions", config.repetitions, "At least so many; 20 is the least allowed", "N")->check(at_least(20));
   add_device_option(command, config.device);
   command.add_option("--dtype", config.dtype, "In which precision")

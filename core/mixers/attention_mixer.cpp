@@ -23,6 +23,14 @@ struct AttentionState : MixerState {
   KeyCache cache;
   explicit AttentionState(KeyCache&& empty) : cache(std::move(empty)) {}
   int64_t bytes() const override { return cache.bytes(); }
+  Status clear() override {
+    cache.clear();
+    return ok();
+  }
+  Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
+    RAT_ASSIGN(KeyCache copies, cache.repeated(batch));
+    return new_state<AttentionState>(std::move(copies));
+  }
 };
 
 TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.kind == "swa" ? layer.window : -1}; }
@@ -111,32 +119,31 @@ class AttentionMixer final : public Mixer {
     return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, pass.tokens}}, pass.exec);
   }
 
-  std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<AttentionState>(KeyCache(*backend_, KV_, window_));
+  std::unique_ptr<MixerState> start(int64_t batch) const override {
+    return std::make_unique<AttentionState>(KeyCache(*backend_, batch, KV_, window_));
   }
 
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override {
     KeyCache& cache = static_cast<AttentionState&>(state).cache;
-    const Input in(projected, pass.tokens, width());
+    const Input in(projected, pass.rows(), width());
     return cache.fill(in.columns(KV_ + D_, KV_), in.columns(0, KV_), pass.exec);
   }
 
   Status step(const MixerPass& pass, const MixerWeights&, int64_t position, float* projected, MixerState& state,
               float* mixed) override {
     KeyCache& cache = static_cast<AttentionState&>(state).cache;
-    MixerPass one = pass;
-    one.batch = one.tokens = 1;
-    RAT_TRY(rotate(one, queries_and_keys(projected, 1), position, false));
-    const Input in(projected, 1, width());
+    const int64_t B = pass.batch;
+    RAT_TRY(rotate(pass, queries_and_keys(projected, B), position, false));
+    const Input in(projected, B, width());
     RAT_TRY(cache.remember(position, in.columns(KV_ + D_, KV_), in.columns(0, KV_), pass.exec));
     return kernels::attend_one({.heads = H_,
-                                .q = Input(projected + KV_, 1, D_),
+                                .q = in.columns(KV_, D_),
                                 .k = cache.keys(),
                                 .v = cache.values(),
                                 .own_q = {},
                                 .own_k = {},
                                 .own_v = {},
-                                .out = Output(mixed, 1, D_)},
+                                .out = Output(mixed, B, D_)},
                                pass.exec);
   }
 

@@ -1,5 +1,6 @@
 // Keys and values of generation, for mixers that attend to tokens: all of them; or those of a window, a ring of W+1 in
-// which token t is row t % (W+1), and behind it what is kept of the tokens that have left the window.
+// which token t is in slot t % (W+1), and behind it what is kept of the tokens that have left the window. A slot is B
+// rows, one for each sequence: slots are appended and replaced whole.
 #pragma once
 
 #include <algorithm>
@@ -37,56 +38,73 @@ struct TokenWindow {
 
 class KeyCache {
  public:
-  KeyCache(const kernels::Backend& backend, int64_t width, const TokenWindow& window)
-      : window_(window), k_(backend, width), v_(backend, width) {}
+  KeyCache(const kernels::Backend& backend, int64_t batch, int64_t width, const TokenWindow& window)
+      : batch_(batch), window_(window), k_(backend, width), v_(backend, width) {}
 
-  // Row of the token that leaves the window when token t comes; -1: none does.
-  int64_t leaving_row(int64_t t) const { return window_.window < 0 || t <= window_.window ? -1 : row_of(t); }
-  kernels::Output key(int64_t row) { return k_.range(row, 1); }
-  kernels::Output value(int64_t row) { return v_.range(row, 1); }
+  // Slot of the token that leaves the window when token t comes; -1: none does.
+  int64_t leaving_slot(int64_t t) const { return window_.window < 0 || t <= window_.window ? -1 : slot_of(t); }
+  kernels::Output key(int64_t slot) { return k_.range(slot * batch_, batch_); }
+  kernels::Output value(int64_t slot) { return v_.range(slot * batch_, batch_); }
 
-  // Token t, after token t-1.
-  Status remember(int64_t t, const kernels::Input& key_row, const kernels::Input& value_row, const kernels::Exec& exec) {
-    const int64_t leaving = leaving_row(t);
+  // Token t of every sequence (B, width), after token t-1.
+  Status remember(int64_t t, const kernels::Input& key_rows, const kernels::Input& value_rows,
+                  const kernels::Exec& exec) {
+    const int64_t leaving = leaving_slot(t);
     if (leaving >= 0 && window_.keeps(t - window_.window - 1)) {
-      const int64_t last = k_.rows();
+      const int64_t last = slots();
       resize(last + 1);
       RAT_TRY(kernels::copy_rows({.x = key(leaving), .y = key(last)}, exec));
       RAT_TRY(kernels::copy_rows({.x = value(leaving), .y = value(last)}, exec));
     }
     if (leaving < 0) resize(t + 1);
-    const int64_t row = leaving < 0 ? t : leaving;
-    RAT_TRY(kernels::copy_rows({.x = key_row, .y = key(row)}, exec));
-    return kernels::copy_rows({.x = value_row, .y = value(row)}, exec);
+    const int64_t slot = leaving < 0 ? t : leaving;
+    RAT_TRY(kernels::copy_rows({.x = key_rows, .y = key(slot)}, exec));
+    return kernels::copy_rows({.x = value_rows, .y = value(slot)}, exec);
   }
-  // What it holds after all tokens of a sequence, of which `keys` and `values` are the rows.
+  // What it holds after all tokens of the sequences, of which `keys` and `values` are the rows (B*T, width).
   Status fill(const kernels::Input& keys, const kernels::Input& values, const kernels::Exec& exec) {
-    const std::vector<int32_t> tokens = tokens_after(keys.rows);
-    resize(static_cast<int64_t>(tokens.size()));
-    RAT_TRY(kernels::copy_rows({.x = keys, .y = k_.all(), .rows = tokens}, exec));
-    return kernels::copy_rows({.x = values, .y = v_.all(), .rows = tokens}, exec);
+    const int64_t tokens = keys.rows / batch_;
+    std::vector<int32_t> from;
+    for (const int64_t t : tokens_after(tokens))
+      for (int64_t b = 0; b < batch_; ++b) from.push_back(static_cast<int32_t>(b * tokens + t));
+    resize(static_cast<int64_t>(from.size()) / batch_);
+    RAT_TRY(kernels::copy_rows({.x = keys, .y = k_.all(), .rows = from}, exec));
+    return kernels::copy_rows({.x = values, .y = v_.all(), .rows = from}, exec);
   }
+  // All slots: row slot * B + b is of sequence b.
   kernels::Input keys() { return k_.all(); }
   kernels::Input values() { return v_.all(); }
   int64_t bytes() const { return k_.bytes() + v_.bytes(); }
+  void clear() { resize(0); }
+
+  // Of one sequence, for `batch` copies of it.
+  Result<KeyCache> repeated(int64_t batch) const {
+    RAT_ASSIGN(StateRows k, k_.repeated(1, batch));
+    RAT_ASSIGN(StateRows v, v_.repeated(1, batch));
+    return KeyCache(batch, window_, std::move(k), std::move(v));
+  }
 
  private:
-  int64_t row_of(int64_t t) const { return t % (window_.window + 1); }
-  void resize(int64_t rows) {
-    k_.resize(rows);
-    v_.resize(rows);
+  KeyCache(int64_t batch, const TokenWindow& window, StateRows&& k, StateRows&& v)
+      : batch_(batch), window_(window), k_(std::move(k)), v_(std::move(v)) {}
+  int64_t slot_of(int64_t t) const { return t % (window_.window + 1); }
+  int64_t slots() const { return k_.rows() / batch_; }
+  void resize(int64_t slots) {
+    k_.resize(slots * batch_);
+    v_.resize(slots * batch_);
   }
-  // Which token each row holds when `count` have come: the newest of each row of the ring, then those kept of older ones.
-  std::vector<int32_t> tokens_after(int64_t count) const {
-    std::vector<int32_t> tokens;
+  // Which token each slot holds when `count` have come: the newest of each slot of the ring, then those kept of older
+  // ones.
+  std::vector<int64_t> tokens_after(int64_t count) const {
+    std::vector<int64_t> tokens;
     const int64_t ring = window_.window < 0 ? count : std::min(count, window_.window + 1);
-    for (int64_t row = 0; row < ring; ++row)
-      tokens.push_back(static_cast<int32_t>(row + (count - 1 - row) / ring * ring));
+    for (int64_t slot = 0; slot < ring; ++slot) tokens.push_back(slot + (count - 1 - slot) / ring * ring);
     for (int64_t t = 0; t < count - ring; ++t)
-      if (window_.keeps(t)) tokens.push_back(static_cast<int32_t>(t));
+      if (window_.keeps(t)) tokens.push_back(t);
     return tokens;
   }
 
+  int64_t batch_;
   TokenWindow window_;
   StateRows k_, v_;
 };

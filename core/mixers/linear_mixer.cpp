@@ -18,9 +18,14 @@ enum Saved : std::size_t { attended = saved_mixer };
 enum Work : std::size_t { grad_attended = work_mixer, step_row };
 
 struct LinearState : MixerState {
-  StateRows sum;  // (KV/P, 2 P, P)
+  StateRows sum;  // (B, KV/P, 2 P, P)
   explicit LinearState(StateRows&& zeros) : sum(std::move(zeros)) {}
   int64_t bytes() const override { return sum.bytes(); }
+  Status clear() override { return sum.zero(); }
+  Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
+    RAT_ASSIGN(StateRows copies, sum.repeated(sum.rows(), batch));
+    return new_state<LinearState>(std::move(copies));
+  }
 };
 
 class LinearMixer final : public Mixer {
@@ -73,22 +78,23 @@ class LinearMixer final : public Mixer {
     return kernels::linear_weights({.forward = args, .weights = {weights, pass.tokens, pass.tokens}}, pass.exec);
   }
 
-  std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<LinearState>(StateRows(*backend_, 2 * KV_, P_));
+  std::unique_ptr<MixerState> start(int64_t batch) const override {
+    return std::make_unique<LinearState>(StateRows(*backend_, batch * 2 * KV_, P_));
   }
 
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override {
-    return absorb(pass, Input(projected, pass.tokens, width()), state);
+    return absorb(pass, Input(projected, pass.rows(), width()), state);
   }
 
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t, float* projected, MixerState& state,
               float* mixed) override {
-    const Input in(projected, 1, width());
+    const int64_t B = pass.batch;
+    const Input in(projected, B, width());
     RAT_TRY(absorb(pass, in, state));
-    const Output read((*pass.work)[step_row].ensure(D_), 1, D_);
+    const Output read((*pass.work)[step_row].ensure(B * D_), B, D_);
     RAT_TRY(kernels::linear_read({.head_size = P_, .q = in.columns(KV_, D_), .state = state_rows(state), .out = read},
                                  pass.exec));
-    return norm(pass, weights, read, Output(mixed, 1, D_));
+    return norm(pass, weights, read, Output(mixed, B, D_));
   }
 
  private:

@@ -1,97 +1,16 @@
 // RAT: a gated recurrence inside each chunk; queries attend to the end states of earlier chunks and to their own
 // running state. Columns of `projected`: output gate z (D), value (D), forget gate (D), query (G P), key (G P).
+#include "core/mixers/rat_mixer.h"
+
 #include <algorithm>
 
 #include "core/mixers/mixers.h"
-#include "core/mixers/state_rows.h"
 #include "core/model.h"
 #include "core/op_times.h"
 #include "kernels/gated_scan/gated_scan.h"
 #include "kernels/gating/gating.h"
-#include "kernels/range_attention/range_attention.h"
-#include "kernels/rat_layer/rat_layer.h"
-#include "kernels/rope/rope.h"
 
 namespace rat {
-namespace {
-
-using kernels::Input;
-using kernels::Output;
-
-enum Saved : std::size_t { state_k = saved_mixer, state_v, rotated_q, end_k, pre_gate, log_sum };
-enum Work : std::size_t { grad_y = work_mixer, grad_state_k, grad_state_v, grad_q, grad_end_k, step_row };
-
-struct RatState : MixerState {
-  StateRows end_k, end_v;  // (chunks, D): keys rotated by their chunk index
-  StateRows running;       // (2, D): key, value
-
-  RatState(const kernels::Backend& backend, int64_t D) : end_k(backend, D), end_v(backend, D), running(backend, 2, D) {}
-  int64_t bytes() const override { return end_k.bytes() + end_v.bytes() + running.bytes(); }
-};
-
-class RatMixer final : public Mixer {
- public:
-  RatMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
-      : base_(config.rope_base),
-        D_(config.d_model),
-        H_(config.heads),
-        P_(config.head_size()),
-        W_(config.groups * P_),
-        backend_(&backend),
-        table_(P_, config.rope_base, backend) {
-    set_layer(config, layer);
-  }
-
-  void set_layer(const ModelConfig& config, const LayerConfig& layer) override {
-    L_ = layer.chunk;
-    rope_ = config.positions_of(layer) == Positions::rope;
-  }
-
-  Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
-  Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
-                  const float* grad_mixed, float* grad_projected) override;
-  bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && kernels::fuses_rat_layer(fused_shape(pass), pass.exec);
-  }
-  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                       float* y) override;
-  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                        float* grad) override;
-  Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override;
-  int64_t attention_columns(int64_t tokens) const override { return chunks(tokens) + 1; }
-  Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
-  std::unique_ptr<MixerState> start() const override;
-  Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
-  Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
-              float* mixed) override;
-
- private:
-  int64_t width() const { return 3 * D_ + 2 * W_; }
-  int64_t chunks(int64_t tokens) const { return (tokens - 1) / L_; }  // whose end state some token attends to
-  const kernels::RopeTable* table(int64_t tokens) {
-    if (rope_) table_.ensure(tokens / L_ + 1);
-    return rope_ ? &table_ : nullptr;
-  }
-  // A (B*T, D) buffer, and the end states of the chunks of one sequence in it.
-  Output states(float* data, int64_t rows) const { return {data, rows, D_}; }
-  template <class T>
-  kernels::Rows<T> ends(T* data, const MixerPass& pass, int64_t b, int64_t count) const {
-    return {data + (b * pass.tokens + L_ - 1) * D_, count, D_, L_ * D_};
-  }
-  kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected) const;
-
-  kernels::RatLayerShape fused_shape(const MixerPass& pass) const {
-    return {pass.batch, pass.tokens, H_, P_, W_ / P_, L_, rope_ ? base_ : 0.0};
-  }
-  kernels::RatLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
-                                   const float* x, float* y) const;
-
-  double base_;
-  int64_t D_, H_, P_, W_, L_;  // W: width of the shared queries and keys, G P
-  bool rope_;
-  const kernels::Backend* backend_;
-  kernels::RopeTable table_;
-};
 
 Status RatMixer::forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) {
   const int64_t rows = pass.rows(), C = chunks(pass.tokens);
@@ -247,7 +166,7 @@ Status RatMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer
                                      pass.exec);
 }
 
-Input RatMixer::rows_of(const MixerPass& pass, Probe probe, const float* projected) const {
+kernels::Input RatMixer::rows_of(const MixerPass& pass, Probe probe, const float* projected) const {
   const Input in(projected, pass.rows(), width());
   if (probe == Probe::gate) return in.columns(2 * D_, D_);
   if (probe == Probe::out_gate) return in.columns(0, D_);
@@ -270,69 +189,7 @@ Status RatMixer::attention_of_head(const MixerPass& pass, const float* projected
                                     pass.exec);
 }
 
-std::unique_ptr<MixerState> RatMixer::start() const {
-  return std::make_unique<RatState>(*backend_, D_);
-}
-
-Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
-  auto& cache = static_cast<RatState&>(state);
-  const int64_t finished = pass.tokens / L_;
-  const float* k_states = (*pass.saved)[state_k].data();
-  const float* v_states = (*pass.saved)[state_v].data();
-  cache.end_k.resize(finished);
-  cache.end_v.resize(finished);
-  if (finished > 0)
-    RAT_TRY(kernels::rope({.x = ends<const float>(k_states, pass, 0, finished),
-                           .y = cache.end_k.all(),
-                           .table = table(pass.tokens),
-                           .tokens = finished},
-                          pass.exec));
-  RAT_TRY(kernels::copy_rows({.x = ends<const float>(v_states, pass, 0, finished), .y = cache.end_v.all()}, pass.exec));
-  const int64_t last = (pass.tokens - 1) * D_;
-  RAT_TRY(kernels::copy_rows({.x = Input(k_states + last, 1, D_), .y = cache.running.range(0, 1)}, pass.exec));
-  return kernels::copy_rows({.x = Input(v_states + last, 1, D_), .y = cache.running.range(1, 1)}, pass.exec);
-}
-
-Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
-                      MixerState& state, float* mixed) {
-  auto& cache = static_cast<RatState&>(state);
-  const Output in(projected, 1, width());
-  const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_), q = in.columns(3 * D_, W_);
-  RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
-  RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
-  const Output own_k = cache.running.range(0, 1), own_v = cache.running.range(1, 1);
-  const bool fresh = position % L_ == 0;
-  const auto before = [&](const Output& state) { return fresh ? Input() : Input(state); };
-  RAT_TRY(kernels::gated_scan({gate, in.columns(3 * D_ + W_, W_), own_k, 1, 1, before(own_k)}, pass.exec));
-  RAT_TRY(kernels::gated_scan({gate, in.columns(D_, D_), own_v, 1, 1, before(own_v)}, pass.exec));
-  float* scratch = (*pass.work)[step_row].ensure(W_ + D_);
-  const Output q_rotated(scratch, 1, W_), y(scratch + W_, 1, D_);
-  const auto* rotation = table(position + 1);
-  RAT_TRY(kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = 1, .chunk_len = L_, .first = position},
-                        pass.exec));
-  const int64_t finished = cache.end_k.rows();
-  RAT_TRY(kernels::attend_one({.heads = H_,
-                               .q = q_rotated,
-                               .k = cache.end_k.all(),
-                               .v = cache.end_v.all(),
-                               .own_q = q,
-                               .own_k = own_k,
-                               .own_v = own_v,
-                               .out = y},
-                              pass.exec));
-  RAT_TRY(kernels::output_gate({.gate = z, .y = y, .mixed = {mixed, 1, D_}}, pass.exec));
-  if (position % L_ != L_ - 1) return ok();
-  cache.end_k.resize(finished + 1);
-  cache.end_v.resize(finished + 1);
-  RAT_TRY(kernels::copy_rows({.x = own_v, .y = cache.end_v.range(finished, 1)}, pass.exec));
-  return kernels::rope({.x = own_k,
-                        .y = cache.end_k.range(finished, 1),
-                        .table = rotation,
-                        .tokens = 1,
-                        .chunk_len = L_,
-                        .first = position},
-                       pass.exec);
-}
+namespace {
 
 MixerCost cost(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) {
   const auto D = static_cast<double>(config.d_model);

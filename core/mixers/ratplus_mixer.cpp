@@ -29,10 +29,19 @@ TokenWindow window_of(const LayerConfig& layer) {
 
 struct RatplusState : MixerState {
   KeyCache cache;     // rotated running keys, running values
-  StateRows running;  // (2, D): key, value
+  StateRows running;  // (2, B, D): keys, values
 
   RatplusState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), running(std::move(zeros)) {}
   int64_t bytes() const override { return cache.bytes() + running.bytes(); }
+  Status clear() override {
+    cache.clear();
+    return running.zero();
+  }
+  Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
+    RAT_ASSIGN(KeyCache copies, cache.repeated(batch));
+    RAT_ASSIGN(StateRows states, running.repeated(1, batch));
+    return new_state<RatplusState>(std::move(copies), std::move(states));
+  }
 };
 
 class RatplusMixer final : public Mixer {
@@ -62,8 +71,8 @@ class RatplusMixer final : public Mixer {
   int64_t attention_columns(int64_t tokens) const override { return tokens; }
   Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
 
-  std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<RatplusState>(KeyCache(*backend_, D_, window_), StateRows(*backend_, 2, D_));
+  std::unique_ptr<MixerState> start(int64_t batch) const override {
+    return std::make_unique<RatplusState>(KeyCache(*backend_, batch, D_, window_), StateRows(*backend_, 2 * batch, D_));
   }
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
@@ -217,24 +226,25 @@ Status RatplusMixer::attention_of_head(const MixerPass& pass, const float* proje
 Status RatplusMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
   auto& cache = static_cast<RatplusState&>(state);
   const float *k_states = (*pass.saved)[state_k].data(), *v_states = (*pass.saved)[state_v].data();
-  RAT_TRY(cache.cache.fill(Input(keys(pass), pass.tokens, D_), Input(v_states, pass.tokens, D_), pass.exec));
-  const int64_t last = (pass.tokens - 1) * D_;
-  RAT_TRY(kernels::copy_rows({.x = Input(k_states + last, 1, D_), .y = cache.running.range(0, 1)}, pass.exec));
-  return kernels::copy_rows({.x = Input(v_states + last, 1, D_), .y = cache.running.range(1, 1)}, pass.exec);
+  RAT_TRY(cache.cache.fill(Input(keys(pass), pass.rows(), D_), Input(v_states, pass.rows(), D_), pass.exec));
+  const int64_t B = pass.batch, last = (pass.tokens - 1) * D_, all = pass.tokens * D_;
+  RAT_TRY(kernels::copy_rows({.x = Input(k_states + last, B, D_, all), .y = cache.running.range(0, B)}, pass.exec));
+  return kernels::copy_rows({.x = Input(v_states + last, B, D_, all), .y = cache.running.range(B, B)}, pass.exec);
 }
 
 Status RatplusMixer::step(const MixerPass& pass, const MixerWeights&, int64_t position, float* projected,
                           MixerState& state, float* mixed) {
   auto& cache = static_cast<RatplusState&>(state);
-  const Output in(projected, 1, 5 * D_);
+  const int64_t B = pass.batch;
+  const Output in(projected, B, 5 * D_);
   const Output o = in.columns(0, D_), q = in.columns(D_, D_), gate = in.columns(4 * D_, D_);
   RAT_TRY(kernels::sigmoid({.x = o, .bias = {}}, pass.exec));
   RAT_TRY(kernels::sigmoid({.x = gate, .bias = {}}, pass.exec));
-  const Output running_k = cache.running.range(0, 1), running_v = cache.running.range(1, 1);
+  const Output running_k = cache.running.range(0, B), running_v = cache.running.range(B, B);
   RAT_TRY(kernels::gated_scan({gate, in.columns(2 * D_, D_), running_k, 1, 1, running_k}, pass.exec));
   RAT_TRY(kernels::gated_scan({gate, in.columns(3 * D_, D_), running_v, 1, 1, running_v}, pass.exec));
-  float* scratch = (*pass.work)[step_row].ensure(2 * D_);
-  const Output key(scratch, 1, D_), y(scratch + D_, 1, D_);
+  float* scratch = (*pass.work)[step_row].ensure(2 * B * D_);
+  const Output key(scratch, B, D_), y(scratch + B * D_, B, D_);
   RAT_TRY(kernels::copy_rows({.x = running_k, .y = key}, pass.exec));
   if (const auto* rotation = table(position + 1))
     for (const Output& heads : {q, key})
@@ -250,7 +260,7 @@ Status RatplusMixer::step(const MixerPass& pass, const MixerWeights&, int64_t po
                                .own_v = {},
                                .out = y},
                               pass.exec));
-  return kernels::output_gate({.gate = o, .y = y, .mixed = {mixed, 1, D_}}, pass.exec);
+  return kernels::output_gate({.gate = o, .y = y, .mixed = {mixed, B, D_}}, pass.exec);
 }
 
 MixerCost cost(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) {

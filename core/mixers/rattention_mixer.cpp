@@ -26,10 +26,19 @@ TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.window
 
 struct RattentionState : MixerState {
   KeyCache cache;     // of the window, keys rotated
-  StateRows far_sum;  // (KV/P, 2 P, P): the tokens that left it
+  StateRows far_sum;  // (B, KV/P, 2 P, P): the tokens that left it
 
   RattentionState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), far_sum(std::move(zeros)) {}
   int64_t bytes() const override { return cache.bytes() + far_sum.bytes(); }
+  Status clear() override {
+    cache.clear();
+    return far_sum.zero();
+  }
+  Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
+    RAT_ASSIGN(KeyCache copies, cache.repeated(batch));
+    RAT_ASSIGN(StateRows sums, far_sum.repeated(far_sum.rows(), batch));
+    return new_state<RattentionState>(std::move(copies), std::move(sums));
+  }
 };
 
 class RattentionMixer final : public Mixer {
@@ -88,8 +97,9 @@ class RattentionMixer final : public Mixer {
     return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, pass.tokens}}, pass.exec);
   }
 
-  std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<RattentionState>(KeyCache(*backend_, KV_, window_), StateRows(*backend_, 2 * KV_, P_));
+  std::unique_ptr<MixerState> start(int64_t batch) const override {
+    return std::make_unique<RattentionState>(KeyCache(*backend_, batch, KV_, window_),
+                                             StateRows(*backend_, batch * 2 * KV_, P_));
   }
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
@@ -195,33 +205,36 @@ Status RattentionMixer::fill(const MixerPass& pass, const float* projected, Mixe
   const Input heads = rotated_rows(pass, projected), in(projected, pass.rows(), width());
   RAT_TRY(cache.cache.fill(heads.columns(D_, KV_), in.columns(0, KV_), pass.exec));
   const int64_t left = pass.tokens - window_.window - 1;  // tokens that are no longer in the window
-  if (left <= 0) return ok();
-  return kernels::linear_absorb({.head_size = P_,
-                                 .k = in.columns(KV_ + D_, KV_).row_range(0, left),
-                                 .v = in.columns(0, KV_).row_range(0, left),
-                                 .state = far_state(cache)},
-                                pass.exec);
+  for (int64_t b = 0; b < pass.batch && left > 0; ++b)
+    RAT_TRY(kernels::linear_absorb({.head_size = P_,
+                                    .k = in.columns(KV_ + D_, KV_).row_range(b * pass.tokens, left),
+                                    .v = in.columns(0, KV_).row_range(b * pass.tokens, left),
+                                    .state = cache.far_sum.range(b * 2 * KV_, 2 * KV_)},
+                                   pass.exec));
+  return ok();
 }
 
 Status RattentionMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
                              MixerState& state, float* mixed) {
   auto& cache = static_cast<RattentionState&>(state);
-  float* scratch = (*pass.work)[step_row].ensure(D_ + 2 * KV_ + 2 * D_);
-  const Output heads(scratch, 1, D_ + KV_), gone(scratch + D_ + KV_, 1, KV_);
-  const Output near(scratch + width(), 1, D_), far(scratch + width() + D_, 1, D_);
-  RAT_TRY(kernels::copy_rows({.x = Input(projected + KV_, 1, D_ + KV_), .y = heads}, pass.exec));
+  const int64_t B = pass.batch;
+  const Input in(projected, B, width());
+  float* scratch = (*pass.work)[step_row].ensure(B * (width() + 2 * D_));
+  const Output heads(scratch, B, D_ + KV_), gone(scratch + B * (D_ + KV_), B, KV_);
+  const Output near(scratch + B * width(), B, D_), far(scratch + B * (width() + D_), B, D_);
+  RAT_TRY(kernels::copy_rows({.x = in.columns(KV_, D_ + KV_), .y = heads}, pass.exec));
   const kernels::RopeTable* rotation = rope_ ? &table_ : nullptr;
   if (rope_) table_.ensure(position + 1);
   RAT_TRY(kernels::rope({.x = heads, .y = heads, .table = rotation, .tokens = 1, .first = position}, pass.exec));
   // The token that leaves the window joins the sum, its key rotated back.
-  if (const int64_t row = cache.cache.leaving_row(position); row >= 0) {
-    const Input key = cache.cache.key(row), value = cache.cache.value(row);
+  if (const int64_t slot = cache.cache.leaving_slot(position); slot >= 0) {
+    const Input key = cache.cache.key(slot), value = cache.cache.value(slot);
     const int64_t token = position - window_.window - 1;
     RAT_TRY(kernels::rope(
         {.x = key, .y = gone, .table = rotation, .tokens = 1, .first = token, .inverse = true}, pass.exec));
     RAT_TRY(kernels::linear_absorb({.head_size = P_, .k = gone, .v = value, .state = far_state(cache)}, pass.exec));
   }
-  RAT_TRY(cache.cache.remember(position, heads.columns(D_, KV_), Input(projected, 1, KV_), pass.exec));
+  RAT_TRY(cache.cache.remember(position, heads.columns(D_, KV_), in.columns(0, KV_), pass.exec));
   RAT_TRY(kernels::attend_one({.heads = H_,
                                .q = heads.columns(0, D_),
                                .k = cache.cache.keys(),
@@ -232,8 +245,8 @@ Status RattentionMixer::step(const MixerPass& pass, const MixerWeights& weights,
                                .out = near},
                               pass.exec));
   RAT_TRY(kernels::linear_read(
-      {.head_size = P_, .q = Input(projected + KV_, 1, D_), .state = far_state(cache), .out = far}, pass.exec));
-  return sum_normed(pass, weights, near, far, Output(mixed, 1, D_));
+      {.head_size = P_, .q = in.columns(KV_, D_), .state = far_state(cache), .out = far}, pass.exec));
+  return sum_normed(pass, weights, near, far, Output(mixed, B, D_));
 }
 
 MixerCost cost(const ModelConfig& config, const LayerConfig& layer, int64_t tokens) {

@@ -18,9 +18,14 @@ enum Saved : std::size_t { state_v = saved_mixer };
 enum Work : std::size_t { grad_state = work_mixer };
 
 struct RnnState : MixerState {
-  StateRows running;  // (1, D)
+  StateRows running;  // (B, D)
   explicit RnnState(StateRows&& zeros) : running(std::move(zeros)) {}
   int64_t bytes() const override { return running.bytes(); }
+  Status clear() override { return running.zero(); }
+  Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
+    RAT_ASSIGN(StateRows copies, running.repeated(1, batch));
+    return new_state<RnnState>(std::move(copies));
+  }
 };
 
 class RnnMixer final : public Mixer {
@@ -81,24 +86,24 @@ class RnnMixer final : public Mixer {
     return fail(ErrorCode::unsupported, "rnn layers have no attention weights; ask for gate or state_v");
   }
 
-  std::unique_ptr<MixerState> start() const override {
-    return std::make_unique<RnnState>(StateRows(*backend_, 1, D_));
+  std::unique_ptr<MixerState> start(int64_t batch) const override {
+    return std::make_unique<RnnState>(StateRows(*backend_, batch, D_));
   }
 
   Status fill(const MixerPass& pass, const float*, MixerState& state) override {
-    const Input last((*pass.saved)[state_v].data() + (pass.tokens - 1) * D_, 1, D_);
+    const Input last((*pass.saved)[state_v].data() + (pass.tokens - 1) * D_, pass.batch, D_, pass.tokens * D_);
     return kernels::copy_rows({.x = last, .y = static_cast<RnnState&>(state).running.all()}, pass.exec);
   }
 
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t, float* projected, MixerState& state,
               float* mixed) override {
     const Output running = static_cast<RnnState&>(state).running.all();
-    const Output in(projected, 1, 3 * D_);
+    const Output in(projected, pass.batch, 3 * D_);
     const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_);
     RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
     RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
     RAT_TRY(kernels::gated_scan({gate, in.columns(D_, D_), running, 1, 1, running}, pass.exec));
-    return kernels::output_gate({.gate = z, .y = running, .mixed = {mixed, 1, D_}}, pass.exec);
+    return kernels::output_gate({.gate = z, .y = running, .mixed = {mixed, pass.batch, D_}}, pass.exec);
   }
 
  private:

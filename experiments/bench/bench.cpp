@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <numbers>
+#include <span>
 
 #include "core/mixer_list.h"
 #include "core/optimizer.h"
@@ -17,12 +18,15 @@ namespace {
 constexpr int64_t most_repetitions = 10'000;
 constexpr uint64_t bench_seed = 1;
 
+// From `drawn` values on the same again: drawing hundreds of millions would take longer than what is timed.
 std::vector<float> random_normal(std::size_t count) {
+  constexpr std::size_t drawn = std::size_t{1} << 24;
   RandomStream random{bench_seed, 1};
   std::vector<float> values(count);
   const auto uniform = [&] { return static_cast<double>((random.next() >> 11) + 1) * 0x1p-53; };  // (0, 1]
-  for (float& value : values)                                                                     // Box-Muller
+  for (float& value : std::span(values).first(std::min(count, drawn)))                            // Box-Muller
     value = static_cast<float>(std::sqrt(-2.0 * std::log(uniform())) * std::cos(2.0 * std::numbers::pi * uniform()));
+  for (std::size_t i = drawn; i < count; ++i) values[i] = values[i - drawn];
   return values;
 }
 
@@ -97,9 +101,12 @@ BenchRow row_of(const BenchConfig& config, std::string_view what, bool whole_mod
   return row;
 }
 
-// Warm-up, then repetitions of `once(times)`; fills the timing fields of `row`. `tokens` are processed per repetition.
-template <class Once>
-Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once once) {
+Status nothing_before() { return ok(); }
+
+// Warm-up, then repetitions of `once(times)`, each after `before()`, which is not timed; fills the timing fields of
+// `row`. `tokens` are processed per repetition.
+template <class Once, class Before = Status (*)()>
+Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once once, Before before = nothing_before) {
   using Clock = std::chrono::steady_clock;
   RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(config.device));
   std::vector<double> ms;
@@ -108,6 +115,8 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
   for (int64_t i = 0; i < config.warmup + most_repetitions; ++i) {
     if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
     const bool counted = i >= config.warmup;
+    RAT_TRY(before());
+    RAT_TRY(device->finish());
     const auto begin = Clock::now();
     RAT_TRY(once(counted ? &times : nullptr));
     RAT_TRY(device->finish());
@@ -153,37 +162,50 @@ Result<BenchRow> layer_train(const BenchConfig& config) {
 
 Result<BenchRow> layer_prefill(const BenchConfig& config) {
   BenchRow row = row_of(config, "prefill", false);
-  const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len * config.model.d_model));
+  const int64_t tokens = config.batch * config.seq_len;
+  const std::vector<float> x = random_normal(static_cast<std::size_t>(tokens * config.model.d_model));
   const Peak peak(config.device);
   RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed, config.device));
   RAT_TRY(set_dtype(*layer, config));
-  std::vector<float> y(x.size());
-  RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes*) -> Status {
-    for (int64_t b = 0; b < config.batch; ++b) RAT_TRY(layer->prefill(*layer->start_decoding(), x, config.seq_len, y));
-    return ok();
-  }));
+  RAT_TRY(layer->load(x, config.batch, config.seq_len));
+  const auto state = layer->start_decoding(config.batch);
+  RAT_TRY(measure(
+      config, tokens, row,
+      [&](OpTimes* times) { return layer->prefill_loaded(*state, {.stop = config.stop, .times = times}); },
+      [&] { return state->restart(); }));
   row.peak_bytes = peak.bytes();
   return row;
 }
 
+// Times steps of `batch` sequences that go on from `prefilled`, the state of one, again and again from its position.
+template <class Step>
+Status measure_decoding(const BenchConfig& config, BenchRow& row, const DecodeState& prefilled, Step step) {
+  const int64_t last = prefilled.position() + std::max<int64_t>(prefilled.position() / 16, 16);
+  std::unique_ptr<DecodeState> state;
+  const auto before = [&]() -> Status {
+    if (state != nullptr && state->position() < last) return ok();
+    state.reset();  // before there is another: their caches may be large
+    RAT_ASSIGN(state, prefilled.repeated(config.batch));
+    return ok();
+  };
+  return measure(config, config.batch, row, [&](OpTimes* times) { return step(*state, times); }, before);
+}
+
 Result<BenchRow> layer_decode(const BenchConfig& config) {
   BenchRow row = row_of(config, "decode", false);
-  const std::size_t dim = static_cast<std::size_t>(config.model.d_model);
-  const std::vector<float> x = random_normal(static_cast<std::size_t>(config.seq_len) * dim);
+  const auto dim = static_cast<std::size_t>(config.model.d_model);
+  const std::vector<float> x =
+      random_normal(static_cast<std::size_t>(std::max(config.seq_len, config.batch)) * dim);
   const Peak peak(config.device);
   RAT_ASSIGN(const auto layer, SingleLayer::create(one_layer(config.model), bench_seed, config.device));
   RAT_TRY(set_dtype(*layer, config));
-  std::vector<float> y(x.size());
-  std::vector<std::unique_ptr<DecodeState>> states;
-  for (int64_t b = 0; b < config.batch; ++b) {
-    if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
-    states.push_back(layer->start_decoding());
-    RAT_TRY(layer->prefill(*states.back(), x, config.seq_len, y));
-  }
-  const auto x_t = std::span(x).first(dim);
-  RAT_TRY(measure(config, config.batch, row, [&](OpTimes*) -> Status {
-    for (const auto& state : states) RAT_TRY(layer->decode(*state, x_t, std::span(y).first(dim)));
-    return ok();
+  if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
+  const auto prefilled = layer->start_decoding();
+  RAT_TRY(layer->load(std::span(x).first(static_cast<std::size_t>(config.seq_len) * dim), 1, config.seq_len));
+  RAT_TRY(layer->prefill_loaded(*prefilled, {}));
+  RAT_TRY(layer->load(std::span(x).first(static_cast<std::size_t>(config.batch) * dim), config.batch, 1));
+  RAT_TRY(measure_decoding(config, row, *prefilled, [&](DecodeState& state, OpTimes* times) {
+    return layer->decode_loaded(state, {.stop = config.stop, .times = times});
   }));
   row.peak_bytes = peak.bytes();
   return row;
@@ -215,50 +237,60 @@ Result<BenchRow> model_train(const BenchConfig& config) {
 
 Result<BenchRow> model_prefill(const BenchConfig& config) {
   BenchRow row = row_of(config, "prefill", true);
-  const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
+  const int64_t count = config.batch * config.seq_len;
+  const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(count), config.model.vocab);
   const Peak peak(config.device);
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed, config.device));
   RAT_TRY(set_dtype(*model, config));
-  RAT_TRY(measure(config, config.batch * config.seq_len, row, [&](OpTimes* times) -> Status {
-    for (int64_t b = 0; b < config.batch; ++b)
-      RAT_TRY(model->prefill(*model->start_decoding(), tokens, {.stop = config.stop, .times = times}));
+  const auto state = model->start_decoding(config.batch);
+  const auto once = [&](OpTimes* times) -> Status {
+    RAT_TRY(model->prefill(*state, tokens, {.stop = config.stop, .times = times}));
     return ok();
-  }));
+  };
+  RAT_TRY(measure(config, count, row, once, [&] { return state->restart(); }));
   row.peak_bytes = peak.bytes();
   return row;
 }
 
 Result<BenchRow> model_decode(const BenchConfig& config) {
   BenchRow row = row_of(config, "decode", true);
-  const std::vector<int32_t> tokens = random_tokens(static_cast<std::size_t>(config.seq_len), config.model.vocab);
+  const auto prompt = static_cast<std::size_t>(config.seq_len), batch = static_cast<std::size_t>(config.batch);
+  const std::vector<int32_t> tokens = random_tokens(std::max(prompt, batch), config.model.vocab);
   const Peak peak(config.device);
   RAT_ASSIGN(const auto model, Model::create(config.model, bench_seed, config.device));
   RAT_TRY(set_dtype(*model, config));
-  std::vector<std::unique_ptr<DecodeState>> states;
-  for (int64_t b = 0; b < config.batch; ++b) {
-    states.push_back(model->start_decoding());
-    RAT_TRY(model->prefill(*states.back(), tokens, {.stop = config.stop, .times = nullptr}));
-  }
-  RAT_TRY(measure(config, config.batch, row, [&](OpTimes* times) -> Status {
-    for (const auto& state : states)
-      RAT_TRY(model->decode(*state, tokens.front(), {.stop = config.stop, .times = times}));
+  const auto prefilled = model->start_decoding();
+  RAT_TRY(model->prefill(*prefilled, std::span(tokens).first(prompt), {.stop = config.stop, .times = nullptr}));
+  RAT_TRY(measure_decoding(config, row, *prefilled, [&](DecodeState& state, OpTimes* times) -> Status {
+    RAT_TRY(model->decode(state, std::span(tokens).first(batch), {.stop = config.stop, .times = times}));
     return ok();
   }));
   row.peak_bytes = peak.bytes();
   return row;
 }
 
-// Runs the parts of a benchmark one after the other; the first error ends it.
-Result<std::vector<BenchRow>> collect(const BenchConfig& config,
-                                      std::initializer_list<Result<BenchRow> (*)(const BenchConfig&)> parts) {
+struct Part {
+  std::string_view phase;
+  Result<BenchRow> (*run)(const BenchConfig&);
+};
+
+// Runs the parts of a benchmark one after the other, or the one that is asked for; the first error ends it.
+Result<std::vector<BenchRow>> collect(const BenchConfig& config, std::span<const Part> parts, std::size_t usual) {
   RAT_TRY(check(config));
   std::vector<BenchRow> rows;
-  for (const auto part : parts) {
-    RAT_ASSIGN(BenchRow row, part(config));
+  for (const Part& part : config.phase.empty() ? parts.first(usual) : parts) {
+    if (!config.phase.empty() && part.phase != config.phase) continue;
+    RAT_ASSIGN(BenchRow row, part.run(config));
     rows.push_back(std::move(row));
   }
+  if (rows.empty())
+    return fail(ErrorCode::invalid_argument, "This benchmark has no phase '{}'; use train, prefill or decode",
+                config.phase);
   return rows;
 }
+
+constexpr Part layer_parts[]{{"train", layer_train}, {"prefill", layer_prefill}, {"decode", layer_decode}};
+constexpr Part model_parts[]{{"train", model_train}, {"prefill", model_prefill}, {"decode", model_decode}};
 
 }  // namespace
 
@@ -271,14 +303,10 @@ double quantile(std::vector<double> values, double p) {
   return values[below] + (place - static_cast<double>(below)) * (values[above] - values[below]);
 }
 
-Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config) {
-  return collect(config, {layer_train, layer_prefill});
-}
-Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) {
-  return collect(config, {model_train, model_prefill, model_decode});
-}
+Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config) { return collect(config, layer_parts, 2); }
+Result<std::vector<BenchRow>> bench_model(const BenchConfig& config) { return collect(config, model_parts, 3); }
 Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config) {
-  return collect(config, {config.whole_model ? model_decode : layer_decode});
+  return collect(config, std::span(config.whole_model ? model_parts : layer_parts).last(1), 1);
 }
 
 }  // namespace rat

@@ -2,8 +2,11 @@
 //
 // What is timed, and called so in every row:
 //   train    forward and backward (layer); zero gradients, forward, backward and AdamW (model)
-//   prefill  filling a fresh decode state with T tokens, for each of B sequences in turn
-//   decode   one token for each of B sequences in turn, after T tokens (layer or model)
+//   prefill  filling an empty decode state, whose memory is there, with T tokens of each of B sequences at once
+//   decode   one token for each of B sequences at once, after T tokens (layer or model); up to T + max(T / 16, 16) as
+//            repetitions go by, then from T again. Each sequence has a cache of its own, filled with the same T tokens.
+// Of a layer, with its residual; inputs lie on the device before the time begins, and outputs stay there. A model's
+// token ids come from the host, and its logits after the last tokens go there, as for who samples.
 // peak_bytes: the highest resident memory of the process while the row was set up and run, less what was resident
 // before (Linux VmHWM, reset for every row); absent where the system does not let us reset it.
 #pragma once
@@ -30,6 +33,7 @@ struct BenchConfig {
   int64_t repetitions = 20;  // at least this many, and at least min_seconds
   double min_seconds = 0.5;
   bool whole_model = false;  // decode: the model instead of its first layer
+  std::string phase;         // only this row: train, prefill or decode; empty: all that are usual
   std::string device = "cpu";
   std::string dtype = "f32";
   const StopFlag* stop = nullptr;
@@ -49,10 +53,10 @@ struct BenchRow {
   double median_ms = 0, q1_ms = 0, q3_ms = 0;
   double tokens_per_s = 0;  // from the median
   std::optional<int64_t> peak_bytes;
-  OpTimes op_ms;  // mean per repetition; empty for decode and a layer's prefill
+  OpTimes op_ms;  // mean per repetition
 };
 
-Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config);   // train, prefill
+Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config);   // train, prefill; decode only by its name
 Result<std::vector<BenchRow>> bench_model(const BenchConfig& config);   // train, prefill, decode
 Result<std::vector<BenchRow>> bench_decode(const BenchConfig& config);  // decode
 

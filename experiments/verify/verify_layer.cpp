@@ -1,5 +1,6 @@
 // A layer case: y = mixer(x), the gradients of sum(y * grad_out), and the same y token by token.
 #include <algorithm>
+#include <set>
 
 #include "core/single_layer.h"
 #include "experiments/verify/golden_case.h"
@@ -12,22 +13,35 @@ struct LayerShape {
   std::vector<int64_t> x() const { return {batch, tokens, dim}; }
 };
 
-// Prefills the first `prefilled` tokens of every sequence, decodes the rest, and compares all outputs.
+// Prefills the first `prefilled` tokens, decodes the rest, and compares all outputs; `at_once` sequences at a time.
 Status compare_decoding(SingleLayer& layer, const LayerShape& shape, std::span<const float> x, std::span<const float> y,
-                        int64_t prefilled, WorstError& worst) {
-  const std::size_t row = static_cast<std::size_t>(shape.tokens * shape.dim);
-  const std::size_t dim = static_cast<std::size_t>(shape.dim);
-  std::vector<float> out(y.size());
-  for (int64_t b = 0; b < shape.batch; ++b) {
-    const auto x_b = x.subspan(static_cast<std::size_t>(b) * row, row);
-    const auto out_b = std::span(out).subspan(static_cast<std::size_t>(b) * row, row);
-    const auto state = layer.start_decoding();
-    const std::size_t first = static_cast<std::size_t>(prefilled) * dim;
-    if (prefilled > 0) RAT_TRY(layer.prefill(*state, x_b.first(first), prefilled, out_b.first(first)));
-    for (std::size_t at = first; at < row; at += dim)
-      RAT_TRY(layer.decode(*state, x_b.subspan(at, dim), out_b.subspan(at, dim)));
+                        int64_t prefilled, int64_t at_once, WorstError& worst) {
+  const auto T = static_cast<std::size_t>(shape.tokens), dim = static_cast<std::size_t>(shape.dim);
+  const auto sequences = static_cast<std::size_t>(at_once);
+  std::vector<float> out(y.size()), x_part, y_part;
+  for (std::size_t b = 0; b < static_cast<std::size_t>(shape.batch); b += sequences) {
+    const auto state = layer.start_decoding(at_once);
+    const std::size_t prompt = static_cast<std::size_t>(prefilled);
+    for (std::size_t t = 0, count; t < T; t += count) {
+      count = t == 0 && prompt > 0 ? prompt : 1;
+      const auto place = [&](std::size_t s) { return ((b + s) * T + t) * dim; };
+      x_part.clear();
+      for (std::size_t s = 0; s < sequences; ++s) {
+        const auto part = x.subspan(place(s), count * dim);
+        x_part.insert(x_part.end(), part.begin(), part.end());
+      }
+      y_part.resize(x_part.size());
+      if (t < prompt)
+        RAT_TRY(layer.prefill(*state, x_part, prefilled, y_part));
+      else
+        RAT_TRY(layer.decode(*state, x_part, y_part));
+      for (std::size_t s = 0; s < sequences; ++s)
+        std::ranges::copy(std::span(y_part).subspan(s * count * dim, count * dim),
+                          out.begin() + static_cast<std::ptrdiff_t>(place(s)));
+    }
   }
-  worst.add(relative_error(out, y), fmt::format("y after a prefill of {} tokens", prefilled));
+  worst.add(relative_error(out, y),
+            fmt::format("y after a prefill of {} tokens, {} sequences at a time", prefilled, at_once));
   return ok();
 }
 
@@ -77,7 +91,8 @@ Status verify_layer(Settings& settings, CaseTensors& tensors, const VerifyOption
 
   // From nothing, from the middle, and all but the last token: a chunk is entered at its start, inside and at its end.
   for (const int64_t prefilled : {int64_t{0}, shape.tokens / 2, shape.tokens - 1})
-    RAT_TRY(compare_decoding(*layer, shape, x, y, prefilled, decode));
+    for (const int64_t at_once : std::set{int64_t{1}, shape.batch})
+      RAT_TRY(compare_decoding(*layer, shape, x, y, prefilled, at_once, decode));
   result.decode_err = decode.value();
 
   RAT_TRY(tensors.all_read());

@@ -42,7 +42,7 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(a.shape, a.saved, args.buffers);
   RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, a.shape.tokens));
-  args.path = cuda::best_path<Half>(a.shape.head_size);
+  args.path = cuda::best_path<Half>(a.shape.head_size, a.shape.tokens);
   args.x = a.x.data;
   args.out = a.y.data;
   return args;

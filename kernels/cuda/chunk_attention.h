@@ -90,9 +90,9 @@ const char* path_name(AttentionPath path);
 // "" or why this path cannot run on the current device.
 template <class T>
 std::string path_problem(AttentionPath path, int64_t head_size);
-// The fastest path that can.
+// The fastest path that can. Heads of 64 with few keys keep to `mma`: its blocks are smaller and more of them run at a time.
 template <class T>
-AttentionPath best_path(int64_t head_size);
+AttentionPath best_path(int64_t head_size, int64_t keys = 1 << 20);
 
 template <class T>
 Status chunk_attention(const ChunkAttentionArgs<T>& args, AttentionPath path, cudaStream_t stream);

@@ -232,7 +232,7 @@ __global__ void __launch_bounds__(kThreads, 8) rat_decode_kernel(RatDecodeArgs<T
   if (threadIdx.x == 0) *arrived = 0;
 }
 
-__global__ void advance_position_kernel(int32_t* position) { *position += 1; }
+__global__ void advance_position_kernel(int32_t* position, int32_t tokens) { *position += tokens; }
 
 template <class T, int E>
 Status launch(const RatDecodeArgs<T>& a, cudaStream_t stream) {
@@ -281,8 +281,8 @@ Status rat_decode(const RatDecodeArgs<T>& a, cudaStream_t stream) {
   return launch<T, 1>(a, stream);
 }
 
-Status advance_position(int32_t* position, cudaStream_t stream) {
-  advance_position_kernel<<<1, 1, 0, stream>>>(position);
+Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens) {
+  advance_position_kernel<<<1, 1, 0, stream>>>(position, tokens);
   return launched("advance_position");
 }
 

@@ -41,7 +41,7 @@ std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 template <class T>
 Status rat_decode(const RatDecodeArgs<T>& args, cudaStream_t stream);
 
-// *position += 1, as the last kernel of a captured step.
-Status advance_position(int32_t* position, cudaStream_t stream);
+// *position += tokens, as the last kernel of a captured step or of a prefill.
+Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens = 1);
 
 }  // namespace rat::kernels::cuda

@@ -91,24 +91,24 @@ struct RatLayerBackwardArgs {
   RatWeightGradients gradients;
 };
 
-template <class T>
+template <class T, class X = T>
 struct RatLayerStepArgs {
   RatDecodeArgs<T> decode;  // proj and y are set by the step
   RatWeights<T> weights;
   float epsilon = 1e-6f;
-  const T* x = nullptr;  // (B, D)
-  const T* residual = nullptr;
+  const X* x = nullptr;  // (B, D)
+  const X* residual = nullptr;
   T* normed = nullptr;   // (B, D)
   T* proj = nullptr;     // (B, W)
   T* y = nullptr;        // (B, D)
-  T* out = nullptr;      // (B, D)
+  X* out = nullptr;      // (B, D), may be x and residual
 };
 
 template <class T, class X = T>
 Status rat_layer(const RatLayerArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
 template <class T, class X = T>
 Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
-template <class T>
-Status rat_layer_step(const RatLayerStepArgs<T>& args, Gemm& gemm, cudaStream_t stream);
+template <class T, class X = T>
+Status rat_layer_step(const RatLayerStepArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

@@ -19,10 +19,15 @@ Status check(const char* op, const LinearAttentionArgs& a) {
   return expect_shape(op, "v", a.v, rows, kv);
 }
 
-Status check_state(const char* op, int64_t head_size, const Input& state, int64_t kv) {
+// `rows` of keys or queries, as many for each sequence that has a state.
+Status check_state(const char* op, int64_t head_size, const Input& state, int64_t kv, int64_t rows) {
   if (head_size < 1 || kv < 1 || kv % head_size != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} columns are not heads of size {}", op, kv, head_size);
-  return expect_shape(op, "state", state, 2 * kv, head_size);
+  const int64_t batch = state.rows / (2 * kv);
+  if (batch < 1 || rows % batch != 0)
+    return fail(ErrorCode::shape_mismatch, "{}: {} rows are not the same number for each of {} states", op, rows,
+                batch);
+  return expect_shape(op, "state", state, batch * 2 * kv, head_size);
 }
 
 }  // namespace
@@ -52,20 +57,21 @@ Status linear_weights(const LinearWeightsArgs& args, const Exec& exec) {
 }
 
 Status linear_absorb(const LinearAbsorbArgs& args, const Exec& exec) {
-  RAT_TRY(check_state("linear_absorb", args.head_size, args.state, args.k.cols));
+  RAT_TRY(check_state("linear_absorb", args.head_size, args.state, args.k.cols, args.k.rows));
   RAT_TRY(expect_shape("linear_absorb", "k", args.k, args.k.rows, args.k.cols));
   RAT_TRY(expect_shape("linear_absorb", "v", args.v, args.k.rows, args.k.cols));
   return exec.run(&Backend::linear_absorb, "linear_absorb", args);
 }
 
 Status linear_read(const LinearReadArgs& args, const Exec& exec) {
-  const int64_t kv = args.state.rows / 2;
-  RAT_TRY(check_state("linear_read", args.head_size, args.state, kv));
+  constexpr const char* op = "linear_read";
+  const int64_t batch = args.q.rows, kv = batch > 0 ? args.state.rows / 2 / batch : 0;
+  RAT_TRY(check_state(op, args.head_size, args.state, kv, batch));
   if (args.q.cols % kv != 0)
-    return fail(ErrorCode::shape_mismatch, "linear_read: {} channels cannot share the state of {}", args.q.cols, kv);
-  RAT_TRY(expect_shape("linear_read", "q", args.q, 1, args.q.cols));
-  RAT_TRY(expect_shape("linear_read", "out", args.out, 1, args.q.cols));
-  return exec.run(&Backend::linear_read, "linear_read", args);
+    return fail(ErrorCode::shape_mismatch, "{}: {} channels cannot share the state of {}", op, args.q.cols, kv);
+  RAT_TRY(expect_shape(op, "q", args.q, batch, args.q.cols));
+  RAT_TRY(expect_shape(op, "out", args.out, batch, args.q.cols));
+  return exec.run(&Backend::linear_read, op, args);
 }
 
 }  // namespace rat::kernels

@@ -7,7 +7,7 @@
 // a sliding window (the residual linear attention of RAttention).
 // Source: Wang et al., RAttention, arXiv:2506.15545; chunkwise form as in Sun et al. 2023, arXiv:2307.08621.
 // Shapes: q, out (B*T, D = H P); k, v (B*T, kv) with head h reading columns (h P) % kv.
-// State:  sum of phi(k[i])^T v[i], (kv/P heads, 2 P, P): all that a later query needs of the past, whatever its length.
+// State:  sum of phi(k[i])^T v[i], (B, kv/P heads, 2 P, P): all that later queries need of the past, whatever its length.
 // Trap:   q and k are used as they are: no 1/sqrt P, no RoPE. Tokens before `shift` see nothing and get zeros.
 // Cost:   O(T) with tiles of 64 tokens; never T x T.
 #pragma once
@@ -39,19 +39,19 @@ struct LinearWeightsArgs {
   Output weights;
 };
 
-// state += the sum over the rows of k and v (n, kv).
+// state += the sum over each sequence's rows of k and v (B*n, kv): row b*n + i is of sequence b.
 struct LinearAbsorbArgs {
   int64_t head_size = 0;
   Input k, v;
-  Output state;  // (kv/P * 2 P, P)
+  Output state;  // (B * kv/P * 2 P, P)
 };
 
-// out = phi(q) state: one query (1, D).
+// out = phi(q) state: one query of each sequence.
 struct LinearReadArgs {
   int64_t head_size = 0;
-  Input q;
-  Input state;
-  Output out;
+  Input q;      // (B, D)
+  Input state;  // (B * kv/P * 2 P, P)
+  Output out;   // (B, D)
 };
 
 [[nodiscard]] Status linear_attention(const LinearAttentionArgs& args, const Exec& exec);

@@ -189,27 +189,34 @@ Status linear_weights(const LinearWeightsArgs& args) {
 }
 
 Status linear_absorb(const LinearAbsorbArgs& args) {
-  const int64_t P = args.head_size, n = args.k.rows;
-  parallel_for(args.k.cols / P, [&](int64_t h) {
+  const int64_t P = args.head_size, heads = args.k.cols / P, states = args.state.rows / (2 * P);
+  const int64_t n = args.k.rows / (states / heads);  // rows of a sequence
+  parallel_for(states, [&](int64_t i) {
     LinearScratch& scratch = scratch_for(P);
+    const int64_t h = i % heads, first = i / heads * n;
     for (int64_t begin = 0; begin < n; begin += LinearPlan::tile) {
       const int64_t rows = std::min(LinearPlan::tile, n - begin);
-      softmax_features(rows, P, args.k.row(begin) + h * P, args.k.stride, scratch.k.data());
-      sgemm_on_this_thread(true, false, 2 * P, P, rows, 1.0f, scratch.k.data(), 2 * P, args.v.row(begin) + h * P,
-                           args.v.stride, 1.0f, args.state.row(h * 2 * P), args.state.stride);
+      softmax_features(rows, P, args.k.row(first + begin) + h * P, args.k.stride, scratch.k.data());
+      sgemm_on_this_thread(true, false, 2 * P, P, rows, 1.0f, scratch.k.data(), 2 * P,
+                           args.v.row(first + begin) + h * P, args.v.stride, 1.0f, args.state.row(i * 2 * P),
+                           args.state.stride);
     }
   });
   return ok();
 }
 
 Status linear_read(const LinearReadArgs& args) {
-  const int64_t P = args.head_size, kv_heads = args.state.rows / (2 * P);
-  for (int64_t h = 0; h < args.q.cols / P; ++h) {
+  const int64_t P = args.head_size, heads = args.q.cols / P, kv_heads = args.state.rows / (2 * P) / args.q.rows;
+  parallel_ranges(args.q.rows * heads, std::max<int64_t>(1, 65536 / (P * P)), [&](int64_t first, int64_t last) {
     LinearScratch& scratch = scratch_for(P);
-    softmax_features(1, P, args.q.data + h * P, P, scratch.q.data());
-    sgemm_on_this_thread(false, false, 1, P, 2 * P, 1.0f, scratch.q.data(), 2 * P,
-                         args.state.row(h % kv_heads * 2 * P), args.state.stride, 0.0f, args.out.data + h * P, P);
-  }
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / heads, h = i % heads;
+      softmax_features(1, P, args.q.row(b) + h * P, P, scratch.q.data());
+      sgemm_on_this_thread(false, false, 1, P, 2 * P, 1.0f, scratch.q.data(), 2 * P,
+                           args.state.row((b * kv_heads + h % kv_heads) * 2 * P), args.state.stride, 0.0f,
+                           args.out.row(b) + h * P, P);
+    }
+  });
   return ok();
 }
 

@@ -72,23 +72,43 @@ __global__ void __launch_bounds__(threads) add_states(const float* states, int64
   }
 }
 
-// One head of the query: phi(q) in shared memory, then each thread a slice of the features for one column.
-__global__ void __launch_bounds__(threads) read_state(Input q, Input state, Output out, int head_size) {
-  __shared__ float features[256], parts[threads];
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * head_size;
-  const int64_t first = blockIdx.x % (state.rows / (2 * head_size)) * 2 * head_size;
-  const int lane = threadIdx.x % 32, half = threadIdx.x / 32, slices = threads / head_size;
+// phi of one head of one row, into shared memory: the first two warps have a half each.
+__device__ void row_features(float* features, const float* row, int head_size) {
+  const int lane = threadIdx.x % 32, half = threadIdx.x / 32;
   if (half < 2) {
     const float sign = half == 0 ? 1.0f : -1.0f;
     float largest = -INFINITY, sum = 0;
-    for (int p = lane; p < head_size; p += 32) largest = fmaxf(largest, sign * q.data[at + p]);
+    for (int p = lane; p < head_size; p += 32) largest = fmaxf(largest, sign * row[p]);
     largest = warp_largest(largest);
     for (int p = lane; p < head_size; p += 32)
-      sum += features[half * head_size + p] = expf(sign * q.data[at + p] - largest);
+      sum += features[half * head_size + p] = expf(sign * row[p] - largest);
     const float scale = 1.0f / warp_sum(sum);
     for (int p = lane; p < head_size; p += 32) features[half * head_size + p] *= scale;
   }
   __syncthreads();
+}
+
+// One row of each sequence: a block adds phi(k)^T v of one head to its state. Rounded as the tiles' sums are.
+__global__ void __launch_bounds__(threads) add_row(Input k, Input v, Output state, int head_size) {
+  __shared__ float features[256];
+  const int64_t heads = k.cols / head_size, b = blockIdx.x / heads, at = blockIdx.x % heads * head_size;
+  row_features(features, k.row(b) + at, head_size);
+  const float* const value = v.row(b) + at;
+  float* const to = state.row(blockIdx.x * int64_t{2} * head_size);
+  for (int i = threadIdx.x; i < 2 * head_size * head_size; i += threads) {
+    const int f = i / head_size, p = i % head_size;
+    to[f * state.stride + p] = __fadd_rn(to[f * state.stride + p], __fmul_rn(features[f], value[p]));
+  }
+}
+
+// One head of one sequence's query: phi(q) in shared memory, then each thread a slice of the features for one column.
+__global__ void __launch_bounds__(threads) read_state(Input q, Input state, Output out, int head_size) {
+  __shared__ float features[256], parts[threads];
+  const int64_t heads = q.cols / head_size, b = blockIdx.x / heads, head = blockIdx.x % heads, at = head * head_size;
+  const int64_t kv_heads = state.rows / (2 * head_size) / q.rows;
+  const int64_t first = (b * kv_heads + head % kv_heads) * 2 * head_size;
+  const int slices = threads / head_size;
+  row_features(features, q.row(b) + at, head_size);
   const int p = threadIdx.x % head_size, slice = threadIdx.x / head_size;
   float sum = 0;
   if (slice < slices)
@@ -98,7 +118,7 @@ __global__ void __launch_bounds__(threads) read_state(Input q, Input state, Outp
   __syncthreads();
   if (slice != 0) return;
   for (int i = 1; i < slices; ++i) sum += parts[i * head_size + p];
-  out.data[at + p] = sum;
+  out.row(b)[at + p] = sum;
 }
 
 template <int Wide>
@@ -136,14 +156,21 @@ Status linear_weights(const LinearWeightsArgs& args) {
 
 Status linear_absorb(const LinearAbsorbArgs& args) {
   if (args.k.rows == 0) return ok();
-  LinearAttentionArgs all;  // one sequence, all of whose keys are summed
-  all.tokens = args.k.rows;
-  all.heads = args.k.cols / args.head_size;
+  const int64_t heads = args.k.cols / args.head_size, states_kept = args.state.rows / (2 * args.head_size);
+  if (args.k.rows * heads == states_kept)
+    return with_padded_head(args.head_size, [&](auto) {
+      add_row<<<static_cast<unsigned>(states_kept), threads, 0, stream()>>>(args.k, args.v, args.state,
+                                                                            static_cast<int>(args.head_size));
+      return launched("linear_absorb");
+    });
+  LinearAttentionArgs all;  // sequences all of whose keys are summed
+  all.tokens = args.k.rows / (states_kept / heads);
+  all.heads = heads;
   all.head_size = args.head_size;
   all.q = all.k = args.k;
   const Plan plan(all);
   return with_padded_head(args.head_size, [&](auto wide) -> Status {
-    auto states = scratch<float>(0, plan.groups * plan.tiles * state_size<wide()>);
+    auto states = scratch<float>(0, plan.batch * plan.groups * plan.tiles * state_size<wide()>);
     if (!states) return states.error();
     RAT_TRY((sum_tiles<wide()>("linear_absorb", plan, Side{args.k, args.v, 0}, *states)));
     add_states<<<static_cast<unsigned>(args.state.rows), threads, 0, stream()>>>(*states, plan.tiles, wide(),
@@ -154,7 +181,7 @@ Status linear_absorb(const LinearAbsorbArgs& args) {
 
 Status linear_read(const LinearReadArgs& args) {
   return with_padded_head(args.head_size, [&](auto) {
-    read_state<<<static_cast<unsigned>(args.q.cols / args.head_size), threads, 0, stream()>>>(
+    read_state<<<static_cast<unsigned>(args.q.rows * (args.q.cols / args.head_size)), threads, 0, stream()>>>(
         args.q, args.state, args.out, static_cast<int>(args.head_size));
     return launched("linear_read");
   });

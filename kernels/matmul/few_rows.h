@@ -1,4 +1,5 @@
-// C = start + A W^T for few rows of A, as in decoding: dot products that stream W once. CPU only.
+// C = start + A W^T for few rows of A, as in decoding: dot products that stream W once, each row summed as it would be
+// alone. CPU only.
 #pragma once
 
 #include "kernels/matmul/matmul.h"

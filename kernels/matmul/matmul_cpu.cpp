@@ -16,7 +16,9 @@
 namespace rat::kernels::cpu {
 namespace {
 
-constexpr int64_t few_rows = 8;  // below this, packing B would cost more than the product
+// Fewer rows than this are multiplied as they lie: packing B would cost more than the product. With the matrix unit the
+// product costs less; and a caller may have packed already.
+int64_t few_rows(const MatmulArgs& args) { return args.dtype == Dtype::bf16 || args.packed_b != nullptr ? 8 : 24; }
 
 int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
@@ -166,9 +168,9 @@ Status matmul(const MatmulArgs& args) {
                          args.c.data, args.c.stride);
   } else if (args.transpose_a) {
     outer(args, *kernels);
-  } else if (m < few_rows && args.transpose_b && args.dtype != Dtype::bf16) {
+  } else if (m < few_rows(args) && args.transpose_b && args.dtype != Dtype::bf16) {
     multiply_few_rows(args);  // in f32, which the dtypes in parts approximate: reading the weights takes the time
-  } else if (m < few_rows && args.transpose_b && args.b_bf16 != nullptr) {
+  } else if (m < few_rows(args) && args.transpose_b && args.b_bf16 != nullptr) {
     multiply_few_rows_bf16(args);
   } else {
     return multiply(args, *kernels);

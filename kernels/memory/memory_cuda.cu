@@ -33,6 +33,12 @@ Status zero(const ZeroArgs& args) {
 }
 
 Status copy_rows(const CopyRowsArgs& args) {
+  // Without gaps, all at once: a row of the other form has fewer than 2 GiB.
+  const bool gaps = args.y.rows > 1 && (args.x.stride != args.x.cols || args.y.stride != args.y.cols);
+  if (args.rows.empty() && !gaps)
+    return checked(cudaMemcpyAsync(args.y.data, args.x.data, bytes_of(args.y.rows * args.y.cols),
+                                   cudaMemcpyDeviceToDevice, stream()),
+                   "copy_rows");
   if (args.rows.empty())
     return checked(cudaMemcpy2DAsync(args.y.data, bytes_of(args.y.stride), args.x.data, bytes_of(args.x.stride),
                                      bytes_of(args.y.cols), static_cast<std::size_t>(args.y.rows),

@@ -91,24 +91,28 @@ Status attention_weights(const AttentionWeightsArgs& args, const Exec& exec) {
 
 Status attend_one(const AttendOneArgs& args, const Exec& exec) {
   constexpr const char* op = "attend_one";
-  const int64_t channels = args.out.cols, width = args.q.cols, kv = args.k.rows > 0 ? args.k.cols : channels;
+  const int64_t batch = args.q.rows, channels = args.out.cols, width = args.q.cols;
+  const int64_t kv = args.k.rows > 0 ? args.k.cols : channels;
   if (args.heads < 1 || channels % args.heads != 0 || width < 1 || channels % width != 0 ||
       width % (channels / args.heads) != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot read queries of width {}", op,
                 args.heads, channels, width);
   if (args.own_k.data == nullptr && args.k.rows == 0)
     return fail(ErrorCode::invalid_argument, "{}: the query sees no key at all", op);
-  RAT_TRY(expect_shape(op, "q", args.q, 1, width));
+  if (batch < 1 || args.k.rows % batch != 0)
+    return fail(ErrorCode::shape_mismatch, "{}: {} keys are not the same number for each of {} queries", op,
+                args.k.rows, batch);
+  RAT_TRY(expect_shape(op, "q", args.q, batch, width));
   if (kv < 1 || channels % kv != 0 || kv % (channels / args.heads) != 0)
     return fail(ErrorCode::shape_mismatch, "{}: {} heads of {} channels cannot share keys of width {}", op, args.heads,
                 channels, kv);
   RAT_TRY(expect_shape(op, "k", args.k, args.k.rows, kv));
   RAT_TRY(expect_shape(op, "v", args.v, args.k.rows, kv));
-  RAT_TRY(expect_shape(op, "out", args.out, 1, channels));
+  RAT_TRY(expect_shape(op, "out", args.out, batch, channels));
   if (args.own_k.data != nullptr) {
-    RAT_TRY(expect_shape(op, "own_q", args.own_q, 1, width));
-    RAT_TRY(expect_shape(op, "own_k", args.own_k, 1, channels));
-    RAT_TRY(expect_shape(op, "own_v", args.own_v, 1, channels));
+    RAT_TRY(expect_shape(op, "own_q", args.own_q, batch, width));
+    RAT_TRY(expect_shape(op, "own_k", args.own_k, batch, channels));
+    RAT_TRY(expect_shape(op, "own_v", args.own_v, batch, channels));
   }
   return exec.run(&Backend::attend_one, op, args);
 }

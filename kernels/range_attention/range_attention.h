@@ -120,11 +120,12 @@ struct AttentionWeightsArgs {
   Output weights;
 };
 
-// One query against n keys (all seen) and optionally an own key: q, own_q (1, W); own_k, own_v, out (1, D).
+// One query of each of B sequences against n keys of its own (all seen) and optionally an own key: q, own_q (B, W);
+// own_k, own_v, out (B, D).
 struct AttendOneArgs {
   int64_t heads = 0;
   Input q;
-  Input k, v;  // (n, kv_width), n may be 0 with an own key
+  Input k, v;  // (n*B, kv_width): row j*B + b is key j of sequence b; n may be 0 with an own key
   Input own_q, own_k, own_v;
   Output out;
 };

@@ -94,27 +94,28 @@ Status attention_weights(const AttentionWeightsArgs& args) {
 }
 
 Status attend_one(const AttendOneArgs& args) {
-  const int64_t head = args.out.cols / args.heads, keys = args.k.rows;
+  const int64_t B = args.q.rows, head = args.out.cols / args.heads, keys = args.k.rows / B;
   const int64_t heads_per_block = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, keys * head));
   const bool own = args.own_k.data != nullptr;
-  parallel_ranges(args.heads, heads_per_block, [&](int64_t first, int64_t last) {
+  parallel_ranges(B * args.heads, heads_per_block, [&](int64_t first, int64_t last) {
     static thread_local std::vector<float> scores;
     if (scores.size() < static_cast<std::size_t>(keys)) scores.resize(static_cast<std::size_t>(keys));
-    for (int64_t h = first; h < last; ++h) {
-      const int64_t at = h * head, q_at = at % args.q.cols, kv_at = keys > 0 ? at % args.k.cols : 0;
+    for (int64_t i = first; i < last; ++i) {
+      const int64_t b = i / args.heads, at = i % args.heads * head, q_at = at % args.q.cols;
+      const int64_t kv_at = keys > 0 ? at % args.k.cols : 0;
       attend_one_head({.n = head,
                        .keys = keys,
                        .scale = 1.0f / std::sqrt(static_cast<float>(head)),
-                       .q = args.q.data + q_at,
-                       .k = args.k.data + kv_at,
-                       .v = args.v.data + kv_at,
-                       .k_stride = args.k.stride,
-                       .v_stride = args.v.stride,
-                       .own_q = own ? args.own_q.data + q_at : nullptr,
-                       .own_k = own ? args.own_k.data + at : nullptr,
-                       .own_v = own ? args.own_v.data + at : nullptr,
+                       .q = args.q.row(b) + q_at,
+                       .k = args.k.row(b) + kv_at,
+                       .v = args.v.row(b) + kv_at,
+                       .k_stride = B * args.k.stride,
+                       .v_stride = B * args.v.stride,
+                       .own_q = own ? args.own_q.row(b) + q_at : nullptr,
+                       .own_k = own ? args.own_k.row(b) + at : nullptr,
+                       .own_v = own ? args.own_v.row(b) + at : nullptr,
                        .scores = scores.data(),
-                       .out = args.out.data + at});
+                       .out = args.out.row(b) + at});
     }
   });
   return ok();

@@ -223,18 +223,20 @@ constexpr int key_lanes = 8;                      // threads that share a key
 constexpr int64_t most_parts = 128;               // of a head's keys
 
 struct OneQuery {
+  int64_t batch;
   int heads, head_size, query_heads, kv_heads;
-  int64_t keys, keys_per_part;
+  int64_t keys, keys_per_part;  // of a sequence
   int parts;
   float scale;
   Input q, k, v, own_q, own_k, own_v;
 };
 
 // scores[j] = q . k of keys [first, first + count), -inf for the rest of a full tile.
-__device__ void score_keys(const OneQuery& one, int head, const float* query, int64_t first, int count, float* scores) {
+__device__ void score_keys(const OneQuery& one, int64_t b, int head, const float* query, int64_t first, int count,
+                           float* scores) {
   const int part = static_cast<int>(threadIdx.x) % key_lanes;
   for (int j = static_cast<int>(threadIdx.x) / key_lanes; j < one_keys; j += one_threads / key_lanes) {
-    const float* key = one.k.data + (first + j) * one.k.stride + head % one.kv_heads * one.head_size;
+    const float* key = one.k.row((first + j) * one.batch + b) + head % one.kv_heads * one.head_size;
     float score = 0.0f;
     if (j < count)
 #pragma unroll 8
@@ -244,28 +246,31 @@ __device__ void score_keys(const OneQuery& one, int head, const float* query, in
   }
 }
 
-// A block attends to one part of a head's keys, the first part also to the own key. With one part it writes the output,
-// else its maximum, its sum and its sums of values. Thread (group, p) sums every groups-th value of channel p.
+// A block attends to one part of the keys of one head of one sequence, the first part also to the own key. With one
+// part it writes the output, else its maximum, its sum and its sums of values. Thread (group, p) sums every groups-th
+// value of channel p.
 __global__ void __launch_bounds__(one_threads)
-    attend_part(const __grid_constant__ OneQuery one, float* out, float* partial) {
+    attend_part(const __grid_constant__ OneQuery one, const Output out, float* partial) {
   __shared__ float query[largest_head], scores[one_keys], weights[one_keys], sums[one_threads];
-  const int head = static_cast<int>(blockIdx.x) / one.parts, part = static_cast<int>(blockIdx.x) % one.parts;
+  const int64_t item = blockIdx.x / one.parts, b = item / one.heads;  // items: heads of sequences
+  const int head = static_cast<int>(item % one.heads), part = static_cast<int>(blockIdx.x % one.parts);
   const int me = static_cast<int>(threadIdx.x), P = one.head_size, q_at = head % one.query_heads * P;
   const int groups = one_threads / P, group = me / P, p = me % P;
-  for (int i = me; i < P; i += one_threads) query[i] = one.q.data[q_at + i];
+  for (int i = me; i < P; i += one_threads) query[i] = one.q.row(b)[q_at + i];
   float max = -INFINITY, sum = 0.0f, value = 0.0f;
   if (part == 0 && one.own_k.data != nullptr) {
     float score = 0.0f;
-    for (int i = me % 32; i < P; i += 32) score = fmaf(one.own_q.data[q_at + i], one.own_k.data[head * P + i], score);
+    const float *own_q = one.own_q.row(b) + q_at, *own_k = one.own_k.row(b) + head * P;
+    for (int i = me % 32; i < P; i += 32) score = fmaf(own_q[i], own_k[i], score);
     max = warp_sum(score) * one.scale;
     sum = 1.0f;
-    if (group == 0) value = one.own_v.data[head * P + p];
+    if (group == 0) value = one.own_v.row(b)[head * P + p];
   }
   const int64_t end = std::min(one.keys, (part + 1) * one.keys_per_part);
   for (int64_t first = part * one.keys_per_part; first < end; first += one_keys) {
     const int count = static_cast<int>(std::min<int64_t>(one_keys, end - first));
     __syncthreads();
-    score_keys(one, head, query, first, count, scores);
+    score_keys(one, b, head, query, first, count, scores);
     __syncthreads();
     float largest = max;  // every warp finds the same
     for (int j = me % 32; j < one_keys; j += 32) largest = fmaxf(largest, scores[j]);
@@ -279,22 +284,22 @@ __global__ void __launch_bounds__(one_threads)
     sum = sum * shrink + warp_sum(added);
     value *= shrink;
     if (group < groups) {
-      const float* v = one.v.data + first * one.v.stride + head % one.kv_heads * P + p;
+      const float* v = one.v.row(first * one.batch + b) + head % one.kv_heads * P + p;
 #pragma unroll 8
-      for (int j = group; j < count; j += groups) value = fmaf(weights[j], v[j * one.v.stride], value);
+      for (int j = group; j < count; j += groups) value = fmaf(weights[j], v[j * one.batch * one.v.stride], value);
     }
   }
   sums[me] = value;
   __syncthreads();
   if (me >= P) return;
   for (int i = 1; i < groups; ++i) value += sums[i * P + me];
-  float* const to = one.parts == 1 ? out + head * P : partial + static_cast<int64_t>(blockIdx.x) * (P + 2);
+  float* const to = one.parts == 1 ? out.row(b) + head * P : partial + static_cast<int64_t>(blockIdx.x) * (P + 2);
   to[me] = one.parts == 1 ? value / sum : value;
   if (one.parts > 1 && me == 0) to[P] = max, to[P + 1] = sum;
 }
 
-// A block joins the parts of one head, in order.
-__global__ void join_parts(const float* partial, int parts, int head_size, float* out) {
+// A block joins the parts of one head of one sequence, in order.
+__global__ void join_parts(const float* partial, int parts, int heads, int head_size, const Output out) {
   const int p = static_cast<int>(threadIdx.x);
   if (p >= head_size) return;
   const float* const part = partial + static_cast<int64_t>(blockIdx.x) * parts * (head_size + 2);
@@ -307,7 +312,7 @@ __global__ void join_parts(const float* partial, int parts, int head_size, float
     sum = fmaf(weight, from[head_size + 1], sum);
     value = fmaf(weight, from[p], value);
   }
-  out[static_cast<int64_t>(blockIdx.x) * head_size + p] = value / sum;
+  out.row(blockIdx.x / heads)[static_cast<int64_t>(blockIdx.x % heads) * head_size + p] = value / sum;
 }
 
 }  // namespace
@@ -338,24 +343,27 @@ Status attention_weights(const AttentionWeightsArgs& args) {
 
 Status attend_one(const AttendOneArgs& args) {
   constexpr const char* op = "attend_one";
-  const int64_t head_size = args.out.cols / args.heads, keys = args.k.rows;
+  const int64_t B = args.q.rows, head_size = args.out.cols / args.heads, keys = args.k.rows / B;
   RAT_TRY(fits(op, head_size));
   const int64_t tiles = std::max<int64_t>(1, (keys + one_keys - 1) / one_keys);
   OneQuery one{};
+  one.batch = B;
   one.heads = static_cast<int>(args.heads), one.head_size = static_cast<int>(head_size);
   one.query_heads = static_cast<int>(args.q.cols / head_size);
   one.kv_heads = keys > 0 ? static_cast<int>(args.k.cols / head_size) : one.heads;
   one.keys = keys;
-  one.keys_per_part = (tiles + most_parts - 1) / most_parts * one_keys;
+  const int64_t wanted = std::max<int64_t>(1, most_parts / B);  // several sequences keep the device busy by themselves
+  one.keys_per_part = (tiles + wanted - 1) / wanted * one_keys;
   one.parts = static_cast<int>(std::max<int64_t>(1, (keys + one.keys_per_part - 1) / one.keys_per_part));
   one.scale = 1.0f / std::sqrt(static_cast<float>(head_size));
   one.q = args.q, one.k = args.k, one.v = args.v;
   one.own_q = args.own_q, one.own_k = args.own_k, one.own_v = args.own_v;
-  const auto partial = scratch<float>(0, args.heads * one.parts * (head_size + 2));
+  const auto partial = scratch<float>(0, B * args.heads * one.parts * (head_size + 2));
   if (!partial) return partial.error();
-  RAT_TRY(launch(op, attend_part, args.heads * one.parts, one_threads, 0, one, args.out.data, *partial));
+  RAT_TRY(launch(op, attend_part, B * args.heads * one.parts, one_threads, 0, one, args.out, *partial));
   if (one.parts == 1) return ok();
-  return launch(op, join_parts, args.heads, largest_head, 0, *partial, one.parts, one.head_size, args.out.data);
+  return launch(op, join_parts, B * args.heads, largest_head, 0, *partial, one.parts, one.heads, one.head_size,
+                args.out);
 }
 
 }  // namespace rat::kernels::gpu

@@ -48,25 +48,43 @@ std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<H
   return cutter.used();
 }
 
+cuda::KeyRows<Half> cache_rows(uint16_t* data, const cuda::RatShape& shape, int64_t capacity) {
+  return cuda::head_major(reinterpret_cast<Half*>(data), shape, capacity);
+}
+
 Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
   cuda::RatLayerArgs<Half, float> args;
   args.shape = shape_of(a.shape);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
                   reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(args.shape, a.saved, args.buffers);
-  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, args.shape.chunks()));
-  args.path = cuda::best_path<Half>(a.shape.head_size);
-  args.x = args.residual = a.x.data;
+  const int64_t angles = std::max(args.shape.chunks(), a.cache.capacity + 1);
+  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, angles));
+  args.path = cuda::best_path<Half>(a.shape.head_size, args.shape.keys());
+  args.x = a.x.data;
+  args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
-  args.training = true;
+  args.training = a.cache.capacity == 0;
+  if (args.training) return args;
+  const RatLayerCache& cache = a.cache;
+  args.keys = cache_rows(cache.keys, args.shape, cache.capacity);
+  args.values = cache_rows(cache.values, args.shape, cache.capacity);
+  args.state_k = cache.state_k, args.state_v = cache.state_v;
   return args;
+}
+
+// Asked for every layer of every step of decoding: the device is only asked once.
+bool on_tensor_cores(int64_t head_size) {
+  static const bool heads_of_64 = cuda::best_path<Half>(64) != cuda::AttentionPath::simple;
+  static const bool heads_of_128 = cuda::best_path<Half>(128) != cuda::AttentionPath::simple;
+  return head_size == 64 ? heads_of_64 : head_size == 128 && heads_of_128;
 }
 
 }  // namespace
 
 bool fuses_rat_layer(const RatLayerShape& s) {
-  return cuda::best_path<Half>(s.head_size) != cuda::AttentionPath::simple && s.channels() % 64 == 0 &&
-         s.channels() <= 2048 && cuda::check_shape("rat_layer", shape_of(s)).ok();
+  return on_tensor_cores(s.head_size) && s.channels() % 64 == 0 && s.channels() <= 2048 &&
+         cuda::check_shape("rat_layer", shape_of(s)).ok();
 }
 
 std::size_t rat_layer_saved(const RatLayerShape& s) {
@@ -77,7 +95,44 @@ std::size_t rat_layer_saved(const RatLayerShape& s) {
 Status rat_layer(const RatLayerArgs& a) {
   RAT_ASSIGN(const auto args, layer_args(a));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  return answer(cuda::rat_layer<Half, float>(args, *gemm, stream()));
+  RAT_TRY(answer(cuda::rat_layer<Half, float>(args, *gemm, stream())));
+  if (a.cache.capacity == 0) return ok();
+  return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
+}
+
+// Splits of the keys follow from the capacity, not from how many there are: a captured step stays right while the cache
+// fills.
+std::size_t rat_layer_step_workspace(const RatLayerShape& s, int64_t capacity) {
+  const cuda::RatShape shape = shape_of(s);
+  return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity));
+}
+
+Status rat_layer_step(const RatLayerStepArgs& a) {
+  cuda::RatLayerStepArgs<Half, float> args;
+  const RatLayerCache& cache = a.cache;
+  cuda::RatDecodeArgs<Half>& decode = args.decode;
+  const cuda::RatShape shape = decode.shape = shape_of(a.shape);
+  decode.capacity = cache.capacity;
+  decode.position = cache.position;
+  decode.gate_bias = a.gate_bias.data();
+  RAT_ASSIGN(decode.rope, rotations(a.shape.head_size, a.shape.rope_base, cache.capacity + 1));
+  decode.state_k = cache.state_k, decode.state_v = cache.state_v;
+  decode.keys = cache_rows(cache.keys, shape, cache.capacity);
+  decode.values = cache_rows(cache.values, shape, cache.capacity);
+  decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
+  decode.workspace = static_cast<float*>(cache.workspace);
+  args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
+                  reinterpret_cast<const Half*>(a.out_proj)};
+  args.x = a.x.data;
+  args.residual = a.residual ? a.x.data : nullptr;
+  args.out = a.y.data;
+  const int64_t plane = shape.batch * shape.channels();
+  RAT_ASSIGN(args.normed, scratch<Half>(0, plane));
+  RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.proj_width()));
+  RAT_ASSIGN(args.y, scratch<Half>(2, plane));
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  RAT_TRY(answer(cuda::rat_layer_step<Half, float>(args, *gemm, stream())));
+  return answer(cuda::advance_position(cache.position, stream()));
 }
 
 Status rat_layer_backward(const RatLayerBackwardArgs& a) {

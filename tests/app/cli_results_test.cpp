@@ -36,6 +36,41 @@ TEST(CliResults, GenerateIsReproducibleAndStreamsExactlyTheBytes) {
   EXPECT_EQ(work.rat({"generate", "first", "--prompt", ""}).exit_code, 1);
 }
 
+TEST(CliResults, SamplesAreDrawnAtOnceEachAsItsSeedDrawsAlone) {
+  const Workspace work;
+  work.train("first");
+  const std::vector<std::string> alone{"generate", "first", "--prompt", "line ", "--tokens", "40", "--seed"};
+  const auto with = [](std::vector<std::string> arguments, const std::vector<std::string>& more) {
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return arguments;
+  };
+  const nlohmann::json result = work.json(with(alone, {"3", "--samples", "5"}));
+  ASSERT_EQ(result["samples"].size(), 5u);
+  EXPECT_FALSE(result.contains("text"));
+  std::string printed;
+  for (int i = 0; i < 5; ++i) {
+    const nlohmann::json& sample = result["samples"][static_cast<std::size_t>(i)];
+    EXPECT_EQ(sample["seed"], 3 + i);
+    EXPECT_EQ(sample["tokens"].size(), 40u);
+    const nlohmann::json one = work.json(with(alone, {std::to_string(3 + i)}));
+    EXPECT_EQ(sample["tokens"], one["tokens"]) << i;  // products of few rows are summed as those of one
+    EXPECT_EQ(result["cache_bytes"], 5 * one["cache_bytes"].get<int64_t>());
+    std::string text;
+    for (const auto& token : sample["tokens"]) text.push_back(static_cast<char>(token.get<int>()));
+    printed += "--- sample " + std::to_string(i + 1) + " of 5, seed " + std::to_string(3 + i) + " ---\n" + text + "\n";
+  }
+  EXPECT_NE(result["samples"][0]["tokens"], result["samples"][1]["tokens"]);
+  EXPECT_EQ(work.rat(with(alone, {"3", "--samples", "5"})).out, printed);
+  EXPECT_EQ(work.rat(with(alone, {"3", "--samples", "1"})).out, work.rat(with(alone, {"3"})).out);
+  EXPECT_EQ(result["dtype"], "f32");
+  const Outcome half = work.rat(with(alone, {"3", "--samples", "2", "--dtype", "bf16"}));  // which not every CPU has
+  EXPECT_NE(half.err.find("bf16"), std::string::npos) << half.err;
+  EXPECT_EQ(half.exit_code == 0, half.out.find("--- sample 2 of 2") != std::string::npos) << half.err;
+  EXPECT_EQ(work.rat(with(alone, {"3", "--dtype", "f16"})).exit_code, 2);
+  for (const char* wrong : {"0", "-1", "many"})
+    EXPECT_EQ(work.rat(with(alone, {"3", "--samples", wrong})).exit_code, 2) << wrong;
+}
+
 TEST(CliResults, InspectWritesTheTensorsItNames) {
   const Workspace work;
   work.train("first");

@@ -91,6 +91,25 @@ TEST(Allocation, TrainingStepsAllocateNothingAfterTheFirstTwo) {
     }
 }
 
+// A step of decoding gives back its logits and takes no other memory, for one sequence or several.
+TEST(Allocation, DecodingStepsAllocateTheirLogitsOnly) {
+  kernels::set_thread_count(1);
+  for (const char* layers : {"rnn*2", "linear*2", "rat:1000*2", "swa:8*2", "rattention:8*2", "ratplus:1000/w8*2"})
+    for (const int64_t batch : {1, 5, 20}) {
+      ModelConfig config;
+      config.d_model = 64;
+      config.heads = 4;
+      config.layers = *parse_layers(layers);
+      auto model = *Model::create(config, 1);
+      auto state = model->start_decoding(batch);
+      std::vector<int32_t> tokens(static_cast<std::size_t>(batch), 7);
+      for (int t = 0; t < 20; ++t) EXPECT_TRUE(model->decode(*state, tokens));
+      const int64_t before = allocations;
+      for (int t = 0; t < 10; ++t) EXPECT_TRUE(model->decode(*state, tokens));
+      EXPECT_EQ(allocations - before, 10) << layers << " batch " << batch;
+    }
+}
+
 // With several threads a worker may meet a kind of block for the first time in a later step; that must end.
 TEST(Allocation, StepsOfSeveralThreadsSettleToo) {
   kernels::set_thread_count(3);

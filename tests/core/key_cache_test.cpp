@@ -26,7 +26,7 @@ TEST(KeyCache, FillIsRememberingOneByOne) {
       std::vector<float> k = test::uniform(static_cast<std::size_t>(tokens * width), 1);
       std::vector<float> v = test::uniform(static_cast<std::size_t>(tokens * width), 2);
       const kernels::Input keys(k.data(), tokens, width), values(v.data(), tokens, width);
-      KeyCache at_once(kernels::cpu_backend(), width, window), one_by_one(kernels::cpu_backend(), width, window);
+      KeyCache at_once(kernels::cpu_backend(), 1, width, window), one_by_one(kernels::cpu_backend(), 1, width, window);
       ASSERT_OK(at_once.fill(keys, values, {}));
       for (int64_t t = 0; t < tokens; ++t)
         ASSERT_OK(one_by_one.remember(t, keys.row_range(t, 1), values.row_range(t, 1), {}));

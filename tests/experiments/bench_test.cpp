@@ -66,6 +66,39 @@ TEST(Bench, ModelAndDecodeRows) {
   EXPECT_TRUE(json.at(0).at("op_ms").contains("optimizer"));
 }
 
+TEST(Bench, DecodesSequencesOfEveryMixerAtOnce) {
+  for (const char* layers : {"rat:8", "attention", "swa:4", "rnn", "ratplus:3/w2", "rattention:4", "linear"}) {
+    BenchConfig config = small();
+    config.model.layers = *parse_layers(layers);
+    config.batch = 70;  // more than the tokens of a sequence
+    const auto rows = bench_decode(config);
+    ASSERT_TRUE(rows) << layers << ": " << rows.error().message;
+    EXPECT_EQ(rows->at(0).batch, 70);
+    EXPECT_DOUBLE_EQ(rows->at(0).tokens_per_s, 70'000.0 / rows->at(0).median_ms);
+    EXPECT_GT(rows->at(0).op_ms.total_ms(), 0);
+    config.whole_model = true;
+    const auto model = bench_decode(config);
+    ASSERT_TRUE(model) << layers << ": " << model.error().message;
+    EXPECT_EQ(model->at(0).batch, 70);
+  }
+}
+
+TEST(Bench, OnePhaseOnly) {
+  BenchConfig config = small();
+  for (const char* phase : {"train", "prefill", "decode"}) {
+    config.phase = phase;
+    for (const auto bench : {bench_layer, bench_model}) {
+      const auto rows = bench(config);
+      ASSERT_TRUE(rows) << rows.error().message;
+      ASSERT_EQ(rows->size(), 1u);
+      EXPECT_EQ(rows->at(0).what, phase);
+    }
+  }
+  EXPECT_TRUE(bench_decode(config));
+  config.phase = "train";
+  EXPECT_THAT(bench_decode(config).error().message, testing::HasSubstr("no phase 'train'"));
+}
+
 TEST(Bench, RowsComeBackFromTheirJson) {
   const auto rows = bench_layer(small());
   ASSERT_TRUE(rows);

@@ -89,16 +89,18 @@ TEST(CudaLinearAttention, WeightsAreTheCpus) {
 TEST(CudaLinearAttention, StateIsAddedToAndReadAsOnTheCpu) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const Case& c : {Case{1, 1, 4, 16, 2, 0}, Case{1, 200, 4, 20, 2, 0}, Case{1, 65, 2, 64, 1, 0},
-                        Case{1, 64, 3, 128, 3, 0}, Case{1, 7, 2, 1, 2, 0}}) {
-    SCOPED_TRACE(fmt::format("T {} P {}", c.T, c.P));
+                        Case{1, 64, 3, 128, 3, 0}, Case{1, 7, 2, 1, 2, 0}, Case{3, 1, 4, 20, 2, 0},
+                        Case{5, 1, 2, 128, 1, 0}, Case{3, 70, 4, 64, 2, 0}}) {
+    SCOPED_TRACE(fmt::format("B {} T {} P {}", c.B, c.T, c.P));
     test::expect_parity(*backend, [&](const Backend& device) -> Results {
       const Data data(c, device);
-      const auto n = static_cast<std::size_t>(2 * c.kv() * c.P);
-      const test::SpacedRows state(device, test::uniform(n, 9), 2 * c.kv(), c.P);
-      const test::SpacedRows out(device, test::poison(static_cast<std::size_t>(c.channels())), 1, c.channels());
+      const auto n = static_cast<std::size_t>(c.B * 2 * c.kv() * c.P);
+      const test::SpacedRows state(device, test::uniform(n, 9), c.B * 2 * c.kv(), c.P);
+      const test::SpacedRows out(device, test::poison(static_cast<std::size_t>(c.B * c.channels())), c.B, c.channels());
+      const Input q = data.q.rows();
+      const Input last(q.row(c.T - 1), c.B, c.channels(), c.T * q.stride);
       EXPECT_OK(linear_absorb({.head_size = c.P, .k = data.k, .v = data.v, .state = state}, {.backend = &device}));
-      EXPECT_OK(linear_read({.head_size = c.P, .q = data.q.rows().row_range(c.T - 1, 1), .state = state, .out = out},
-                            {.backend = &device}));
+      EXPECT_OK(linear_read({.head_size = c.P, .q = last, .state = state, .out = out}, {.backend = &device}));
       return {state.read(), out.read()};
     });
   }

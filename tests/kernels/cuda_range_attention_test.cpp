@@ -313,6 +313,7 @@ TEST(CudaRangeAttention, HeadsOf257ChannelsAreRefused) {
 struct OneCase {
   int64_t keys, H, P, query_heads, kv_heads;
   bool own;
+  int64_t B = 1;
 };
 
 std::vector<float> attend_one_on(const Backend& backend, const OneCase& c) {
@@ -320,9 +321,9 @@ std::vector<float> attend_one_on(const Backend& backend, const OneCase& c) {
   const auto rows = [&](int64_t n, int64_t cols, uint64_t seed) {
     return test::DeviceRows(backend, test::uniform(static_cast<std::size_t>(n * cols), seed, -1.5f, 1.5f), n, cols);
   };
-  const auto q = rows(1, W, 1), k = rows(c.keys, stride, 2), v = rows(c.keys, stride, 3);
-  const auto own_q = rows(1, W, 4), own_k = rows(1, D, 5), own_v = rows(1, D, 6);
-  const test::DeviceRows out(backend, test::poison(static_cast<std::size_t>(D)), 1, D);
+  const auto q = rows(c.B, W, 1), k = rows(c.keys * c.B, stride, 2), v = rows(c.keys * c.B, stride, 3);
+  const auto own_q = rows(c.B, W, 4), own_k = rows(c.B, D, 5), own_v = rows(c.B, D, 6);
+  const test::DeviceRows out(backend, test::poison(static_cast<std::size_t>(c.B * D)), c.B, D);
   AttendOneArgs args;
   args.heads = c.H;
   args.q = q, args.out = out;
@@ -337,9 +338,11 @@ TEST(CudaAttendOne, MatchesTheCpu) {
   for (const OneCase& c : {OneCase{0, 2, 16, 2, 2, true}, OneCase{1, 1, 1, 1, 1, false}, OneCase{5, 4, 20, 2, 4, true},
                            OneCase{128, 3, 64, 3, 3, false}, OneCase{129, 2, 128, 2, 1, false},
                            OneCase{1000, 6, 32, 3, 6, true}, OneCase{700, 1, 256, 1, 1, true},
-                           OneCase{300, 2, 200, 2, 2, false}, OneCase{20001, 4, 16, 4, 2, false}}) {
+                           OneCase{300, 2, 200, 2, 2, false}, OneCase{20001, 4, 16, 4, 2, false},
+                           OneCase{0, 4, 20, 2, 2, true, 3}, OneCase{700, 4, 20, 2, 4, true, 3},
+                           OneCase{1000, 4, 64, 4, 2, false, 7}, OneCase{300, 2, 128, 2, 2, true, 200}}) {
     const std::vector<float> got = attend_one_on(*backend, c), want = attend_one_on(cpu_backend(), c);
-    EXPECT_LE(error_of(got, want, 0.0), bound) << c.keys << " keys, " << c.H << " heads of " << c.P;
+    EXPECT_LE(error_of(got, want, 0.0), bound) << c.B << " x " << c.keys << " keys, " << c.H << " heads of " << c.P;
     EXPECT_EQ(got, attend_one_on(*backend, c)) << "a second run differs";
   }
 }

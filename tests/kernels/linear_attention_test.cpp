@@ -210,6 +210,36 @@ TEST(LinearAttention, StateOfAbsorbedTokensAnswersTheLastQuery) {
   EXPECT_LE(test::relative_error(out, std::span(data.out).last(out.size())), 1e-5);
 }
 
+TEST(LinearAttention, StatesOfABatchAreEachAsAlone) {
+  for (const int64_t n : {1, 3, 100}) {
+    const Case c{4, n, 4, 4, 2, 0};
+    Data data(c);
+    const int64_t states = 2 * c.kv();
+    auto together = test::uniform(static_cast<std::size_t>(c.B * states * c.P), 9), alone = together;
+    auto read = test::poison(static_cast<std::size_t>(c.B * c.channels())), read_alone = read;
+    const Output state(together.data(), c.B * states, c.P), one(alone.data(), c.B * states, c.P);
+    const Output out(read.data(), c.B, c.channels()), out_alone(read_alone.data(), c.B, c.channels());
+    const Input last(data.args.q.row(n - 1), c.B, c.channels(), n * data.args.q.stride);  // queries of the last tokens
+    ASSERT_OK(linear_absorb({.head_size = c.P, .k = data.args.k, .v = data.args.v, .state = state}, {}));
+    ASSERT_OK(linear_read({.head_size = c.P, .q = last, .state = state, .out = out}, {}));
+    for (int64_t b = 0; b < c.B; ++b) {
+      const Output own = one.row_range(b * states, states);
+      ASSERT_OK(linear_absorb({.head_size = c.P,
+                               .k = data.args.k.row_range(b * n, n),
+                               .v = data.args.v.row_range(b * n, n),
+                               .state = own},
+                              {}));
+      ASSERT_OK(linear_read(
+          {.head_size = c.P, .q = last.row_range(b, 1), .state = own, .out = out_alone.row_range(b, 1)}, {}));
+    }
+    EXPECT_EQ(together, alone) << n;
+    EXPECT_EQ(read, read_alone) << n;
+    EXPECT_FALSE(linear_read({.head_size = c.P, .q = last, .state = state.row_range(0, states), .out = out}, {}));
+    const Input uneven = data.args.k.row_range(0, c.B * n - 1);
+    EXPECT_FALSE(linear_absorb({.head_size = c.P, .k = uneven, .v = uneven, .state = state}, {}));
+  }
+}
+
 TEST(LinearAttention, WeightsAreSharesAndNanWhereUnseen) {
   const Case c{2, 70, 2, 4, 1, 2};
   Data data(c);

@@ -219,5 +219,31 @@ TEST(Backends, CpuIsThereAndOthersAreRefusedByName) {
   EXPECT_EQ(status.error().code, ErrorCode::unsupported);
 }
 
+// As in decoding: what a row gives does not depend on how many come with it.
+TEST(Matmul, FewRowsAreEachAsAlone) {
+  for (const auto& [n, k] : {std::pair<int64_t, int64_t>{37, 70}, {64, 256}, {3, 5}}) {
+    const auto w = test::uniform(static_cast<std::size_t>(n * k), 1);
+    const auto a = test::uniform(static_cast<std::size_t>(23 * k), 2);
+    const auto start = test::uniform(static_cast<std::size_t>(23 * n), 3);
+    for (const int64_t m : {2, 3, 7, 8, 23}) {
+      std::vector<float> together(start.begin(), start.begin() + m * n), alone = together;
+      ASSERT_OK(matmul({.a = {a.data(), m, k},
+                        .b = {w.data(), n, k},
+                        .c = {together.data(), m, n},
+                        .transpose_b = true,
+                        .accumulate = true},
+                       {}));
+      for (int64_t i = 0; i < m; ++i)
+        ASSERT_OK(matmul({.a = {a.data() + i * k, 1, k},
+                          .b = {w.data(), n, k},
+                          .c = {alone.data() + i * n, 1, n},
+                          .transpose_b = true,
+                          .accumulate = true},
+                         {}));
+      EXPECT_EQ(together, alone) << m << " rows, " << n << " x " << k;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace rat::kernels

@@ -198,6 +198,42 @@ TEST(AttendOne, EqualsTheLastRowOfForward) {
   }
 }
 
+// Sequences side by side, key j of sequence b in row j B + b, to the bit as each by itself.
+TEST(AttendOne, SequencesOfABatchAreEachAsAlone) {
+  constexpr int64_t B = 3, H = 4, P = 8, D = H * P;
+  for (const auto& [keys, query_width, kv, own] :
+       {std::tuple{int64_t{0}, D, D, true}, std::tuple{int64_t{5}, 2 * P, D, true},
+        std::tuple{int64_t{900}, D, 2 * P, false}}) {
+    const auto values = [](int64_t n, uint64_t seed) { return test::uniform(static_cast<std::size_t>(n), seed); };
+    const auto q = values(B * query_width, 1), k = values(keys * B * kv, 2), v = values(keys * B * kv, 3);
+    const auto own_q = values(B * query_width, 4), own_k = values(B * D, 5), own_v = values(B * D, 6);
+    auto together = test::poison(static_cast<std::size_t>(B * D)), alone = together;
+    AttendOneArgs args{.heads = H,
+                       .q = {q.data(), B, query_width},
+                       .k = {k.data(), keys * B, kv},
+                       .v = {v.data(), keys * B, kv},
+                       .own_q = {},
+                       .own_k = {},
+                       .own_v = {},
+                       .out = {together.data(), B, D}};
+    if (own) args.own_q = {own_q.data(), B, query_width};
+    if (own) args.own_k = {own_k.data(), B, D}, args.own_v = {own_v.data(), B, D};
+    ASSERT_OK(attend_one(args, {}));
+    for (int64_t b = 0; b < B; ++b) {
+      AttendOneArgs one = args;
+      one.q = args.q.row_range(b, 1), one.out = {alone.data() + b * D, 1, D};
+      one.k = {k.data() + b * kv, keys, kv, B * kv}, one.v = {v.data() + b * kv, keys, kv, B * kv};
+      if (own) one.own_q = args.own_q.row_range(b, 1);
+      if (own) one.own_k = args.own_k.row_range(b, 1), one.own_v = args.own_v.row_range(b, 1);
+      ASSERT_OK(attend_one(one, {}));
+    }
+    EXPECT_EQ(together, alone) << keys;
+    if (keys == 0) continue;
+    args.k.rows = args.v.rows = keys * B - 1;  // one sequence would have fewer
+    EXPECT_FALSE(attend_one(args, {}));
+  }
+}
+
 TEST(RangeAttention, RefusesWrongShapes) {
   Data data({2, 13, 3, 4, 12, 13});
   auto args = data.args;

@@ -1,0 +1,233 @@
+// Decoding on a GPU, several sequences at a time: op by op beside the CPU, and the fused step of a rat layer in bf16
+// beside the CPU's f32. Skipped without one.
+#include "core/cost_model.h"
+#include "core/mixer_list.h"
+#include "core/model.h"
+#include "experiments/bench/bench.h"
+#include "kernels/rat_layer/rat_layer.h"
+#include "tests/support/device_rows.h"
+#include "tests/support/mixer_layers.h"
+
+namespace rat {
+namespace {
+
+std::size_t size(int64_t count) { return static_cast<std::size_t>(count); }
+
+// Tokens [first, first + count) of each sequence of `x` (B, T, width).
+template <class T>
+std::vector<T> part_of(const std::vector<T>& x, int64_t batch, int64_t width, int64_t first, int64_t count) {
+  const int64_t all = static_cast<int64_t>(x.size()) / batch;
+  std::vector<T> part;
+  for (int64_t b = 0; b < batch; ++b) {
+    const auto begin = x.begin() + static_cast<std::ptrdiff_t>(b * all + first * width);
+    part.insert(part.end(), begin, begin + static_cast<std::ptrdiff_t>(count * width));
+  }
+  return part;
+}
+
+// Logits (B, V) after the prompts and after each further token of `ids` (B, T), one after another.
+std::vector<float> model_logits(Model& model, DecodeState& state, const std::vector<int32_t>& ids, int64_t prompt) {
+  const int64_t batch = state.batch(), T = static_cast<int64_t>(ids.size()) / batch;
+  std::vector<float> all;
+  const auto keep = [&](const Result<std::vector<float>>& logits) {
+    EXPECT_OK(logits);
+    if (logits) all.insert(all.end(), logits->begin(), logits->end());
+  };
+  if (prompt > 0) keep(model.prefill(state, part_of(ids, batch, 1, 0, prompt)));
+  for (int64_t t = prompt; t < T; ++t) keep(model.decode(state, part_of(ids, batch, 1, t, 1)));
+  return all;
+}
+
+std::unique_ptr<Model> model_of(const std::string& layer, const char* device) {
+  ModelConfig config = test::config_of(layer + "*2", 48, 6, 3);
+  config.vocab = 61;
+  config.kv_heads = 2;
+  auto model = *Model::create(config, 7, device);
+  for (Parameter& p : model->parameters())
+    if (p.shape.size() == 2)
+      for (float& value : p.value) value *= 8;  // initial weights barely use the context
+  return model;
+}
+
+TEST(CudaDecoding, SequencesOfEveryMixerFollowTheCpu) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const std::string& name : test::all_layers()) {
+    const auto cpu = model_of(name, "cpu"), gpu = model_of(name, "cuda");
+    for (const int64_t batch : {1, 3, 20}) {
+      SCOPED_TRACE(fmt::format("{} B {}", name, batch));
+      const auto ids = test::tokens(size(batch * 30), 5, 61);
+      const auto there = gpu->start_decoding(batch), here = cpu->start_decoding(batch);
+      EXPECT_LE(test::relative_error(model_logits(*gpu, *there, ids, 17), model_logits(*cpu, *here, ids, 17)), 2e-4);
+      EXPECT_EQ(there->cache_bytes(), here->cache_bytes());
+    }
+    const auto prompt = test::tokens(13, 6, 61), rest = test::tokens(3 * 9, 8, 61);
+    const auto go_on = [&](Model& model) {
+      const auto one = model.start_decoding();
+      EXPECT_OK(model.prefill(*one, prompt));
+      const auto all = one->repeated(3);
+      EXPECT_OK(all);
+      return all ? model_logits(model, **all, rest, 0) : std::vector<float>{};
+    };
+    EXPECT_LE(test::relative_error(go_on(*gpu), go_on(*cpu)), 2e-4) << name;
+  }
+}
+
+struct Fused {
+  int64_t heads, groups, chunk;
+  Positions positions;
+  ModelConfig config() const {
+    ModelConfig config = test::config_of(fmt::format("rat:{}", chunk), 256, heads, groups);
+    config.positions = positions;
+    return config;
+  }
+};
+
+std::vector<Fused> fused_cases() {
+  std::vector<Fused> all;
+  for (const int64_t heads : {2, 4})  // of 128 and of 64 channels
+    for (const int64_t chunk : {1, 16, 40, 1000})
+      for (const Positions positions : {Positions::rope, Positions::none}) all.push_back({heads, 2, chunk, positions});
+  all.push_back({4, 1, 3, Positions::rope});
+  return all;
+}
+
+// Outputs (B, T, D) of the layer alone with the first `split` tokens prefilled.
+std::vector<float> layer_outputs(SingleLayer& layer, DecodeState& state, const std::vector<float>& x, int64_t split) {
+  const int64_t batch = state.batch(), D = 256, T = static_cast<int64_t>(x.size()) / batch / D;
+  std::vector<float> all(x.size());
+  const auto put = [&](const std::vector<float>& y, int64_t first, int64_t count) {
+    for (int64_t b = 0; b < batch; ++b)
+      std::copy_n(y.begin() + static_cast<std::ptrdiff_t>(b * count * D), count * D,
+                  all.begin() + static_cast<std::ptrdiff_t>((b * T + first) * D));
+  };
+  auto y = test::poison(size(batch * split * D));
+  if (split > 0) EXPECT_OK(layer.prefill(state, part_of(x, batch, D, 0, split), split, y));
+  put(y, 0, split);
+  y = test::poison(size(batch * D));
+  for (int64_t t = split; t < T; ++t) {
+    EXPECT_OK(layer.decode(state, part_of(x, batch, D, t, 1), y));
+    put(y, t, 1);
+  }
+  return all;
+}
+
+// 200 tokens in chunks of one fill the first rooms of the cache and the next, in several parts where there is one
+// sequence.
+TEST(CudaDecoding, FusedRatLayersFollowTheCpuInF32) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const Fused& c : fused_cases()) {
+    const ModelConfig config = c.config();
+    const auto cpu = test::layer_of(config), gpu = test::layer_of(config, "cuda");
+    ASSERT_OK(gpu->set_dtype(kernels::Dtype::bf16));
+    for (const int64_t batch : {1, 5}) {
+      const int64_t T = 200, D = config.d_model;
+      const auto x = test::uniform(size(batch * T * D), 5, -2, 2);
+      const auto want = test::forward(*cpu, x, batch, T);
+      for (const int64_t split : {0, 1, 64, 130}) {
+        SCOPED_TRACE(fmt::format("H {} G {} L {} {} B {} split {}", c.heads, c.groups, c.chunk,
+                                 c.positions == Positions::rope ? "rope" : "none", batch, split));
+        const auto state = gpu->start_decoding(batch), again = gpu->start_decoding(batch);
+        const auto got = layer_outputs(*gpu, *state, x, split);
+        EXPECT_LE(test::relative_error(got, want), 2e-2);
+        EXPECT_EQ(got, layer_outputs(*gpu, *again, x, split)) << "a second run differs";
+        EXPECT_EQ(state->position(), T);
+        EXPECT_EQ(state->cache_bytes(), batch * D * (2 * 2 * (T / c.chunk) + 2 * 4));  // bf16 ends, f32 running
+      }
+    }
+  }
+}
+
+TEST(CudaDecoding, FusedStatesRepeat) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const Fused& c : fused_cases()) {
+    SCOPED_TRACE(fmt::format("H {} G {} L {}", c.heads, c.groups, c.chunk));
+    const ModelConfig config = c.config();
+    const int64_t B = 3, T = 100, D = config.d_model;
+    const auto cpu = test::layer_of(config), gpu = test::layer_of(config, "cuda");
+    ASSERT_OK(gpu->set_dtype(kernels::Dtype::bf16));
+    for (const int64_t prompt : {0, 50, 64}) {
+      auto x = test::uniform(size(B * T * D), 5, -2, 2);
+      for (int64_t b = 1; b < B; ++b)
+        std::copy_n(x.begin(), prompt * D, x.begin() + static_cast<std::ptrdiff_t>(b * T * D));
+      const auto one = gpu->start_decoding();
+      auto y = test::poison(size(prompt * D));
+      if (prompt > 0) ASSERT_OK(gpu->prefill(*one, std::span(x).first(y.size()), prompt, y));
+      const auto all = one->repeated(B);
+      ASSERT_OK(all);
+      EXPECT_EQ((*all)->cache_bytes(), B * one->cache_bytes());
+      const auto rest = part_of(x, B, D, prompt, T - prompt);
+      const auto want = part_of(test::forward(*cpu, x, B, T), B, D, prompt, T - prompt);
+      EXPECT_LE(test::relative_error(layer_outputs(*gpu, **all, rest, 0), want), 2e-2) << prompt;
+    }
+  }
+}
+
+// A whole model in bf16 on the GPU, with its residual stream and feed-forward halves, beside itself in f32.
+TEST(CudaDecoding, FusedModelsFollowF32) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const int64_t batch : {1, 3, 70}) {
+    ModelConfig config = test::config_of("rat:16,swa:9,rat:3", 256, 4, 2);
+    config.vocab = 61;
+    const auto model = *Model::create(config, 7, "cuda");
+    for (Parameter& p : model->parameters())
+      if (p.name.ends_with("in_proj.weight"))
+        for (float& value : p.value) value *= 4;
+    const auto ids = test::tokens(size(batch * 80), 5, 61);
+    const auto exact = model_logits(*model, *model->start_decoding(batch), ids, 33);
+    ASSERT_OK(model->set_dtype(kernels::Dtype::bf16));
+    EXPECT_LE(test::relative_error(model_logits(*model, *model->start_decoding(batch), ids, 33), exact), 4e-2) << batch;
+    // what the evaluation's kernels say about the last token is what decoding said before it
+    const auto from_start = model_logits(*model, *model->start_decoding(batch), ids, 0);
+    EXPECT_LE(test::relative_error(part_of(from_start, 1, 1, 32 * batch * 61, 48 * batch * 61), exact), 4e-2) << batch;
+  }
+}
+
+TEST(CudaDecoding, AStateOfAnotherPrecisionIsRefused) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const auto gpu = test::layer_of(Fused{2, 2, 16, Positions::rope}.config(), "cuda");
+  const auto x = test::uniform(20 * 256, 5);
+  std::vector<float> y(x.size());
+  for (const auto& [first, then] :
+       {std::pair{kernels::Dtype::bf16, kernels::Dtype::f32}, std::pair{kernels::Dtype::f32, kernels::Dtype::bf16}}) {
+    ASSERT_OK(gpu->set_dtype(first));
+    const auto state = gpu->start_decoding();
+    ASSERT_OK(gpu->prefill(*state, x, 20, y));
+    ASSERT_OK(gpu->set_dtype(then));
+    const auto refused = gpu->decode(*state, std::span(x).first(256), std::span(y).first(256));
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("another precision"), std::string::npos) << refused.error().message;
+    ASSERT_OK(gpu->set_dtype(first));
+    EXPECT_OK(gpu->decode(*state, std::span(x).first(256), std::span(y).first(256)));
+  }
+}
+
+TEST(CudaDecoding, BenchmarksRunOnTheFusedPath) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  BenchConfig config;
+  config.model = test::config_of("rat:16", 256, 2, 2);
+  config.model.vocab = 61;
+  config.seq_len = 512, config.batch = 33, config.min_seconds = 0;
+  config.device = "cuda", config.dtype = "bf16";
+  for (const auto bench : {bench_layer, bench_model, bench_decode}) {
+    const auto rows = bench(config);
+    ASSERT_TRUE(rows) << rows.error().message;
+    for (const BenchRow& row : *rows) EXPECT_EQ(row.batch, 33) << row.what;
+  }
+}
+
+TEST(RatLayerStep, IsRefusedWhereItIsNotFused) {
+  std::vector<float> x(256);
+  kernels::RatLayerStepArgs args;
+  args.shape = {1, 1, 2, 128, 2, 16, 10000.0};
+  args.x = {x.data(), 1, 256}, args.y = {x.data(), 1, 256};
+  const Status none = kernels::rat_layer_step(args, {});
+  ASSERT_FALSE(none);
+  EXPECT_EQ(none.error().code, ErrorCode::unsupported);
+  args.shape.tokens = 2;
+  const Status two = kernels::rat_layer_step(args, {});
+  ASSERT_FALSE(two);
+  EXPECT_EQ(two.error().code, ErrorCode::shape_mismatch);
+}
+
+}  // namespace
+}  // namespace rat
