@@ -339,7 +339,7 @@ TEST(CudaAttendOne, MatchesTheCpu) {
                            OneCase{128, 3, 64, 3, 3, false}, OneCase{129, 2, 128, 2, 1, false},
                            OneCase{1000, 6, 32, 3, 6, true}, OneCase{700, 1, 256, 1, 1, true},
                            OneCase{300, 2, 200, 2, 2, false}, OneCase{20001, 4, 16, 4, 2, false},
-                           OneCase{0, 4, 20, 2, 2, true, 3}, OneCase{700, 4, 20, 2, 4, true, 3},
+                           OneCase{0, 4, 20, 2, 4, true, 3}, OneCase{700, 4, 20, 2, 4, true, 3},
                            OneCase{1000, 4, 64, 4, 2, false, 7}, OneCase{300, 2, 128, 2, 2, true, 200}}) {
     const std::vector<float> got = attend_one_on(*backend, c), want = attend_one_on(cpu_backend(), c);
     EXPECT_LE(error_of(got, want, 0.0), bound) << c.B << " x " << c.keys << " keys, " << c.H << " heads of " << c.P;
