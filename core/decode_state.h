@@ -6,6 +6,7 @@
 
 #include "core/mixer.h"
 #include "core/model.h"
+#include "kernels/recording/repeated_work.h"
 
 namespace rat {
 
@@ -14,6 +15,7 @@ struct DecodeState::Impl {
   int64_t position = 0;         // of every sequence
   uint64_t layers_version = 0;  // of the model that started it
   std::vector<std::unique_ptr<MixerState>> layers;
+  kernels::RepeatedWork step;   // what a step starts
 
   // That `rows` rows are `tokens` for each sequence of a state that has any.
   Status check_rows(std::size_t rows, int64_t tokens) const;

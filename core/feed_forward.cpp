@@ -177,11 +177,8 @@ Status FeedForward::hidden_gradients(const MixerPass& pass, const Input& x_rows,
 Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad) {
   if (fuses(pass)) {
     const OpTimer timer(pass.times, Op::feed_forward);
-    const auto [rounded, is_rounded] = pass.rounded_gradient->renew(pass.rows() * D_);
     return kernels::feed_forward_backward({.forward = fused_args(pass, x, nullptr),
-                                           .grad = Output(grad, pass.rows(), D_),
-                                           .grad_rounded = rounded,
-                                           .grad_is_rounded = is_rounded,
+                                           .grad = pass.rounded_gradient->of({grad, pass.rows(), D_}),
                                            .grad_norm = norm_->grad,
                                            .grad_fc1 = fc1_->grad,
                                            .grad_fc2 = fc2_->grad},

@@ -20,6 +20,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
+#include "kernels/base/stream_gradient.h"
 
 namespace rat {
 
@@ -54,9 +55,10 @@ struct RoundedGradient {
   Buffer memory;
   bool current = false;  // it is that of the stream's gradient as it is now
 
-  // For a fused half, which leaves the copy current: `count` elements, and whether they are so already.
-  std::pair<uint16_t*, bool> renew(int64_t count) {
-    return {reinterpret_cast<uint16_t*>(memory.ensure((count + 1) / 2)), std::exchange(current, true)};
+  // With `grad` (N, D), for a fused half, which leaves the copy current.
+  kernels::StreamGradient of(const kernels::Output& grad) {
+    float* const data = memory.ensure((grad.rows * grad.cols + 1) / 2);
+    return {grad, reinterpret_cast<uint16_t*>(data), std::exchange(current, true)};
   }
 };
 
@@ -141,12 +143,15 @@ class Mixer {
   // Whether the backend computes the whole layer when it generates: then the two below are called instead of forward
   // with fill, and of step. x, y (B*T, D) or (B, D); with `residual`, y = x + layer(x).
   virtual bool fuses_generation(const MixerPass&) const { return false; }
+  // Before each step, the host's part of it: room in the state. Then the step of a fused layer is the same launches with
+  // the same addresses for as long as no room had to be taken, and may be a replay of those.
+  virtual Status prepare_step(const MixerPass&, int64_t, MixerState&) { return ok(); }
   virtual Status prefill_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, const float*, MixerState&,
                                float*, bool) {
     return fail(ErrorCode::unsupported, "this mixer has no fused layer");
   }
-  virtual Status step_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, int64_t, const float*,
-                            MixerState&, float*, bool) {
+  virtual Status step_fused(const MixerPass&, const LayerWeights&, const MixerWeights&, const float*, MixerState&, float*,
+                            bool) {
     return fail(ErrorCode::unsupported, "this mixer has no fused layer");
   }
 };

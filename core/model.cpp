@@ -114,8 +114,12 @@ Status Model::Impl::logits_of(const float* stream, int64_t count, float* logits,
 }
 
 Result<std::vector<float>> Model::Impl::read_logits(const float* stream, int64_t count, const MixerPass& pass) {
-  float* logits = work[work_logits].ensure(count * config.vocab);
+  float* const logits = work[work_logits].ensure(count * config.vocab);
   RAT_TRY(logits_of(stream, count, logits, pass));
+  return downloaded(logits, count);
+}
+
+Result<std::vector<float>> Model::Impl::downloaded(const float* logits, int64_t count) {
   std::vector<float> result(static_cast<std::size_t>(count * config.vocab));
   RAT_TRY(kernels::download({.rows = Input(logits, count, config.vocab), .host = result.data()}, exec));
   return result;
@@ -233,45 +237,55 @@ Status Model::set_dtype(kernels::Dtype dtype) {
 kernels::Dtype Model::dtype() const { return impl_->dtype; }
 Status Model::zero_gradients() { return impl_->store.zero_gradients(impl_->exec); }
 
+Status Model::Impl::train_forward(const TrainingPass& training) {
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    RAT_TRY(stopped(training.options));
+    Block& block = blocks[i];
+    const MixerPass pass = training.of(block);
+    float* middle = block.saved[saved_middle].ensure(pass.rows() * config.d_model);
+    RAT_TRY(block.sequence.forward(pass, input_of(i, pass.rows()), middle, true));
+    RAT_TRY(stopped(training.options));
+    RAT_TRY(block.feed_forward.forward(pass, middle, input_of(i + 1, pass.rows()), true));
+  }
+  return ok();
+}
+
+Status Model::Impl::train_backward(const TrainingPass& training, float* grad) {
+  rounded_gradient.current = false;
+  for (std::size_t i = blocks.size(); i-- > 0;) {
+    RAT_TRY(stopped(training.options));
+    Block& block = blocks[i];
+    const MixerPass pass = training.of(block);
+    RAT_TRY(block.feed_forward.backward(pass, block.saved[saved_middle].data(), grad));
+    RAT_TRY(stopped(training.options));
+    RAT_TRY(block.sequence.backward(pass, block.saved[saved_x].data(), grad, grad, true));
+  }
+  return ok();
+}
+
 Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options) {
   Impl& m = *impl_;
   RAT_TRY(m.check_batch(batch));
   m.rounded.invalidate();
   RAT_TRY(m.store.prepare());
   m.store.device_writes_gradients();
-  RAT_ASSIGN(const RoundedWeights* const fused, m.fused_weights());
-  const auto training_pass = [&](Activations& saved) {
-    MixerPass pass = m.pass_for(batch.batch, batch.tokens, saved, options);
-    pass.fused_weights = fused;
-    pass.rounded_gradient = &m.rounded_gradient;
-    return pass;
+  Impl::TrainingPass training{m.pass_for(batch.batch, batch.tokens, m.shared, options), options};
+  RAT_ASSIGN(training.pass.fused_weights, m.fused_weights());
+  training.pass.rounded_gradient = &m.rounded_gradient;
+  const int64_t rows = batch.batch * batch.tokens;
+  // The two ways through the blocks are the same work for every batch of this shape; timed op by op, they are started op
+  // by op.
+  const kernels::RepeatedWork::Key key{batch.batch, batch.tokens, static_cast<int64_t>(m.dtype),
+                                       static_cast<int64_t>(m.layers_version)};
+  const auto through_blocks = [&](kernels::RepeatedWork& repeated, const auto& work) {
+    return options.times == nullptr ? repeated.run(key, m.exec, work) : work();
   };
-  const int64_t rows = batch.batch * batch.tokens, size = rows * m.config.d_model;
-  const auto input_of = [&](std::size_t i) {
-    return i < m.blocks.size() ? m.blocks[i].saved[saved_x].ensure(size) : m.work[work_stream].ensure(size);
-  };
-  RAT_TRY(m.embed(batch.inputs, input_of(0), options));
-  for (std::size_t i = 0; i < m.blocks.size(); ++i) {
-    RAT_TRY(stopped(options));
-    Impl::Block& block = m.blocks[i];
-    const MixerPass pass = training_pass(block.saved);
-    float* middle = block.saved[saved_middle].ensure(size);
-    RAT_TRY(block.sequence.forward(pass, input_of(i), middle, true));
-    RAT_TRY(stopped(options));
-    RAT_TRY(block.feed_forward.forward(pass, middle, input_of(i + 1), true));
-  }
+  RAT_TRY(m.embed(batch.inputs, m.input_of(0, rows), options));
+  RAT_TRY(through_blocks(m.forward_work, [&] { return m.train_forward(training); }));
   Evaluation sums;
-  float* grad = m.work[work_step].ensure(size);
-  RAT_TRY(m.head_and_loss(input_of(m.blocks.size()), batch, scale, grad, sums, options));
-  m.rounded_gradient.current = false;
-  for (std::size_t i = m.blocks.size(); i-- > 0;) {
-    RAT_TRY(stopped(options));
-    Impl::Block& block = m.blocks[i];
-    const MixerPass pass = training_pass(block.saved);
-    RAT_TRY(block.feed_forward.backward(pass, block.saved[saved_middle].data(), grad));
-    RAT_TRY(stopped(options));
-    RAT_TRY(block.sequence.backward(pass, block.saved[saved_x].data(), grad, grad, true));
-  }
+  float* const grad = m.work[work_step].ensure(rows * m.config.d_model);
+  RAT_TRY(m.head_and_loss(m.input_of(m.blocks.size(), rows), batch, scale, grad, sums, options));
+  RAT_TRY(through_blocks(m.backward_work, [&] { return m.train_backward(training, grad); }));
   const OpTimer timer(options.times, Op::embedding);
   RAT_TRY(
       kernels::embedding_backward({.ids = batch.inputs,

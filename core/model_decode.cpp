@@ -53,12 +53,27 @@ Result<std::vector<float>> Model::decode(DecodeState& state, std::span<const int
   RAT_ASSIGN(const MixerPass pass, impl_->decode_pass(cache.batch, options));
   float* x = impl_->work[work_stream].ensure(cache.batch * impl_->config.d_model);
   RAT_TRY(impl_->embed(tokens, x, options));
-  for (std::size_t i = 0; i < impl_->blocks.size(); ++i) {
-    RAT_TRY(impl_->blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
-    RAT_TRY(impl_->blocks[i].feed_forward.forward(pass, x, x, false));
-  }
+  float* const logits = impl_->work[work_logits].ensure(cache.batch * impl_->config.vocab);
+  RAT_TRY(impl_->decode_blocks(cache, pass, x, logits));
   ++cache.position;
-  return impl_->read_logits(x, cache.batch, pass);
+  return impl_->downloaded(logits, cache.batch);
+}
+
+// All blocks, norm and head, as a replay where every layer's step is the same work each time.
+Status Model::Impl::decode_blocks(DecodeState::Impl& cache, const MixerPass& pass, float* x, float* logits) {
+  bool repeats = pass.times == nullptr;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    RAT_TRY(blocks[i].sequence.prepare_step(pass, cache.position, *cache.layers[i]));
+    repeats = repeats && blocks[i].sequence.repeats_steps(pass);
+  }
+  const auto step = [&]() -> Status {
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      RAT_TRY(blocks[i].sequence.step(pass, cache.position, x, *cache.layers[i], x, true));
+      RAT_TRY(blocks[i].feed_forward.forward(pass, x, x, false));
+    }
+    return logits_of(x, cache.batch, logits, pass);
+  };
+  return repeats ? cache.step.run({static_cast<int64_t>(pass.dtype)}, pass.exec, step) : step();
 }
 
 Status Model::Impl::check_decoding(const DecodeState::Impl& state, std::span<const int32_t> ids, int64_t each) const {

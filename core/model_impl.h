@@ -9,6 +9,7 @@
 #include "core/model.h"
 #include "core/sequence_layer.h"
 #include "core/weights.h"
+#include "kernels/recording/repeated_work.h"
 
 namespace rat {
 
@@ -31,6 +32,7 @@ struct Model::Impl {
   kernels::Dtype dtype = kernels::Dtype::f32;
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
+  kernels::RepeatedWork forward_work, backward_work;  // the blocks, training
   uint64_t layers_version = 0;  // counts set_layers: a decode state belongs to one
 
   MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);
@@ -38,6 +40,26 @@ struct Model::Impl {
   Status check_batch(const TokenBatch& batch) const;
   // That `ids` are `each` tokens for every sequence of a state of this model's layers.
   Status check_decoding(const DecodeState::Impl& state, std::span<const int32_t> ids, int64_t each) const;
+
+  // What a training step runs the blocks with.
+  struct TrainingPass {
+    MixerPass pass;
+    const PassOptions& options;
+    MixerPass of(Block& block) const {
+      MixerPass own = pass;
+      own.saved = &block.saved;
+      return own;
+    }
+  };
+  // The stream that block i reads, or, after the last, that the head reads.
+  float* input_of(std::size_t i, int64_t rows) {
+    Buffer& buffer = i < blocks.size() ? blocks[i].saved[saved_x] : work[work_stream];
+    return buffer.ensure(rows * config.d_model);
+  }
+  // All blocks, from input_of(0) to the stream that the head reads; and back, from its gradient to that of input_of(0),
+  // in place.
+  Status train_forward(const TrainingPass& training);
+  Status train_backward(const TrainingPass& training, float* grad);
 
   Status embed(std::span<const int32_t> tokens, float* x, const PassOptions& options);
   // Rounded weights for passes whose halves of blocks the backend fuses: those that train and those that evaluate, which
@@ -52,13 +74,16 @@ struct Model::Impl {
                             const RoundedWeights* fused = nullptr, DecodeState::Impl* cache = nullptr);
   // What a step of decoding runs with: in bf16, rounds the weights if they may have changed.
   Result<MixerPass> decode_pass(int64_t batch, const PassOptions& options);
+  // One token of every sequence, in x (B, D), through all blocks, norm and head: logits (B, V).
+  Status decode_blocks(DecodeState::Impl& cache, const MixerPass& pass, float* x, float* logits);
   // Final norm and head of `count` rows of the stream: logits (count, V) in the backend's memory.
   Status logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass);
   // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
   Status head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad, Model::Evaluation& sums,
                        const PassOptions& options);
-  // The same, read back to the host.
+  // Norm and head, read back to the host.
   Result<std::vector<float>> read_logits(const float* stream, int64_t count, const MixerPass& pass);
+  Result<std::vector<float>> downloaded(const float* logits, int64_t count);
   int64_t head_rows(int64_t rows) const;  // rows of logits held at a time
 };
 

@@ -132,7 +132,7 @@ Status SequenceLayer::prefill(const MixerPass& pass, const float* x, MixerState&
 Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y,
                            bool residual) {
   if (mixer_->fuses_generation(pass))
-    return mixer_->step_fused(pass, {in_proj_, out_proj_, norm_}, extra_, position, x, state, y, residual);
+    return mixer_->step_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, state, y, residual);
   const int64_t B = pass.batch;
   const Output normed((*pass.work)[work_normed].ensure(B * D_), B, D_);
   const Output projected((*pass.work)[work_wide].ensure(B * N_), B, N_);

@@ -23,6 +23,12 @@ class SequenceLayer {
   std::unique_ptr<MixerState> start(int64_t batch) const { return mixer_->start(batch); }
   // Forward over fresh sequences, which also loads their state.
   Status prefill(const MixerPass& pass, const float* x, MixerState& state, float* y, bool residual);
+  // Before each step: the host's part of it.
+  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
+    return mixer_->prepare_step(pass, position, state);
+  }
+  // Whether a step starts the same work as the one before, so that it may be a replay of it.
+  bool repeats_steps(const MixerPass& pass) const { return mixer_->fuses_generation(pass); }
   // One token of every sequence: x, y (B, D).
   Status step(const MixerPass& pass, int64_t position, const float* x, MixerState& state, float* y, bool residual);
 

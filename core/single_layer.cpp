@@ -1,6 +1,7 @@
 #include "core/single_layer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/decode_state.h"
 #include "core/sequence_layer.h"
@@ -33,6 +34,7 @@ struct SingleLayer::Impl {
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
   int64_t loaded_batch = 0, loaded_tokens = 0;  // 0: x is another's
+  bool gradient_loaded = false;                 // of the sum with the residual, in `grad`
   int64_t batch = 0, tokens = 0;                // 0: no forward to go back from
 
   MixerPass pass(int64_t b, int64_t t, const PassOptions& options) {
@@ -71,7 +73,10 @@ struct SingleLayer::Impl {
       stepping.rounded = &rounded;
     }
     RAT_ASSIGN(stepping.fused_weights, fused_weights());
-    RAT_TRY(layer.step(stepping, cache.position, in, *cache.layers[0], out, residual));
+    RAT_TRY(layer.prepare_step(stepping, cache.position, *cache.layers[0]));
+    const auto work = [&] { return layer.step(stepping, cache.position, in, *cache.layers[0], out, residual); };
+    const bool repeats = options.times == nullptr && layer.repeats_steps(stepping);
+    RAT_TRY(repeats ? cache.step.run({static_cast<int64_t>(dtype), residual, reinterpret_cast<int64_t>(in), reinterpret_cast<int64_t>(out)}, exec, work) : work());
     ++cache.position;
     return ok();
   }
@@ -145,6 +150,7 @@ Status SingleLayer::backward(std::span<const float> grad_out, std::span<float> g
   RAT_TRY(m.store.prepare());
   m.store.device_writes_gradients();
   RAT_ASSIGN(const float* const grad, m.upload(grad_out, m.y));
+  m.gradient_loaded = false;
   float* const to = m.grad.ensure(static_cast<int64_t>(grad_x.size()));
   RAT_TRY(m.layer.backward(pass, m.x.data(), grad, to, false));
   return m.download(to, grad_x);
@@ -156,26 +162,35 @@ Status SingleLayer::load(std::span<const float> x, int64_t batch, int64_t tokens
   RAT_TRY(m.store.prepare());
   RAT_TRY(m.upload(x, m.x));
   m.batch = 0;  // a forward pass waiting for its backward has lost its x
+  m.gradient_loaded = false;
   m.loaded_batch = batch;
   m.loaded_tokens = tokens;
   return ok();
 }
 
-Status SingleLayer::train_loaded(const PassOptions& options) {
+Status SingleLayer::load_gradient() {
   Impl& m = *impl_;
   if (m.loaded_batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
+  const int64_t rows = m.loaded_batch * m.loaded_tokens;
+  float* const grad = m.grad.ensure(rows * m.d_model);
+  m.gradient_loaded = true;
+  return kernels::copy_rows(
+      {.x = kernels::Input(m.x.data(), rows, m.d_model), .y = kernels::Output(grad, rows, m.d_model)}, m.exec);
+}
+
+Status SingleLayer::train_loaded(const PassOptions& options) {
+  Impl& m = *impl_;
+  if (m.loaded_batch == 0 || !std::exchange(m.gradient_loaded, false))
+    return fail(ErrorCode::invalid_argument, "training needs an x and a gradient that were loaded before");
   MixerPass pass = m.pass(m.loaded_batch, m.loaded_tokens, options);
   RAT_ASSIGN(pass.fused_weights, m.fused_weights());
   pass.rounded_gradient = &m.rounded_gradient;
   m.store.device_writes_gradients();
   const int64_t rows = pass.rows();
   float* const y = m.y.ensure(rows * m.d_model);
-  float* const grad = m.grad.ensure(rows * m.d_model);
   RAT_TRY(m.layer.forward(pass, m.x.data(), y, true));
-  RAT_TRY(kernels::copy_rows(
-      {.x = kernels::Input(m.x.data(), rows, m.d_model), .y = kernels::Output(grad, rows, m.d_model)}, m.exec));
   m.rounded_gradient.current = false;
-  return m.layer.backward(pass, m.x.data(), grad, grad, true);
+  return m.layer.backward(pass, m.x.data(), m.grad.data(), m.grad.data(), true);
 }
 
 std::unique_ptr<DecodeState> SingleLayer::start_decoding(int64_t batch) const {
@@ -219,6 +234,7 @@ Status SingleLayer::decode(DecodeState& state, std::span<const float> x_t, std::
   RAT_TRY(cache.check_rows(x_t.size() / static_cast<std::size_t>(m.d_model), 1));
   RAT_TRY(m.check(x_t, y_t, cache.batch, 1));
   RAT_TRY(m.store.prepare());
+  m.gradient_loaded = false;
   RAT_ASSIGN(const float* const in, m.upload(x_t, m.grad));
   float* const out = m.y.ensure(cache.batch * m.d_model);
   RAT_TRY(m.step(cache, in, out, false, {}));

@@ -23,9 +23,10 @@ class SingleLayer {
   Status forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y, const PassOptions& options = {});
   // After forward, once: gradient of sum(y * grad_out). Adds to Parameter::grad, writes grad_x (B, T, D).
   Status backward(std::span<const float> grad_out, std::span<float> grad_x, const PassOptions& options = {});
-  // For timing on a device: brings x there; then forward and backward, with the residual and x itself as the gradient of
-  // the sum, as often as wanted, without copies to or from the host. Fused where training would be.
+  // For timing on a device: brings x there; then, as often as wanted, makes x the gradient of the sum with the residual,
+  // and goes forward and backward, in place, without copies. Fused where training would be.
   Status load(std::span<const float> x, int64_t batch, int64_t tokens);
+  Status load_gradient();
   Status train_loaded(const PassOptions& options);
   // B sequences in lockstep: prefill x (B, T, D) -> y (B, T, D), then token by token x_t (B, D) -> y_t (B, D).
   std::unique_ptr<DecodeState> start_decoding(int64_t batch = 1) const;

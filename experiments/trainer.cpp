@@ -47,6 +47,18 @@ TokenBatch slice(const TokenBatch& batch, int64_t first, int64_t count) {
           {batch.targets.begin() + begin, batch.targets.begin() + end}};
 }
 
+// What memory and devices throw where no Status can be answered, as an error with their own sentence.
+template <class Work>
+auto caught(const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const kernels::OutOfMemory& problem) {  // says how much was wanted and how much there is
+    return fail(ErrorCode::device_failure, "{}", problem.what());
+  } catch (const kernels::DeviceFailure& problem) {
+    return fail(ErrorCode::device_failure, "{}", problem.what());
+  }
+}
+
 }  // namespace
 
 Trainer::Trainer() = default;
@@ -166,12 +178,19 @@ std::vector<LayerConfig> Trainer::Impl::layers_of_step() const {
   return layers;
 }
 
+// Marks between ops keep a device from replaying its steps as a whole, so there it is only the steps whose times are
+// stored.
+bool Trainer::Impl::is_timed_op_by_op() const {
+  return model->exec().backend->host || last_times.total_ms() == 0 || (step + 1) % op_times_every == 0;
+}
+
 Result<StepReport> Trainer::Impl::optimizer_step(const StopFlag* stop) {
   StepReport report;
-  const PassOptions options{stop, &report.times};
+  OpTimes* const times = is_timed_op_by_op() ? &report.times : nullptr;
+  const PassOptions options{stop, times};
   const Stopwatch watch;
   Result<TokenBatch> batch = [&] {
-    const OpTimer timer(&report.times, Op::data);
+    const OpTimer timer(times, Op::data);
     return data->train_batch(step, spec.train.batch);
   }();
   if (!batch) return batch.error();
@@ -183,12 +202,16 @@ Result<StepReport> Trainer::Impl::optimizer_step(const StopFlag* stop) {
   if (stop && stop->requested()) return fail(ErrorCode::cancelled, "Stopped inside a step.");
   report.lr = learning_rate(spec.train.schedule, spec.train.optimizer.lr, step, spec.train.steps, spec.train.warmup);
   {
-    const OpTimer timer(&report.times, Op::optimizer);
+    const OpTimer timer(times, Op::optimizer);
     RAT_ASSIGN(const AdamW::StepResult result, optimizer->step(*model, report.lr));
     report.grad_norm = result.grad_norm;
     report.skipped = result.skipped;
   }
   report.times.settle();
+  if (times != nullptr)
+    last_times = report.times;
+  else
+    report.times = last_times;
   report.step_ms = watch.ms();
   report.tokens_per_s = 1000.0 * static_cast<double>(batch->batch * batch->tokens) / report.step_ms;
   report.step = ++step;
@@ -211,38 +234,28 @@ Result<StepReport> Trainer::train_step(const StopFlag* stop) {
   Impl& self = *impl_;
   RAT_CHECK(!self.ended, "train_step after the run has ended");
   if (done()) return fail(ErrorCode::invalid_argument, "All {} steps are done; finish the run.", self.spec.train.steps);
-  const auto failed = [&](const Error& error) {
-    if (error.code != ErrorCode::cancelled) fail_run(error.message);
-    return error;
-  };
-  // An evaluation that a stop interrupted belongs to the weights as they still are.
-  if (self.evaluation_due)
-    if (const Status evaluated = self.evaluate(stop, nullptr); !evaluated) return failed(evaluated.error());
-  Result<StepReport> report = [&]() -> Result<StepReport> {
-    try {
-      return self.optimizer_step(stop);
-    } catch (const kernels::OutOfMemory& problem) {  // says how much was wanted and how much there is
-      return fail(ErrorCode::device_failure, "{}", problem.what());
-    }
-  }();
-  if (!report) return failed(report.error());
-  self.log_step(*report);
+  Result<StepReport> report = caught([&] { return self.train_step(stop); });
+  if (!report && report.error().code != ErrorCode::cancelled) fail_run(report.error().message);
+  return report;
+}
 
-  self.skipped_in_a_row = report->skipped ? self.skipped_in_a_row + 1 : 0;
-  if (self.skipped_in_a_row >= most_skipped_in_a_row)
-    return failed(
-        fail(ErrorCode::invalid_argument,
-             "The gradient was not finite in {} steps in a row up to step {} (loss {}); lower train.lr or train.clip.",
-             most_skipped_in_a_row, self.step, report->loss));
-  self.evaluation_due = self.spec.train.eval_every > 0 && self.step % self.spec.train.eval_every == 0;
-  if (self.evaluation_due)
-    if (const Status evaluated = self.evaluate(stop, &*report);
-        !evaluated && evaluated.error().code != ErrorCode::cancelled)
-      return failed(evaluated.error());
-  if (const Status scalars = self.log_probe_scalars(stop, *report);
-      !scalars && scalars.error().code != ErrorCode::cancelled)
-    return failed(scalars.error());
-  self.save_if_due(*report);
+Result<StepReport> Trainer::Impl::train_step(const StopFlag* stop) {
+  // An evaluation that a stop interrupted belongs to the weights as they still are.
+  if (evaluation_due) RAT_TRY(evaluate(stop, nullptr));
+  RAT_ASSIGN(StepReport report, optimizer_step(stop));
+  log_step(report);
+  skipped_in_a_row = report.skipped ? skipped_in_a_row + 1 : 0;
+  if (skipped_in_a_row >= most_skipped_in_a_row)
+    return fail(ErrorCode::invalid_argument,
+                "The gradient was not finite in {} steps in a row up to step {} (loss {}); lower train.lr or train.clip.",
+                most_skipped_in_a_row, step, report.loss);
+  const auto unless_cancelled = [](Status status) {
+    return !status && status.error().code == ErrorCode::cancelled ? ok() : status;
+  };
+  evaluation_due = spec.train.eval_every > 0 && step % spec.train.eval_every == 0;
+  if (evaluation_due) RAT_TRY(unless_cancelled(evaluate(stop, &report)));
+  RAT_TRY(unless_cancelled(log_probe_scalars(stop, report)));
+  save_if_due(report);
   return report;
 }
 
@@ -252,17 +265,19 @@ Result<TraceSnapshot> Trainer::trace(const ProbeRequest& request, int64_t tokens
 
 void Trainer::watch_evaluations(std::function<void(bool)> watch) { impl_->watch_evaluations = std::move(watch); }
 
-Status Trainer::checkpoint() { return impl_->save(false); }
+Status Trainer::checkpoint() {
+  return caught([this] { return impl_->save(false); });
+}
 
 Status Trainer::finish(const StopFlag* stop) {
   if (!done()) return stop_run();
   Impl& self = *impl_;
-  const auto measured = [&]() -> Status {
+  const Status measured = caught([&]() -> Status {
     if (self.evaluated_step != self.step) RAT_TRY(self.evaluate(stop, nullptr));
     return self.measure_speeds(stop);
-  }();
+  });
   if (!measured && measured.error().code == ErrorCode::cancelled) return measured;
-  const Status saved = self.save(true);
+  const Status saved = caught([&] { return self.save(true); });
   if (!measured || !saved) {
     const Error& error = !measured ? measured.error() : saved.error();
     fail_run(error.message);
@@ -272,7 +287,7 @@ Status Trainer::finish(const StopFlag* stop) {
 }
 
 Status Trainer::stop_run() {
-  const Status saved = impl_->step > 0 ? impl_->save(false) : ok();
+  const Status saved = caught([&] { return impl_->step > 0 ? impl_->save(false) : ok(); });
   RAT_TRY(impl_->end(RunState::stopped, saved ? "" : saved.error().message));
   return saved;
 }

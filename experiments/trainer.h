@@ -19,7 +19,7 @@ struct StepReport {
   double lr = 0;
   double step_ms = 0;       // without evaluation, probes and checkpoints
   double tokens_per_s = 0;  // train
-  OpTimes times;            // of this step
+  OpTimes times;            // of this step; on a device, of the last one that was timed op by op
   bool skipped = false;     // non-finite gradient: the optimizer left the weights alone
   bool evaluated = false;   // the validation numbers are of this step
   double val_loss = 0;      // nats

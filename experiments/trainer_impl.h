@@ -32,6 +32,7 @@ struct Trainer::Impl {
   bool evaluation_due = false;  // of the weights as they are; survives a stop inside the evaluation
   int64_t evaluated_step = -1;
   int64_t saved_step = -1;   // newest checkpoint on disk
+  OpTimes last_times;        // of the last step that was timed op by op
   bool ended = false;        // the row has its final state
   double wall_before_s = 0;  // of earlier sessions of this run
   Stopwatch since_start;
@@ -46,6 +47,8 @@ struct Trainer::Impl {
   // trainer.cpp
   Status build(const StopFlag* stop);
   std::vector<LayerConfig> layers_of_step() const;
+  Result<StepReport> train_step(const StopFlag* stop);
+  bool is_timed_op_by_op() const;
   Result<StepReport> optimizer_step(const StopFlag* stop);
   Result<double> gradients(const TokenBatch& batch, const PassOptions& options);
   void log_step(const StepReport& report);

@@ -81,6 +81,14 @@ struct Backend {
   // Around every op, for profilers; null where there is none to tell.
   void (*enter)(const char* op) = nullptr;
   void (*leave)() = nullptr;
+  // What this thread starts between these two is kept rather than run, and replayed as a whole: see
+  // kernels/recording/repeated_work.h. Null: there is nothing to gain. end_recording also ends one that failed.
+  Status (*begin_recording)() = nullptr;
+  Result<void*> (*end_recording)() = nullptr;
+  Status (*replay)(void* recording) = nullptr;
+  void (*forget_recording)(void* recording) = nullptr;
+  // Goes up whenever any memory is taken or given back: addresses are the same while it stands still.
+  uint64_t (*memory_changes)() = nullptr;
   Status (*upload)(const UploadArgs&) = nullptr;
   Status (*download)(const DownloadArgs&) = nullptr;
   Status (*zero)(const ZeroArgs&) = nullptr;

@@ -95,11 +95,8 @@ class AttentionMixer final : public Mixer {
   Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
                         float* grad) override {
     const OpTimer timer(pass.times, Op::attention);
-    const auto [rounded, is_rounded] = pass.rounded_gradient->renew(pass.rows() * D_);
     return kernels::attention_layer_backward({.forward = fused_args(pass, layer, x, nullptr),
-                                              .grad = Output(grad, pass.rows(), D_),
-                                              .grad_rounded = rounded,
-                                              .grad_is_rounded = is_rounded,
+                                              .grad = pass.rounded_gradient->of({grad, pass.rows(), D_}),
                                               .grad_norm = layer.norm->grad,
                                               .grad_in_proj = layer.in_proj->grad,
                                               .grad_out_proj = layer.out_proj->grad},

@@ -154,11 +154,8 @@ Status RatMixer::forward_fused(const MixerPass& pass, const LayerWeights& layer,
 Status RatMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                                 const float* x, float* grad) {
   const OpTimer timer(pass.times, Op::attention);
-  const auto [rounded, is_rounded] = pass.rounded_gradient->renew(pass.rows() * D_);
   return kernels::rat_layer_backward({.forward = fused_args(pass, layer, weights, x, nullptr),
-                                      .grad = Output(grad, pass.rows(), D_),
-                                      .grad_rounded = rounded,
-                                      .grad_is_rounded = is_rounded,
+                                      .grad = pass.rounded_gradient->of({grad, pass.rows(), D_}),
                                       .grad_norm = layer.norm->grad,
                                       .grad_gate_bias = weights.grad[0],
                                       .grad_in_proj = layer.in_proj->grad,

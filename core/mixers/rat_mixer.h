@@ -46,8 +46,9 @@ class RatMixer final : public Mixer {
   bool fuses_generation(const MixerPass& pass) const override { return fuses(pass); }
   Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        MixerState& state, float* y, bool residual) override;
-  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, int64_t position,
-                    const float* x, MixerState& state, float* y, bool residual) override;
+  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
+  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                    MixerState& state, float* y, bool residual) override;
 
  private:
   using Input = kernels::Input;

@@ -183,7 +183,6 @@ Status RatMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
 Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected,
                       MixerState& state, float* mixed) {
   auto& cache = static_cast<RatState&>(state);
-  RAT_TRY(check_form(cache, position, false));
   const int64_t B = pass.batch;
   const Output in(projected, B, width());
   const Output z = in.columns(0, D_), gate = in.columns(2 * D_, D_), q = in.columns(3 * D_, W_);
@@ -236,25 +235,31 @@ Status RatMixer::prefill_fused(const MixerPass& pass, const LayerWeights& layer,
   return ok();
 }
 
-Status RatMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
-                            int64_t position, const float* x, MixerState& state, float* y, bool residual) {
-  const OpTimer timer(pass.times, Op::attention);
+Status RatMixer::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
   auto& cache = static_cast<RatState&>(state);
-  RAT_TRY(check_form(cache, position, true));
+  const bool fused = fuses_generation(pass);
+  RAT_TRY(check_form(cache, position, fused));
+  if (!fused) return ok();
   if (position == 0) RAT_TRY(cache.begin_fused(*backend_, fused_shape(pass)));
   RAT_TRY(cache.fused->reserve(position, pass.exec));
-  RAT_TRY(kernels::rat_layer_step({.shape = cache.fused->shape(),
-                                   .norm = layer.norm->value,
-                                   .gate_bias = weights.value[0],
-                                   .in_proj = pass.fused_weights->of(layer.in_proj->value),
-                                   .out_proj = pass.fused_weights->of(layer.out_proj->value),
-                                   .x = Input(x, pass.batch, D_),
-                                   .y = Output(y, pass.batch, D_),
-                                   .residual = residual,
-                                   .cache = cache.fused->view()},
-                                  pass.exec));
   cache.fused->seen(position + 1);
   return ok();
+}
+
+Status RatMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                            const float* x, MixerState& state, float* y, bool residual) {
+  const OpTimer timer(pass.times, Op::attention);
+  FusedCache& cache = *static_cast<RatState&>(state).fused;
+  return kernels::rat_layer_step({.shape = cache.shape(),
+                                  .norm = layer.norm->value,
+                                  .gate_bias = weights.value[0],
+                                  .in_proj = pass.fused_weights->of(layer.in_proj->value),
+                                  .out_proj = pass.fused_weights->of(layer.out_proj->value),
+                                  .x = Input(x, pass.batch, D_),
+                                  .y = Output(y, pass.batch, D_),
+                                  .residual = residual,
+                                  .cache = cache.view()},
+                                 pass.exec);
 }
 
 }  // namespace rat

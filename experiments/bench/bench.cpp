@@ -16,6 +16,7 @@ namespace rat {
 namespace {
 
 constexpr int64_t most_repetitions = 10'000;
+constexpr int64_t timed_op_by_op = 5;  // repetitions, on a device
 constexpr uint64_t bench_seed = 1;
 
 // From `drawn` values on the same again: drawing hundreds of millions would take longer than what is timed.
@@ -111,6 +112,7 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
   RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(config.device));
   std::vector<double> ms;
   OpTimes times;
+  const bool marks = device->mark != nullptr;  // they keep steps from being replayed, so they get repetitions of their own
   double total_ms = 0;
   for (int64_t i = 0; i < config.warmup + most_repetitions; ++i) {
     if (config.stop && config.stop->requested()) return fail(ErrorCode::cancelled, "The benchmark was stopped");
@@ -118,7 +120,7 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
     RAT_TRY(before());
     RAT_TRY(device->finish());
     const auto begin = Clock::now();
-    RAT_TRY(once(counted ? &times : nullptr));
+    RAT_TRY(once(counted && !marks ? &times : nullptr));
     RAT_TRY(device->finish());
     const double elapsed = std::chrono::duration<double, std::milli>(Clock::now() - begin).count();
     if (counted) {
@@ -129,14 +131,19 @@ Status measure(const BenchConfig& config, int64_t tokens, BenchRow& row, Once on
     if (config.progress) config.progress(row.what, done, std::max(done, config.repetitions));
     if (done >= config.repetitions && total_ms >= 1000 * config.min_seconds) break;
   }
-  times.settle();
   row.repetitions = static_cast<int64_t>(ms.size());
+  for (int64_t i = 0; marks && i < timed_op_by_op; ++i) {
+    RAT_TRY(before());
+    RAT_TRY(once(&times));
+  }
+  times.settle();
+  const double timed = static_cast<double>(marks ? timed_op_by_op : row.repetitions);
   row.median_ms = quantile(ms, 0.5);
   row.q1_ms = quantile(ms, 0.25);
   row.q3_ms = quantile(ms, 0.75);
   row.tokens_per_s = 1000.0 * static_cast<double>(tokens) / row.median_ms;
   for (std::size_t op = 0; op < times.ms.size(); ++op)
-    row.op_ms.ms[op] = times.ms[op] / static_cast<double>(row.repetitions);
+    row.op_ms.ms[op] = times.ms[op] / timed;
   return ok();
 }
 
@@ -150,12 +157,13 @@ Result<BenchRow> layer_train(const BenchConfig& config) {
   const bool on_device = config.device != "cpu";
   std::vector<float> y(on_device ? 0 : x.size()), grad_x(y.size());
   if (on_device) RAT_TRY(layer->load(x, config.batch, config.seq_len));
-  RAT_TRY(measure(config, tokens, row, [&](OpTimes* times) -> Status {
+  const auto once = [&](OpTimes* times) -> Status {
     const PassOptions pass{.stop = config.stop, .times = times};
     if (on_device) return layer->train_loaded(pass);
     RAT_TRY(layer->forward(x, config.batch, config.seq_len, y, pass));
     return layer->backward(x, grad_x, pass);  // x stands in for the gradient that comes from above
-  }));
+  };
+  RAT_TRY(measure(config, tokens, row, once, [&] { return on_device ? layer->load_gradient() : ok(); }));
   row.peak_bytes = peak.bytes();
   return row;
 }

@@ -53,7 +53,7 @@ struct BenchRow {
   double median_ms = 0, q1_ms = 0, q3_ms = 0;
   double tokens_per_s = 0;  // from the median
   std::optional<int64_t> peak_bytes;
-  OpTimes op_ms;  // mean per repetition
+  OpTimes op_ms;  // mean per repetition; on a device, of five more, started op by op
 };
 
 Result<std::vector<BenchRow>> bench_layer(const BenchConfig& config);   // train, prefill; decode only by its name

@@ -30,9 +30,7 @@ Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("attention_layer_backward", args.forward, exec));
-  RAT_CHECK(args.grad_rounded != nullptr, "a fused half leaves a rounded gradient");
-  RAT_TRY(expect_shape("attention_layer_backward", "grad", args.grad, args.forward.shape.rows(),
-                       args.forward.shape.channels()));
+  RAT_TRY(check_gradient("attention_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
   return exec.run(&Backend::attention_layer_backward, "attention_layer_backward", args);
 }
 

@@ -15,6 +15,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
+#include "kernels/base/stream_gradient.h"
 
 namespace rat::kernels {
 
@@ -38,9 +39,7 @@ struct AttentionLayerArgs {
 
 struct AttentionLayerBackwardArgs {
   AttentionLayerArgs forward;
-  Output grad;                       // in: of y; out: of x, through the layer and the residual
-  uint16_t* grad_rounded = nullptr;  // (B*T, D) the same in bf16: out, and in where `grad_is_rounded`
-  bool grad_is_rounded = false;
+  StreamGradient grad;
   std::span<float> grad_norm, grad_in_proj, grad_out_proj;
 };
 

@@ -72,9 +72,9 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
   cuda::AttentionBuffers sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
   cut_scratch(a.forward.shape, block, args.forward.buffers);
-  args.grad = a.grad.data;
-  args.grad_rounded = reinterpret_cast<Half*>(a.grad_rounded);
-  args.grad_is_rounded = a.grad_is_rounded;
+  args.grad = a.grad.values.data;
+  args.grad_rounded = reinterpret_cast<Half*>(a.grad.rounded);
+  args.grad_is_rounded = a.grad.is_rounded;
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_out_proj.data()};
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   return answer(cuda::attention_layer_backward(args, *gemm, stream()));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <mutex>
@@ -48,7 +49,15 @@ struct Ledger {
   std::mutex mutex;
   std::unordered_map<void*, std::size_t> sizes;
   std::size_t in_use = 0, peak = 0;
-  void take(std::size_t bytes) { peak = std::max(peak, in_use += bytes); }
+  std::atomic<uint64_t> changes{0};
+  void take(std::size_t bytes) {
+    peak = std::max(peak, in_use += bytes);
+    ++changes;
+  }
+  void give_back(std::size_t bytes) {
+    in_use -= bytes;
+    ++changes;
+  }
 };
 
 Ledger& ledger() {
@@ -63,7 +72,7 @@ void taken(std::size_t bytes) {
 
 void given_back(std::size_t bytes) {
   const std::lock_guard lock(ledger().mutex);
-  ledger().in_use -= bytes;
+  ledger().give_back(bytes);
 }
 
 // Freed in stream order at the end of the thread, unless the driver is gone by then.
@@ -187,6 +196,10 @@ Result<void*> scratch_bytes(int slot, std::size_t bytes) {
 
 Status to_device(void* target, const void* host, std::size_t bytes) {
   static thread_local Staging staging;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  RAT_TRY(checked(cudaStreamIsCapturing(stream(), &capture), "copying to the GPU"));
+  if (capture != cudaStreamCaptureStatusNone)  // a replay would copy whatever lies there by then
+    return fail(ErrorCode::unsupported, "copies from the host cannot be part of a recording; make them before it");
   if (bytes <= Staging::half_bytes) return staging.copy(target, host, bytes);
   return checked(cudaMemcpyAsync(target, host, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
 }
@@ -209,7 +222,7 @@ void* allocate(std::size_t bytes) {
 void release(void* data) {
   (void)cudaFree(data);  // waits for its users
   const std::lock_guard lock(ledger().mutex);
-  ledger().in_use -= ledger().sizes[data];
+  ledger().give_back(ledger().sizes[data]);
   ledger().sizes.erase(data);
 }
 
@@ -218,6 +231,8 @@ std::size_t peak_bytes(bool reset) {
   if (reset) ledger().peak = ledger().in_use;
   return ledger().peak;
 }
+
+uint64_t memory_changes() { return ledger().changes.load(std::memory_order_relaxed); }
 
 int mark() {
   Marks& all = marks();

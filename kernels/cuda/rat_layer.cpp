@@ -103,8 +103,10 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   if constexpr (std::is_same_v<T, X>) {
     grad_out = a.grad_out;
   } else {
-    if (!a.grad_is_rounded) RAT_CUDA_TRY(to_bf16(a.grad_out, a.grad_rounded, N * D, stream));
-    mark(a.forward, "to_bf16");
+    if (!a.grad_is_rounded) {
+      RAT_CUDA_TRY(to_bf16(a.grad_out, a.grad_rounded, N * D, stream));
+      mark(a.forward, "to_bf16");
+    }
     grad_out = a.grad_rounded;
   }
   RAT_CUDA_TRY(project_weight_gradient<T>(gemm, grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));

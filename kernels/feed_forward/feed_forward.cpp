@@ -30,9 +30,7 @@ Status feed_forward(const FeedForwardArgs& args, const Exec& exec) {
 
 Status feed_forward_backward(const FeedForwardBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("feed_forward_backward", args.forward, exec));
-  RAT_CHECK(args.grad_rounded != nullptr, "a fused half leaves a rounded gradient");
-  RAT_TRY(expect_shape("feed_forward_backward", "grad", args.grad, args.forward.shape.rows,
-                       args.forward.shape.channels));
+  RAT_TRY(check_gradient("feed_forward_backward", args.grad, args.forward.shape.rows, args.forward.shape.channels));
   return exec.run(&Backend::feed_forward_backward, "feed_forward_backward", args);
 }
 

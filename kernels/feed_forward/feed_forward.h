@@ -11,6 +11,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
+#include "kernels/base/stream_gradient.h"
 
 namespace rat::kernels {
 
@@ -29,9 +30,7 @@ struct FeedForwardArgs {
 
 struct FeedForwardBackwardArgs {
   FeedForwardArgs forward;
-  Output grad;                       // in: of y; out: of x, through both ways
-  uint16_t* grad_rounded = nullptr;  // (N, D) the same in bf16: out, and in where `grad_is_rounded`
-  bool grad_is_rounded = false;
+  StreamGradient grad;
   std::span<float> grad_norm, grad_fc1, grad_fc2;
 };
 

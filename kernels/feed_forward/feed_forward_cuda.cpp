@@ -106,8 +106,8 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   RAT_ASSIGN(void* const block, scratch_bytes(0, Gradients(a.forward.shape, nullptr).bytes));
   const Gradients grad(a.forward.shape, block);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  auto* const grad_out = reinterpret_cast<Half*>(a.grad_rounded);
-  if (!a.grad_is_rounded) RAT_TRY(answer(cuda::to_bf16(a.grad.data, grad_out, N * D, stream())));
+  auto* const grad_out = reinterpret_cast<Half*>(a.grad.rounded);
+  if (!a.grad.is_rounded) RAT_TRY(answer(cuda::to_bf16(a.grad.values.data, grad_out, N * D, stream())));
   RAT_TRY(multiply(
       *gemm,
       {.m = N, .n = F, .k = D, .a = grad_out, .b = half(a.forward.fc2), .d = grad.hidden, .out_type = CUDA_R_16BF}));
@@ -135,7 +135,7 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
       {.m = N, .n = D, .k = F, .a = grad.hidden, .b = half(a.forward.fc1), .d = grad.normed, .out_type = CUDA_R_16BF}));
   cuda::RmsNormBackwardArgs<Half, float> norm;
   norm.x = a.forward.x.data, norm.weight = a.forward.norm.data(), norm.rstd = saved.rstd, norm.grad_y = grad.normed;
-  norm.residual = norm.grad_x = a.grad.data;
+  norm.residual = norm.grad_x = a.grad.values.data;
   norm.grad_x_rounded = grad_out;
   norm.grad_weight = a.grad_norm.data(), norm.add_grad_weight = true;
   norm.workspace = grad.workspace, norm.rows = N, norm.channels = D;

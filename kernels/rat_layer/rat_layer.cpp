@@ -44,9 +44,7 @@ Status rat_layer(const RatLayerArgs& args, const Exec& exec) {
 
 Status rat_layer_backward(const RatLayerBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("rat_layer_backward", args.forward, exec));
-  RAT_CHECK(args.grad_rounded != nullptr, "a fused half leaves a rounded gradient");
-  RAT_TRY(expect_shape("rat_layer_backward", "grad", args.grad, args.forward.shape.rows(),
-                       args.forward.shape.channels()));
+  RAT_TRY(check_gradient("rat_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
   return exec.run(&Backend::rat_layer_backward, "rat_layer_backward", args);
 }
 

@@ -15,6 +15,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
+#include "kernels/base/stream_gradient.h"
 
 namespace rat::kernels {
 
@@ -59,9 +60,7 @@ struct RatLayerStepArgs {
 
 struct RatLayerBackwardArgs {
   RatLayerArgs forward;
-  Output grad;                       // in: of y; out: of x, through the layer and the residual
-  uint16_t* grad_rounded = nullptr;  // (N, D) the same in bf16: out, and in where `grad_is_rounded`
-  bool grad_is_rounded = false;
+  StreamGradient grad;
   std::span<float> grad_norm, grad_gate_bias, grad_in_proj, grad_out_proj;
 };
 

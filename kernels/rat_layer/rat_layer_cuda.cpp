@@ -142,9 +142,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs& a) {
   cuda::RatBuffers<Half> sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(args.forward.shape, nullptr, sizes)));
   cut_scratch(args.forward.shape, block, buffers);
-  args.grad_out = args.grad_x = a.grad.data;
-  args.grad_rounded = reinterpret_cast<Half*>(a.grad_rounded);
-  args.grad_is_rounded = a.grad_is_rounded;
+  args.grad_out = args.grad_x = a.grad.values.data;
+  args.grad_rounded = reinterpret_cast<Half*>(a.grad.rounded);
+  args.grad_is_rounded = a.grad.is_rounded;
   args.residual_gradient = true;
   args.add_gradients = true;
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_gate_bias.data(), a.grad_out_proj.data()};

@@ -131,6 +131,28 @@ TEST(EveryMixer, BackwardIsTheDerivativeOfForward) {
   }
 }
 
+// What benchmarks time on a device is forward and backward: the same gradients of the weights.
+TEST(EveryMixer, TrainsOnLoadedValuesAsOnGivenOnes) {
+  for (const std::string& name : test::all_layers()) {
+    const int64_t batch = 2, tokens = 19;
+    const ModelConfig config = test::config_of(name);
+    const auto given = test::layer_of(config), loaded = test::layer_of(config);
+    const auto x = test::uniform(static_cast<std::size_t>(batch * tokens * config.d_model), 5, -2, 2);
+    auto y = test::poison(x.size()), grad_x = test::poison(x.size());
+    ASSERT_OK(given->forward(x, batch, tokens, y));
+    ASSERT_OK(given->backward(x, grad_x));
+    EXPECT_FALSE(loaded->train_loaded({})) << "nothing is loaded";
+    ASSERT_OK(loaded->load(x, batch, tokens));
+    EXPECT_FALSE(loaded->train_loaded({})) << "no gradient is loaded";
+    ASSERT_OK(loaded->load_gradient());
+    ASSERT_OK(loaded->train_loaded({}));
+    EXPECT_FALSE(loaded->train_loaded({})) << "the gradient was that of one pass";
+    const auto want = given->parameters(), got = loaded->parameters();
+    for (std::size_t i = 0; i < want.size(); ++i)
+      EXPECT_TRUE(std::ranges::equal(got[i].grad, want[i].grad)) << name << " " << want[i].name;
+  }
+}
+
 // RAT with one-token chunks, written out in float64 from the equations. No shared queries (G = H); in_proj rows: z, v,
 // g, q, k. No RoPE here: the golden files cover it.
 TEST(RatLimits, OneTokenChunksAreAttentionOverGatedKeysAndValues) {

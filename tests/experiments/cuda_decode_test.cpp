@@ -182,6 +182,41 @@ TEST(CudaDecoding, FusedModelsFollowF32) {
   }
 }
 
+// A replayed step is the step started op by op, to the bit: while room is taken, after a restart, between two states.
+TEST(CudaDecoding, ReplayedStepsAreThoseStartedOpByOp) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  ModelConfig config = test::config_of("rat:1*2", 256, 4, 2);  // chunks of one: 64, then 128 tokens fill the room
+  config.vocab = 61;
+  const auto model = *Model::create(config, 7, "cuda");
+  ASSERT_OK(model->set_dtype(kernels::Dtype::bf16));
+  for (const int64_t batch : {1, 3}) {
+    const auto ids = test::tokens(size(batch * 150), 5, 61);
+    const auto decoded = [&](DecodeState& state, bool op_by_op) {
+      std::vector<float> all;
+      for (int64_t t = 0; t < 150; ++t) {
+        OpTimes times;
+        const auto logits = model->decode(state, part_of(ids, batch, 1, t, 1),
+                                          {.stop = nullptr, .times = op_by_op ? &times : nullptr});
+        EXPECT_OK(logits);
+        if (logits) all.insert(all.end(), logits->begin(), logits->end());
+      }
+      return all;
+    };
+    const auto one = model->start_decoding(batch), other = model->start_decoding(batch);
+    const auto want = decoded(*one, true), got = decoded(*other, false);
+    EXPECT_EQ(got, want) << batch;
+    ASSERT_OK(other->restart());
+    EXPECT_EQ(decoded(*other, false), want) << batch << ", restarted";
+    ASSERT_OK(one->restart());
+    ASSERT_OK(other->restart());
+    for (int64_t t = 0; t < 20; ++t) {  // in turn
+      const auto here = model->decode(*one, part_of(ids, batch, 1, t, 1)), there = model->decode(*other, part_of(ids, batch, 1, t, 1));
+      ASSERT_TRUE(here && there);
+      EXPECT_EQ(*here, *there) << t;
+    }
+  }
+}
+
 TEST(CudaDecoding, AStateOfAnotherPrecisionIsRefused) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   const auto gpu = test::layer_of(Fused{2, 2, 16, Positions::rope}.config(), "cuda");

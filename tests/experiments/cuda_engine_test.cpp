@@ -98,6 +98,53 @@ std::vector<std::vector<float>> gradients(const ModelConfig& config, kernels::Dt
   return all;
 }
 
+// Steps that are replayed as a whole are those that are started op by op, to the bit: every mixer in f32, and fused blocks.
+TEST(CudaTraining, ReplayedStepsAreThoseStartedOpByOp) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const auto losses = [](const ModelConfig& config, kernels::Dtype dtype, bool op_by_op) {
+    auto model = *Model::create(config, 7, "cuda");
+    EXPECT_OK(model->set_dtype(dtype));
+    AdamW optimizer(std::as_const(*model).parameters(), {}, model->exec());
+    std::vector<float> record;
+    for (int step = 0; step < 6; ++step) {
+      OpTimes times;
+      EXPECT_OK(model->zero_gradients());
+      for (const int64_t tokens : {70, 70, step == 3 ? 50 : 70}) {  // one step in between is of another shape
+        const auto batch = batch_of(3, tokens, 61, static_cast<uint64_t>(step));
+        const auto loss = model->loss_and_gradients(batch, 0.3, {.stop = nullptr, .times = op_by_op ? &times : nullptr});
+        EXPECT_OK(loss);
+        record.push_back(static_cast<float>(*loss));
+      }
+      EXPECT_OK(optimizer.step(*model, 1e-3));
+    }
+    for (const Parameter& p : std::as_const(*model).parameters())
+      record.insert(record.end(), p.value.begin(), p.value.end());
+    return record;
+  };
+  const auto compare = [&](const ModelConfig& config, kernels::Dtype dtype) {
+    EXPECT_EQ(losses(config, dtype, false), losses(config, dtype, true)) << config.layers[0].kind;
+  };
+  ModelConfig config;
+  config.vocab = 61, config.d_model = 32, config.heads = 4;
+  for (const MixerType& type : mixer_types()) {
+    LayerConfig layer;
+    layer.kind = type.name;
+    if (type.uses_chunk) layer.chunk = 8;
+    if (type.uses_window) layer.window = 9;
+    if (type.uses_dilation) layer.dilation = 4;
+    config.layers = {layer, layer};
+    compare(config, kernels::Dtype::f32);
+  }
+  config.d_model = 256;
+  for (const char* const kind : {"rat", "attention"}) {
+    LayerConfig layer;
+    layer.kind = kind;
+    if (layer.kind == "rat") layer.chunk = 16;
+    config.layers = {layer, layer};
+    compare(config, kernels::Dtype::bf16);
+  }
+}
+
 // Head sizes and widths that the GPU fuses, beside the same model in f32: bf16 keeps 8 significant bits.
 TEST(CudaTraining, FusedBlocksAgreeWithF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");

@@ -14,6 +14,7 @@
 
 #include "core/io/sha256.h"
 #include "experiments/store/store.h"
+#include "tests/support/compare.h"
 
 namespace rat {
 
@@ -64,17 +65,6 @@ inline NewRun new_run(const std::string& name, RunState state = RunState::runnin
   run.state = state;
   return run;
 }
-
-#define ASSERT_OK(expression)                              \
-  do {                                                     \
-    const auto& assert_ok_ = (expression);                 \
-    ASSERT_TRUE(assert_ok_) << assert_ok_.error().message; \
-  } while (false)
-#define EXPECT_OK(expression)                              \
-  do {                                                     \
-    const auto& expect_ok_ = (expression);                 \
-    EXPECT_TRUE(expect_ok_) << expect_ok_.error().message; \
-  } while (false)
 
 // A database of its own with a writer open.
 class Store : public ::testing::Test {

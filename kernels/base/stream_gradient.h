@@ -1,0 +1,22 @@
+// The gradient of the residual stream as fused halves of blocks hand it on: in f32, and the same rounded to bf16, which
+// products read.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/base/rows.h"
+
+namespace rat::kernels {
+
+struct StreamGradient {
+  Output values;                // (B*T, D) in: of y; out: of x, through the half and the residual
+  uint16_t* rounded = nullptr;  // (B*T, D) the same in bf16: out, and in where `is_rounded`
+  bool is_rounded = false;
+};
+
+inline Status check_gradient(const char* op, const StreamGradient& grad, int64_t rows, int64_t channels) {
+  RAT_CHECK(grad.rounded != nullptr, "a fused half leaves a rounded gradient");
+  return expect_shape(op, "grad", grad.values, rows, channels);
+}
+
+}  // namespace rat::kernels
