@@ -5,6 +5,7 @@
 #include "core/model_impl.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/loss_head/loss_head.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/rms_norm/rms_norm.h"
 
@@ -127,62 +128,79 @@ Result<std::vector<float>> Model::Impl::downloaded(const float* logits, int64_t 
 
 // About 16 MiB of logits at a time on the host, which its caches hold in part, and 1 GiB on a device, whatever the
 // vocabulary.
-int64_t Model::Impl::head_rows(int64_t rows) const {
+int64_t Model::Impl::head_rows() const {
   const int64_t logits = int64_t{1} << (exec.backend->host ? 22 : 28);
-  return std::min(rows, std::max<int64_t>(64, logits / config.vocab));
+  return std::max<int64_t>(64, logits / config.vocab);
 }
 
-Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad,
-                                  Model::Evaluation& out, const PassOptions& options) {
-  const int64_t D = config.d_model, V = config.vocab, rows = batch.batch * batch.tokens, block = head_rows(rows);
+Status Model::Impl::head_and_loss(const LossPass& loss, const float* stream, float* grad, Model::Evaluation& out) {
+  const TokenBatch& batch = loss.batch;
+  const int64_t D = config.d_model, V = config.vocab, rows = batch.batch * batch.tokens;
   const auto targets = std::count_if(batch.targets.begin(), batch.targets.end(), [](int32_t t) { return t >= 0; });
   if (grad && targets == 0)
     return fail(ErrorCode::invalid_argument, "no token of the batch has a target, so there is no loss to train on");
-  const auto grad_scale = grad ? static_cast<float>(scale / static_cast<double>(targets)) : 0.0f;
-  float* logits = work[work_logits].ensure(block * V);
-  float* grad_normed = grad ? work[work_narrow].ensure(block * D) : nullptr;
+  const auto grad_scale = grad ? static_cast<float>(loss.scale / static_cast<double>(targets)) : 0.0f;
   kernels::CrossEntropySums sums;
-  const MixerPass pass = pass_for(batch.batch, batch.tokens, shared, options);
+  const int64_t block = std::min(rows, head_rows());
+  const bool fused = loss.fused_weights != nullptr && kernels::fuses_loss_head({block, D, V}, exec);
+  kernels::StreamGradient to_stream;
+  if (fused && grad) to_stream = rounded_gradient.of({grad, rows, D});
   for (int64_t begin = 0; begin < rows; begin += block) {
     const int64_t count = std::min(block, rows - begin);
-    RAT_TRY(stopped(options));
-    RAT_TRY(logits_of(stream + begin * D, count, logits, pass));
-    {
-      const OpTimer timer(options.times, Op::cross_entropy);
-      RAT_TRY(kernels::cross_entropy(
-          {.logits = Output(logits, count, V),
-           .targets =
-               std::span(batch.targets).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
-           .grad_scale = grad_scale,
-           .sums = &sums},
-          exec));
-    }
-    if (!grad) continue;
-    const Input grad_logits(logits, count, V), normed(work[work_normed].data(), count, D);
-    const Output to_normed(grad_normed, count, D);
-    {
-      const OpTimer timer(options.times, Op::gemm);
-      RAT_TRY(kernels::matmul(
-          {.a = grad_logits, .b = Input(head->value.data(), V, D), .c = to_normed, .dtype = dtype},
-          exec));
-      RAT_TRY(kernels::matmul({.a = grad_logits,
-                               .b = normed,
-                               .c = Output(head->grad.data(), V, D),
-                               .transpose_a = true,
-                               .accumulate = true,
-                               .dtype = dtype},
-                              exec));
-    }
-    const OpTimer timer(options.times, Op::norm);
-    RAT_TRY(kernels::rms_norm_backward({.x = Input(stream + begin * D, count, D),
-                                        .weight = norm->value,
-                                        .grad_y = to_normed,
-                                        .grad_x = Output(grad + begin * D, count, D),
-                                        .grad_weight = norm->grad},
-                                       exec));
+    RAT_TRY(stopped(loss.options));
+    kernels::LossHeadArgs args{
+        .shape = {count, D, V},
+        .norm = norm->value,
+        .head = fused ? loss.fused_weights->of(head->value) : nullptr,
+        .x = Input(stream + begin * D, count, D),
+        .targets = std::span(batch.targets).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count)),
+        .sums = &sums,
+        .grad_scale = grad_scale,
+        .grad = {},
+        .grad_norm = norm->grad,
+        .grad_head = head->grad};
+    if (grad) args.grad.values = Output(grad + begin * D, count, D);
+    if (fused && grad) args.grad.rounded = to_stream.rounded + begin * D;
+    const OpTimer timer(fused ? loss.options.times : nullptr, Op::cross_entropy);
+    RAT_TRY(fused ? kernels::loss_head(args, exec) : loss_head_unfused(args, loss.options));
   }
   out = {sums.loss, sums.targets, sums.correct};
   return ok();
+}
+
+// What kernels/loss_head computes, op by op.
+Status Model::Impl::loss_head_unfused(const kernels::LossHeadArgs& args, const PassOptions& options) {
+  const auto& [count, D, V] = args.shape;
+  const MixerPass pass = pass_for(1, count, shared, options);
+  const Output logits(work[work_logits].ensure(count * V), count, V);
+  RAT_TRY(logits_of(args.x.data, count, logits.data, pass));
+  {
+    const OpTimer timer(options.times, Op::cross_entropy);
+    RAT_TRY(kernels::cross_entropy(
+        {.logits = logits, .targets = args.targets, .grad_scale = args.grad_scale, .sums = args.sums}, exec));
+  }
+  if (args.grad_scale == 0) return ok();
+  const Input normed(work[work_normed].data(), count, D);
+  const Output to_normed(work[work_narrow].ensure(count * D), count, D);
+  {
+    const OpTimer timer(options.times, Op::gemm);
+    RAT_TRY(kernels::matmul(
+        {.a = logits, .b = Input(head->value.data(), V, D), .c = to_normed, .dtype = dtype}, exec));
+    RAT_TRY(kernels::matmul({.a = logits,
+                             .b = normed,
+                             .c = Output(args.grad_head.data(), V, D),
+                             .transpose_a = true,
+                             .accumulate = true,
+                             .dtype = dtype},
+                            exec));
+  }
+  const OpTimer timer(options.times, Op::norm);
+  return kernels::rms_norm_backward({.x = args.x,
+                                     .weight = args.norm,
+                                     .grad_y = to_normed,
+                                     .grad_x = args.grad.values,
+                                     .grad_weight = args.grad_norm},
+                                    exec);
 }
 
 Result<const RoundedWeights*> Model::Impl::fused_weights() {
@@ -251,7 +269,6 @@ Status Model::Impl::train_forward(const TrainingPass& training) {
 }
 
 Status Model::Impl::train_backward(const TrainingPass& training, float* grad) {
-  rounded_gradient.current = false;
   for (std::size_t i = blocks.size(); i-- > 0;) {
     RAT_TRY(stopped(training.options));
     Block& block = blocks[i];
@@ -284,7 +301,9 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   RAT_TRY(through_blocks(m.forward_work, [&] { return m.train_forward(training); }));
   Evaluation sums;
   float* const grad = m.work[work_step].ensure(rows * m.config.d_model);
-  RAT_TRY(m.head_and_loss(m.input_of(m.blocks.size(), rows), batch, scale, grad, sums, options));
+  m.rounded_gradient.current = false;
+  RAT_TRY(m.head_and_loss({batch, scale, training.pass.fused_weights, options}, m.input_of(m.blocks.size(), rows), grad,
+                          sums));
   RAT_TRY(through_blocks(m.backward_work, [&] { return m.train_backward(training, grad); }));
   const OpTimer timer(options.times, Op::embedding);
   RAT_TRY(
@@ -302,7 +321,7 @@ Result<Model::Evaluation> Model::evaluate(const TokenBatch& batch, const PassOpt
   RAT_ASSIGN(const RoundedWeights* const fused, impl_->fused_weights());
   RAT_ASSIGN(const float* stream, impl_->run_blocks(batch.inputs, batch.batch, options, nothing, nothing, fused));
   Evaluation sums;
-  RAT_TRY(impl_->head_and_loss(stream, batch, 0.0, nullptr, sums, options));
+  RAT_TRY(impl_->head_and_loss({batch, 0.0, fused, options}, stream, nullptr, sums));
   return sums;
 }
 

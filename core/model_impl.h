@@ -78,13 +78,19 @@ struct Model::Impl {
   Status decode_blocks(DecodeState::Impl& cache, const MixerPass& pass, float* x, float* logits);
   // Final norm and head of `count` rows of the stream: logits (count, V) in the backend's memory.
   Status logits_of(const float* stream, int64_t count, float* logits, const MixerPass& pass);
-  // Norm, head and loss over the stream; with grad_scale also the gradient of the stream, in `grad`.
-  Status head_and_loss(const float* stream, const TokenBatch& batch, double scale, float* grad, Model::Evaluation& sums,
-                       const PassOptions& options);
+  struct LossPass {
+    const TokenBatch& batch;
+    double scale;  // of the gradient
+    const RoundedWeights* fused_weights;
+    const PassOptions& options;
+  };
+  // Norm, head and loss over the stream; with `grad` also the gradient of the stream, there.
+  Status head_and_loss(const LossPass& loss, const float* stream, float* grad, Model::Evaluation& sums);
+  Status loss_head_unfused(const kernels::LossHeadArgs& args, const PassOptions& options);
   // Norm and head, read back to the host.
   Result<std::vector<float>> read_logits(const float* stream, int64_t count, const MixerPass& pass);
   Result<std::vector<float>> downloaded(const float* logits, int64_t count);
-  int64_t head_rows(int64_t rows) const;  // rows of logits held at a time
+  int64_t head_rows() const;  // rows of logits held at a time, at most
 };
 
 Status stopped(const PassOptions& options);

@@ -55,6 +55,8 @@ struct AttentionLayerBackwardArgs;
 struct FeedForwardShape;
 struct FeedForwardArgs;
 struct FeedForwardBackwardArgs;
+struct LossHeadShape;
+struct LossHeadArgs;
 
 // A null entry: the backend does not have the op, and says so when asked.
 struct Backend {
@@ -123,7 +125,7 @@ struct Backend {
   Status (*squared_norm)(const SquaredNormArgs&) = nullptr;
   Status (*round_weights)(const RoundWeightsArgs&) = nullptr;
 
-  // Whole halves of a block in bf16, for training and generation; null: composed of the ops above.
+  // Whole halves of a block, and the end of the model, in bf16; null: composed of the ops above.
   bool (*fuses_rat_layer)(const RatLayerShape&) = nullptr;
   std::size_t (*rat_layer_saved)(const RatLayerShape&) = nullptr;
   Status (*rat_layer)(const RatLayerArgs&) = nullptr;
@@ -138,6 +140,8 @@ struct Backend {
   std::size_t (*feed_forward_saved)(const FeedForwardShape&) = nullptr;
   Status (*feed_forward)(const FeedForwardArgs&) = nullptr;
   Status (*feed_forward_backward)(const FeedForwardBackwardArgs&) = nullptr;
+  bool (*fuses_loss_head)(const LossHeadShape&) = nullptr;
+  Status (*loss_head)(const LossHeadArgs&) = nullptr;
 };
 
 std::span<const Backend* const> backends();                  // THE list, in kernels/backend_list.cpp

@@ -71,6 +71,8 @@ const Backend& cuda_backend() {
       .feed_forward_saved = gpu::feed_forward_saved,
       .feed_forward = gpu::feed_forward,
       .feed_forward_backward = gpu::feed_forward_backward,
+      .fuses_loss_head = gpu::fuses_loss_head,
+      .loss_head = gpu::loss_head,
   };
   return backend;
 }

@@ -67,5 +67,7 @@ bool fuses_feed_forward(const FeedForwardShape& shape);
 std::size_t feed_forward_saved(const FeedForwardShape& shape);
 Status feed_forward(const FeedForwardArgs& args);
 Status feed_forward_backward(const FeedForwardBackwardArgs& args);
+bool fuses_loss_head(const LossHeadShape& shape);
+Status loss_head(const LossHeadArgs& args);
 
 }  // namespace rat::kernels::gpu

@@ -16,7 +16,8 @@ namespace rat {
 namespace {
 
 constexpr int64_t most_repetitions = 10'000;
-constexpr int64_t timed_op_by_op = 5;  // repetitions, on a device
+constexpr int64_t timed_op_by_op = 5;   // repetitions, on a device
+constexpr int64_t steps_at_a_time = 16;  // of decoding a layer, on a device
 constexpr uint64_t bench_seed = 1;
 
 // From `drawn` values on the same again: drawing hundreds of millions would take longer than what is timed.
@@ -185,18 +186,26 @@ Result<BenchRow> layer_prefill(const BenchConfig& config) {
   return row;
 }
 
-// Times steps of `batch` sequences that go on from `prefilled`, the state of one, again and again from its position.
+// Times steps of `batch` sequences that go on from `prefilled`, the state of one, again and again from its position;
+// `each` of them between two looks at the clock.
 template <class Step>
-Status measure_decoding(const BenchConfig& config, BenchRow& row, const DecodeState& prefilled, Step step) {
+Status measure_decoding(const BenchConfig& config, BenchRow& row, const DecodeState& prefilled, int64_t each, Step step) {
   const int64_t last = prefilled.position() + std::max<int64_t>(prefilled.position() / 16, 16);
   std::unique_ptr<DecodeState> state;
   const auto before = [&]() -> Status {
-    if (state != nullptr && state->position() < last) return ok();
+    if (state != nullptr && state->position() + each <= last) return ok();
     state.reset();  // before there is another: their caches may be large
     RAT_ASSIGN(state, prefilled.repeated(config.batch));
     return ok();
   };
-  return measure(config, config.batch, row, [&](OpTimes* times) { return step(*state, times); }, before);
+  const auto once = [&](OpTimes* times) -> Status {
+    for (int64_t i = 0; i < each; ++i) RAT_TRY(step(*state, times));
+    return ok();
+  };
+  RAT_TRY(measure(config, each * config.batch, row, once, before));
+  for (double* const ms : {&row.median_ms, &row.q1_ms, &row.q3_ms}) *ms /= static_cast<double>(each);
+  for (double& ms : row.op_ms.ms) ms /= static_cast<double>(each);
+  return ok();
 }
 
 Result<BenchRow> layer_decode(const BenchConfig& config) {
@@ -212,7 +221,8 @@ Result<BenchRow> layer_decode(const BenchConfig& config) {
   RAT_TRY(layer->load(std::span(x).first(static_cast<std::size_t>(config.seq_len) * dim), 1, config.seq_len));
   RAT_TRY(layer->prefill_loaded(*prefilled, {}));
   RAT_TRY(layer->load(std::span(x).first(static_cast<std::size_t>(config.batch) * dim), config.batch, 1));
-  RAT_TRY(measure_decoding(config, row, *prefilled, [&](DecodeState& state, OpTimes* times) {
+  const int64_t each = config.device == "cpu" ? 1 : steps_at_a_time;
+  RAT_TRY(measure_decoding(config, row, *prefilled, each, [&](DecodeState& state, OpTimes* times) {
     return layer->decode_loaded(state, {.stop = config.stop, .times = times});
   }));
   row.peak_bytes = peak.bytes();
@@ -269,7 +279,7 @@ Result<BenchRow> model_decode(const BenchConfig& config) {
   RAT_TRY(set_dtype(*model, config));
   const auto prefilled = model->start_decoding();
   RAT_TRY(model->prefill(*prefilled, std::span(tokens).first(prompt), {.stop = config.stop, .times = nullptr}));
-  RAT_TRY(measure_decoding(config, row, *prefilled, [&](DecodeState& state, OpTimes* times) -> Status {
+  RAT_TRY(measure_decoding(config, row, *prefilled, 1, [&](DecodeState& state, OpTimes* times) -> Status {
     RAT_TRY(model->decode(state, std::span(tokens).first(batch), {.stop = config.stop, .times = times}));
     return ok();
   }));

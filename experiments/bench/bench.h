@@ -5,6 +5,8 @@
 //   prefill  filling an empty decode state, whose memory is there, with T tokens of each of B sequences at once
 //   decode   one token for each of B sequences at once, after T tokens (layer or model); up to T + max(T / 16, 16) as
 //            repetitions go by, then from T again. Each sequence has a cache of its own, filled with the same T tokens.
+//            Of a layer on a device, 16 tokens one after another between two looks at the clock: in a model, nothing
+//            waits between layers.
 // Of a layer, with its residual; inputs lie on the device before the time begins, and outputs stay there. A model's
 // token ids come from the host, and its logits after the last tokens go there, as for who samples.
 // peak_bytes: the highest resident memory of the process while the row was set up and run, less what was resident

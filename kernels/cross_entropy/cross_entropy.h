@@ -27,6 +27,8 @@ struct CrossEntropyArgs {
   CrossEntropySums* sums = nullptr;  // host memory, added to: the call waits for the result
 };
 
+// Ok, or which target is outside [0, vocab) and not negative, or that there are not `rows` of them.
+[[nodiscard]] Status check_targets(const char* op, std::span<const int32_t> targets, int64_t rows, int64_t vocab);
 [[nodiscard]] Status cross_entropy(const CrossEntropyArgs& args, const Exec& exec);
 
 }  // namespace rat::kernels

@@ -4,7 +4,7 @@
 #include <cfloat>
 #include <climits>
 
-#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/cross_entropy/cross_entropy_cuda.h"
 #include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda_ops.h"
@@ -77,34 +77,47 @@ __device__ __forceinline__ void join_block(Softmax& s) {
   }
 }
 
-// x becomes weight * exp(x - largest), less `scale` at the target.
-template <int Width>
-__device__ void write_gradient(float* x, int n, int quads, int lane, int target, const Softmax& s, float scale) {
+__device__ __forceinline__ void put(float* to, float x) { *to = x; }
+__device__ __forceinline__ void put(float* to, float4 x) { *reinterpret_cast<float4*>(to) = x; }
+__device__ __forceinline__ void put(__nv_bfloat16* to, float x) { *to = __float2bfloat16_rn(x); }
+__device__ __forceinline__ void put(__nv_bfloat16* to, float4 x) {
+  reinterpret_cast<__nv_bfloat162*>(to)[0] = __floats2bfloat162_rn(x.x, x.y);
+  reinterpret_cast<__nv_bfloat162*>(to)[1] = __floats2bfloat162_rn(x.z, x.w);
+}
+
+// weight * exp(x - largest), less `scale` at the target; `to` may be x.
+template <int Width, class To>
+__device__ void write_gradient(const float* x, To* to, int n, int quads, int lane, int target, const Softmax& s,
+                               float scale) {
   const float weight = scale / s.total;
   const auto gradient = [&](float value, int i) {
     const float g = __fmul_rn(expf(value - s.largest), weight);
     return i == target ? __fsub_rn(g, scale) : g;
   };
   for (int q = lane; q < quads; q += Width) {
-    float4 v = reinterpret_cast<float4*>(x)[q];
+    float4 v = reinterpret_cast<const float4*>(x)[q];
     v = {gradient(v.x, 4 * q), gradient(v.y, 4 * q + 1), gradient(v.z, 4 * q + 2), gradient(v.w, 4 * q + 3)};
-    reinterpret_cast<float4*>(x)[q] = v;
+    put(to + 4 * q, v);
   }
-  for (int i = 4 * quads + lane; i < n; i += Width) x[i] = gradient(x[i], i);
+  for (int i = 4 * quads + lane; i < n; i += Width) put(to + i, gradient(x[i], i));
 }
 
-// `Width` threads have one row. results[row]: its loss, and 1 where the target is the argmax.
-template <int Width>
-__global__ void __launch_bounds__(threads) entropy_rows(Output logits, const int32_t* targets, float scale,
-                                                        double2* results) {
+// `Width` threads have one row. results[row]: its loss, and 1 where the target is the argmax. `gradient`: the logits
+// themselves, or rows of bf16.
+template <int Width, class To>
+__global__ void __launch_bounds__(threads) entropy_rows(Input logits, Rows<To> gradient, const int32_t* targets,
+                                                        float scale, double2* results) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (threads / Width) + threadIdx.x / Width;
   if (row >= logits.rows) return;  // all threads of a row, so all of a warp
   const int lane = threadIdx.x % Width, n = static_cast<int>(logits.cols), target = targets[row];
-  float* const x = logits.data + row * logits.stride;
-  const int quads = reinterpret_cast<uintptr_t>(x) % sizeof(float4) == 0 ? n / 4 : 0;
+  const float* const x = logits.data + row * logits.stride;
+  To* const to = gradient.data + row * gradient.stride;
+  const bool wide = reinterpret_cast<uintptr_t>(x) % sizeof(float4) == 0 &&
+                    reinterpret_cast<uintptr_t>(to) % (4 * sizeof(To)) == 0;
+  const int quads = wide ? n / 4 : 0;
   if (target < 0) {
     if (lane == 0) results[row] = {0, 0};
-    for (int i = lane; i < n && scale != 0.0f; i += Width) x[i] = 0.0f;
+    for (int i = lane; i < n && scale != 0.0f; i += Width) put(to + i, 0.0f);
     return;
   }
   const float aimed = lane == 0 ? x[target] : 0.0f;  // before the barriers below: the gradient replaces it
@@ -118,7 +131,7 @@ __global__ void __launch_bounds__(threads) entropy_rows(Output logits, const int
     results[row] = {loss, s.first == target ? 1.0 : 0.0};
   }
   __syncwarp();  // lane 0 has read its target
-  if (scale != 0.0f) write_gradient<Width>(x, n, quads, lane, target, s, scale);
+  if (scale != 0.0f) write_gradient<Width>(x, to, n, quads, lane, target, s, scale);
 }
 
 constexpr int join_threads = 1024;
@@ -136,31 +149,50 @@ __global__ void __launch_bounds__(join_threads) join_rows(const double2* results
   if (threadIdx.x == 0) *sums = {loss, correct};
 }
 
+template <class To>
+Status launch(const CrossEntropyArgs& args, const Rows<To>& gradient, const int32_t* targets, double2* results) {
+  const int64_t rows = args.logits.rows;
+  if (args.logits.cols <= widest_of_a_warp)
+    entropy_rows<32, To><<<blocks_for(rows, threads / 32), threads, 0, stream()>>>(args.logits, gradient, targets,
+                                                                                   args.grad_scale, results);
+  else
+    entropy_rows<threads, To><<<static_cast<unsigned>(rows), threads, 0, stream()>>>(args.logits, gradient, targets,
+                                                                                     args.grad_scale, results);
+  return launched("cross_entropy");
+}
+
 }  // namespace
 
-Status cross_entropy(const CrossEntropyArgs& args) {
-  const int64_t rows = args.logits.rows;
-  if (rows == 0) return ok();
+Status start_entropy(const CrossEntropyArgs& args, __nv_bfloat16* rounded) {
+  const int64_t rows = args.logits.rows, cols = args.logits.cols;
+  static_assert(entropy_slots == 2);
   auto targets = scratch<int32_t>(0, rows);
   if (!targets) return targets.error();
   auto results = scratch<double2>(1, rows + 1);  // the last: their sums
   if (!results) return results.error();
   RAT_TRY(to_device(*targets, args.targets.data(), args.targets.size_bytes()));
-  if (args.logits.cols <= widest_of_a_warp)
-    entropy_rows<32><<<blocks_for(rows, threads / 32), threads, 0, stream()>>>(args.logits, *targets, args.grad_scale,
-                                                                               *results);
+  if (rounded != nullptr)
+    RAT_TRY(launch(args, Rows<__nv_bfloat16>(rounded, rows, cols), *targets, *results));
   else
-    entropy_rows<threads><<<static_cast<unsigned>(rows), threads, 0, stream()>>>(args.logits, *targets, args.grad_scale,
-                                                                                 *results);
-  RAT_TRY(launched("cross_entropy"));
+    RAT_TRY(launch(args, args.logits, *targets, *results));
   join_rows<<<1, join_threads, 0, stream()>>>(*results, rows, *results + rows);
   RAT_TRY(launched("cross_entropy"));
-  double2 sums{};
-  RAT_TRY(to_host(&sums, *results + rows, sizeof(sums)));
-  args.sums->loss += sums.x;
-  args.sums->correct += static_cast<int64_t>(sums.y);
-  args.sums->targets += std::count_if(args.targets.begin(), args.targets.end(), [](int32_t x) { return x >= 0; });
+  return start_read_back(*results + rows, sizeof(double2));
+}
+
+Status finish_entropy(std::span<const int32_t> targets, CrossEntropySums& sums) {
+  double2 own{};
+  RAT_TRY(finish_read_back(&own, sizeof(own)));
+  sums.loss += own.x;
+  sums.correct += static_cast<int64_t>(own.y);
+  sums.targets += std::count_if(targets.begin(), targets.end(), [](int32_t x) { return x >= 0; });
   return ok();
+}
+
+Status cross_entropy(const CrossEntropyArgs& args) {
+  if (args.logits.rows == 0) return ok();
+  RAT_TRY(start_entropy(args, nullptr));
+  return finish_entropy(args.targets, *args.sums);
 }
 
 }  // namespace rat::kernels::gpu

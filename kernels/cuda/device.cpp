@@ -132,6 +132,21 @@ class Staging {
   std::size_t current_ = 0, used_ = 0;
 };
 
+// Pinned memory for a few values that come to the host while the device goes on.
+struct ReadBack {
+  void* data = nullptr;
+  cudaEvent_t arrived = nullptr;
+  ~ReadBack() {
+    if (data != nullptr) (void)cudaFreeHost(data);
+    if (arrived != nullptr) (void)cudaEventDestroy(arrived);
+  }
+};
+
+ReadBack& read_back() {
+  static thread_local ReadBack values;
+  return values;
+}
+
 // Events are made once and used again.
 struct Marks {
   std::vector<cudaEvent_t> events;
@@ -207,6 +222,23 @@ Status to_device(void* target, const void* host, std::size_t bytes) {
 Status to_host(void* host, const void* source, std::size_t bytes) {
   RAT_TRY(checked(cudaMemcpyAsync(host, source, bytes, cudaMemcpyDeviceToHost, stream()), "copying from the GPU"));
   return finish();
+}
+
+Status start_read_back(const void* source, std::size_t bytes) {
+  RAT_CHECK(bytes <= most_read_back, "only a few values are read back");
+  ReadBack& values = read_back();
+  if (values.data == nullptr) {
+    RAT_TRY(checked(cudaMallocHost(&values.data, most_read_back), "taking pinned memory"));
+    RAT_TRY(checked(cudaEventCreateWithFlags(&values.arrived, cudaEventDisableTiming), "making an event"));
+  }
+  RAT_TRY(checked(cudaMemcpyAsync(values.data, source, bytes, cudaMemcpyDeviceToHost, stream()), "copying from the GPU"));
+  return checked(cudaEventRecord(values.arrived, stream()), "marking a copy");
+}
+
+Status finish_read_back(void* host, std::size_t bytes) {
+  RAT_TRY(checked(cudaEventSynchronize(read_back().arrived), "the GPU's work"));
+  std::memcpy(host, read_back().data, bytes);
+  return ok();
 }
 
 void* allocate(std::size_t bytes) {

@@ -36,6 +36,11 @@ Result<T*> scratch(int slot, int64_t count) {
 }
 // Copies host memory, which may be changed as soon as the call returns.
 Status to_device(void* device, const void* host, std::size_t bytes);
+// A few values on their way to the host, for which finish_read_back waits, but not for what is started in between. One at
+// a time.
+inline constexpr std::size_t most_read_back = 64;
+Status start_read_back(const void* device, std::size_t bytes);
+Status finish_read_back(void* host, std::size_t bytes);
 // Waits for what was started before.
 Status to_host(void* host, const void* device, std::size_t bytes);
 
