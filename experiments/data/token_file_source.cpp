@@ -25,7 +25,8 @@ Status check_ids(const std::string& path, int64_t vocab, uint64_t offset, std::s
 
 Status validate_token_file(const DataConfig& data, const ModelConfig&, int64_t) {
   if (data.path.empty() || data.path == "-")
-    return fail(ErrorCode::invalid_argument, "data.path is '{}'; name a file of uint16 token ids", data.path);
+    return fail(ErrorCode::invalid_argument, "data.path is {}; name a file of uint16 token ids",
+                data.path.empty() ? "empty" : "'-'");
   return validate_split(data);
 }
 

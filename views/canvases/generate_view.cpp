@@ -40,7 +40,7 @@ class GenerateView final : public View {
   void draw_editor(const Pen& pen, Box box, Frame& frame);
   void draw_parameters(const Pen& pen, Box& box, const Frame& frame);
   void draw_dtypes(const Frame& frame);
-  void draw_sample_choice(const Pen& pen, Box& box, const Frame& frame) const;
+  void draw_sample_choice(const Pen& pen, const Box& box, float& x, float& y, const Frame& frame) const;
   void draw_buttons(const Pen& pen, Box& box, Frame& frame);
   void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, const TokenStyle& style) const;
   void draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const;
@@ -84,7 +84,9 @@ bool GenerateView::show_sample(const Frame& frame, int64_t sample) {
 
 // Those of the device that generates, and the chosen one, whatever machine it was chosen on.
 void GenerateView::draw_dtypes(const Frame& frame) {
-  const bool open = ImGui::BeginCombo("##dtype", dtype_.c_str());
+  const bool narrow = ImGui::CalcItemWidth() < 3 * ImGui::GetFrameHeight();
+  const bool open =
+      ImGui::BeginCombo("##dtype", dtype_.c_str(), narrow ? ImGuiComboFlags_NoArrowButton : ImGuiComboFlags_None);
   if (!open) hint("Precision of matrix products");
   if (!open) return;
   std::vector<std::string> offered = frame.inspect ? frame.inspect->dtypes : std::vector<std::string>{};
@@ -97,7 +99,8 @@ void GenerateView::draw_dtypes(const Frame& frame) {
 // Label above its field; as many in a row as fit.
 void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame) {
   constexpr int fields = 6;
-  const float field = pen.px(84), gap = pen.px(12),
+  const float gap = pen.px(8), wanted = (box.width() - gap * (fields - 1)) / fields,
+              field = std::clamp(wanted, pen.px(58), pen.px(84)),
               height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
   const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
   const int rows = (fields + in_row - 1) / in_row;
@@ -113,10 +116,10 @@ void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame)
   place(1, "Samples");
   if (ImGui::InputInt("##samples", &samples_, 0)) samples_ = std::clamp(samples_, 1, most_samples);
   hint("Continuations of the prompt, drawn at once, each with a seed of its own");
-  place(2, "Temperature");
+  place(2, pen.width("Temperature") <= field ? "Temperature" : "Temp.");
   if (ImGui::InputFloat("##temperature", &temperature_, 0, 0, "%.2f"))
     temperature_ = std::isfinite(temperature_) ? std::clamp(temperature_, 0.0f, 10.0f) : 0.8f;
-  hint("0: always the most likely token");
+  hint("Temperature; 0: always the most likely token");
   place(3, "Top k");
   if (ImGui::InputInt("##top k", &top_k_, 0)) top_k_ = std::max(top_k_, 0);
   hint("0: all tokens");
@@ -170,8 +173,9 @@ void GenerateView::draw_buttons(const Pen& pen, Box& box, Frame& frame) {
   if (button("more", "Continue", false, ready && begun && !running) && frame.commands && frame.commands->generate_more)
     frame.commands->generate_more(count_);
   hint("Go on from where it stopped");
-  if (button("copy", "Copy text", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
+  if (button("copy", "Copy", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
   hint("All of it; a part: drag over the text below, then Ctrl+C (double click: a word, Ctrl+A: everything)");
+  if (begun && frame.generation->samples > 1) draw_sample_choice(pen, box, x, y, frame);
   box.take_top(y + height - box.y0 + pen.px(8));
 }
 
@@ -198,7 +202,6 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   }
   const auto& generation = frame.generation;
   if (generation) message_line(pen, box, generation->message, generation->message_is_error);
-  if (generation && generation->samples > 1 && !generation->tokens.empty()) draw_sample_choice(pen, box, frame);
   if (generation && !generation->tokens.empty()) {
     text_.draw(pen, box, *generation, style(frame));
   } else if (has_model(frame)) {
@@ -207,25 +210,25 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
   }
 }
 
-void GenerateView::draw_sample_choice(const Pen& pen, Box& box, const Frame& frame) const {
+// Behind the buttons where there is room, in words where there is more.
+void GenerateView::draw_sample_choice(const Pen& pen, const Box& box, float& x, float& y, const Frame& frame) const {
   const GenerationStatus& generation = *frame.generation;
-  const float height = pen.px(small_control);
-  const Box row = box.take_top(height);
-  box.take_top(pen.px(4));
-  const auto step = [&](const char* id, std::string_view label, float x, int64_t to) {
+  const float height = pen.px(control_height), gap = pen.px(4);
+  const std::string shortest = fmt::format("{} of {}", grouped(generation.sample + 1), grouped(generation.samples)),
+                    whole = fmt::format("Sample {}, seed {}", shortest, generation.seed);
+  const float steps = small_button_width(pen, "<") + small_button_width(pen, ">") + 2 * gap;
+  if (x + steps + pen.width(shortest) > box.x1) x = box.x0, y += height + gap;
+  const auto step = [&](const char* id, std::string_view label, int64_t to) {
     const bool possible = to >= 0 && to < generation.samples;
-    if (small_button(pen, id, {x, row.y0}, label, false, height, possible)) show_sample(frame, to);
-    return small_button_width(pen, label);
+    if (small_button(pen, id, {x, y}, label, false, height, possible)) show_sample(frame, to);
+    x += small_button_width(pen, label) + gap;
   };
-  float x = row.x0;
-  x += step("previous sample", "<", x, generation.sample - 1) + pen.px(4);
+  step("previous sample", "<", generation.sample - 1);
   hint("The sample before (Page Up)");
-  x += step("next sample", ">", x, generation.sample + 1) + pen.px(10);
+  step("next sample", ">", generation.sample + 1);
   hint("The next sample (Page Down)");
-  const std::string name = fmt::format("Sample {} of {}, seed {}", grouped(generation.sample + 1),
-                                       grouped(generation.samples), generation.seed);
-  if (x < row.x1)
-    pen.text_fitted({x, row.y0 + (height - pen.line_height()) / 2}, pen.theme->text, name, row.x1 - x);
+  const std::string& name = x + pen.width(whole) <= box.x1 ? whole : shortest;
+  if (x < box.x1) pen.text_fitted({x, y + (height - pen.line_height()) / 2}, pen.theme->text, name, box.x1 - x);
 }
 
 void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation,
