@@ -10,6 +10,8 @@
 namespace rat {
 namespace {
 
+constexpr int64_t most_samples = 65535;  // what a decode step takes on every device
+
 // Softmax after temperature; temperature 0 puts everything on the largest.
 std::vector<float> probabilities(std::span<const float> logits, double temperature) {
   std::vector<float> result(logits.size());
@@ -57,17 +59,35 @@ Result<std::vector<int32_t>> tokens_from_text(const std::string& text, const Tok
   return tokens;
 }
 
+Generation::Generation(const GenerationConfig& config, kernels::Dtype dtype) : config_(config), dtype_(dtype) {
+  for (int64_t i = 0; i < config.samples; ++i) {
+    SamplingConfig sampling = config.sampling;
+    sampling.seed += static_cast<uint64_t>(i);
+    samplers_.emplace_back(sampling);
+  }
+}
+
 Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<int32_t> prompt,
-                                                      const SamplingConfig& sampling, const StopFlag* stop) {
+                                                      const GenerationConfig& config, const StopFlag* stop) {
   if (prompt.empty())
     return fail(ErrorCode::invalid_argument, "The prompt is empty; type at least one character to start from.");
-  std::unique_ptr<Generation> generation(new Generation(sampling));
+  if (config.samples < 1 || config.samples > most_samples)
+    return fail(ErrorCode::invalid_argument, "{} samples cannot be drawn at once; ask for 1 to {}.", config.samples,
+                most_samples);
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
+  RAT_TRY(model.set_dtype(dtype));
+  std::unique_ptr<Generation> generation(new Generation(config, dtype));
   generation->state_ = model.start_decoding();
   const Stopwatch watch;
-  RAT_ASSIGN(generation->logits_, model.prefill(*generation->state_, prompt, {stop, nullptr}));
+  RAT_ASSIGN(const std::vector<float> logits, model.prefill(*generation->state_, prompt, {stop, nullptr}));
   generation->prefill_ms_ = watch.ms();
+  if (config.samples > 1) {  // all go on from the one prompt
+    RAT_ASSIGN(generation->state_, generation->state_->repeated(config.samples));
+  }
+  for (int64_t i = 0; i < config.samples; ++i)
+    generation->logits_.insert(generation->logits_.end(), logits.begin(), logits.end());
   generation->prompt_tokens_ = static_cast<int64_t>(prompt.size());
-  generation->tokens_ = std::move(prompt);
+  generation->tokens_.assign(static_cast<std::size_t>(config.samples), prompt);
   return generation;
 }
 
@@ -76,23 +96,34 @@ Status Generation::next(Model& model) {
   if (!std::ranges::all_of(logits_, [](float x) { return std::isfinite(x); }))
     return fail(ErrorCode::invalid_argument,
                 "The model's logits are not finite; its weights are damaged, choose an earlier checkpoint.");
-  const int32_t token = sampler_.sample(logits_);
+  RAT_TRY(model.set_dtype(dtype_));  // a trace in between may have had another
+  const std::size_t vocab = logits_.size() / samplers_.size();
+  std::vector<int32_t> drawn;
+  for (Sampler& sampler : samplers_)
+    drawn.push_back(sampler.sample(std::span(logits_).subspan(drawn.size() * vocab, vocab)));
   const Stopwatch watch;
-  RAT_ASSIGN(logits_, model.decode(*state_, token));
+  RAT_ASSIGN(logits_, model.decode(*state_, drawn));
   decode_ms_.push_back(watch.ms());
-  tokens_.push_back(token);
+  for (std::size_t i = 0; i < drawn.size(); ++i) tokens_[i].push_back(drawn[i]);
   return ok();
 }
 
-void Generation::fill(GenerationStatus& status) const {
-  status.tokens = tokens_;
+void Generation::fill(GenerationStatus& status, int64_t sample) const {
+  const std::size_t vocab = logits_.size() / samplers_.size();
+  status.samples = config_.samples;
+  status.sample = sample;
+  status.seed = config_.sampling.seed + static_cast<uint64_t>(sample);
+  status.dtype = config_.dtype;
+  status.tokens = tokens(sample);
   status.prompt_tokens = prompt_tokens_;
-  status.next_probabilities = probabilities(logits_, sampling_.temperature);
+  status.next_probabilities = probabilities(
+      std::span(logits_).subspan(static_cast<std::size_t>(sample) * vocab, vocab), config_.sampling.temperature);
   status.cache_bytes = state_->cache_bytes();
   status.position = state_->position();
   status.prefill_ms = prefill_ms_;
   status.prefill_tokens_per_s = prefill_ms_ > 0 ? 1000.0 * static_cast<double>(prompt_tokens_) / prefill_ms_ : 0;
-  status.decode_tokens_per_s = decode_ms_.empty() ? 0 : 1000.0 / median(decode_ms_);
+  status.decode_tokens_per_s =
+      decode_ms_.empty() ? 0 : 1000.0 * static_cast<double>(config_.samples) / median(decode_ms_);
 }
 
 }  // namespace rat

@@ -1,4 +1,5 @@
-// One generation: the decode state of a prompt and what has been sampled after it. Used by InspectSession's thread.
+// One generation: the decode states of a prompt's samples and what has been drawn after it. Used by InspectSession's
+// thread.
 #pragma once
 
 #include <memory>
@@ -18,22 +19,25 @@ class Generation {
  public:
   // Reads the prompt. `stop` cancels that.
   static Result<std::unique_ptr<Generation>> start(Model& model, std::vector<int32_t> prompt,
-                                                   const SamplingConfig& sampling, const StopFlag* stop);
-  // Samples one token and feeds it back.
+                                                   const GenerationConfig& config, const StopFlag* stop);
+  // Draws one token of each sample and feeds it back.
   Status next(Model& model);
-  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t samples() const { return config_.samples; }
+  kernels::Dtype dtype() const { return dtype_; }
+  const std::vector<int32_t>& tokens(int64_t sample) const { return tokens_[static_cast<std::size_t>(sample)]; }
   // Tokens, speeds, cache and next probabilities; leaves run, running and message alone.
-  void fill(GenerationStatus& status) const;
+  void fill(GenerationStatus& status, int64_t sample) const;
 
  private:
-  explicit Generation(const SamplingConfig& sampling) : sampling_(sampling), sampler_(sampling) {}
+  Generation(const GenerationConfig& config, kernels::Dtype dtype);
 
-  SamplingConfig sampling_;
-  Sampler sampler_;
+  GenerationConfig config_;
+  kernels::Dtype dtype_;
+  std::vector<Sampler> samplers_;
   std::unique_ptr<DecodeState> state_;
-  std::vector<int32_t> tokens_;
+  std::vector<std::vector<int32_t>> tokens_;  // of each sample: the prompt and what follows
   int64_t prompt_tokens_ = 0;
-  std::vector<float> logits_;
+  std::vector<float> logits_;  // (samples, V)
   double prefill_ms_ = 0;
   std::vector<double> decode_ms_;  // decode alone: neither sampling nor publishing nor traces
 };

@@ -34,11 +34,12 @@ bool InspectSession::Impl::take_prompt() {
 
 void InspectSession::Impl::start_generation(const InspectPrompt& prompt) {
   remaining = 0;
+  shown_sample = 0;
   generation.reset();
   if (!model) return publish_generation("No run is open; choose one first.", true);
   auto started = [&]() -> Result<std::unique_ptr<Generation>> {
     RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(prompt.text));
-    return Generation::start(*model, std::move(tokens), prompt.sampling, &generation_stop);
+    return Generation::start(*model, std::move(tokens), prompt.config, &generation_stop);
   }();
   if (!started) {
     const bool cancelled = started.error().code == ErrorCode::cancelled;
@@ -48,6 +49,16 @@ void InspectSession::Impl::start_generation(const InspectPrompt& prompt) {
   remaining = prompt.count;
   publish_generation();
   follow_with_trace(remaining == 0);
+}
+
+// Another sample to look at. Returns whether one was asked for.
+bool InspectSession::Impl::take_sample() {
+  const std::lock_guard lock(mutex);
+  const std::optional<int64_t> sample = std::exchange(wishes.sample, std::nullopt);
+  if (!sample || !generation) return false;
+  shown_sample = std::clamp<int64_t>(*sample, 0, generation->samples() - 1);
+  wishes.trace = wishes.trace || wishes.follow;
+  return true;
 }
 
 void InspectSession::Impl::generate_one() {
@@ -84,7 +95,7 @@ void InspectSession::Impl::publish_generation(const std::string& message, bool i
   next->run_id = run_id;
   next->step = step;
   next->tokenizer = tokenizer;
-  if (generation) generation->fill(*next);
+  if (generation) generation->fill(*next, shown_sample);
   next->running = remaining > 0;
   next->message = message;
   next->message_is_error = is_error;

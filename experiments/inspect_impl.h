@@ -25,7 +25,7 @@ struct InspectSource {
 struct InspectPrompt {
   std::string text;
   int64_t count = 0;
-  SamplingConfig sampling;
+  GenerationConfig config;
 };
 
 struct InspectWishes {
@@ -39,11 +39,12 @@ struct InspectWishes {
   std::optional<InspectPrompt> prompt;
   int64_t more = 0;  // tokens to add to the generation there is
   bool stop_generation = false;
+  std::optional<int64_t> sample;                   // of the generation, to look at
   std::optional<std::vector<LayerConfig>> layers;  // empty: as trained
 };
 
 struct InspectSession::Impl {
-  Impl() : thread([this] { loop(); }) {}
+  Impl() : dtypes(device_dtypes()), thread([this] { loop(); }) {}
   ~Impl() {
     wish([](InspectWishes& wishes) { wishes.quit = true; }, {&load_stop, &trace_stop, &generation_stop});
     thread.join();
@@ -59,6 +60,7 @@ struct InspectSession::Impl {
     wake.notify_one();
   }
 
+  static std::vector<std::string> device_dtypes();
   void loop();
   void turn();
   bool take_stop();
@@ -75,6 +77,7 @@ struct InspectSession::Impl {
   Result<std::vector<int32_t>> typed_tokens(const std::string& typed) const;
   bool take_prompt();
   void start_generation(const InspectPrompt& prompt);
+  bool take_sample();
   void generate_one();
   void follow_with_trace(bool last);
   void publish_generation(const std::string& message = "", bool is_error = false);
@@ -97,6 +100,8 @@ struct InspectSession::Impl {
   bool follow = false;
   std::unique_ptr<Generation> generation;
   int64_t remaining = 0;
+  int64_t shown_sample = 0;
+  const std::vector<std::string> dtypes;  // of the device, the CPU
   InspectClock::time_point generation_published{}, followed_at{};
   double follow_cost_ms = 0;
 

@@ -5,13 +5,22 @@
 
 namespace rat {
 
+// Models to look at lie on the CPU.
+std::vector<std::string> InspectSession::Impl::device_dtypes() {
+  std::vector<std::string> names;
+  for (const kernels::Dtype dtype : kernels::dtypes())
+    if (kernels::cpu_supports(dtype)) names.emplace_back(kernels::dtype_name(dtype));
+  return names;
+}
+
 void InspectSession::Impl::loop() {
+  publish_status();
   for (;;) {
     {
       std::unique_lock lock(mutex);
       wake.wait(lock, [&] {
         return wishes.quit || wishes.source || (wishes.trace && model) || wishes.prompt || wishes.more > 0 ||
-               wishes.stop_generation || (wishes.layers && model) || remaining > 0;
+               wishes.stop_generation || wishes.sample || (wishes.layers && model) || remaining > 0;
       });
       if (wishes.quit) return;
     }
@@ -28,7 +37,7 @@ void InspectSession::Impl::loop() {
 // One piece of work, the most urgent first.
 void InspectSession::Impl::turn() {
   if (const auto source = take_source()) return load(*source);
-  if (take_stop()) return publish_generation();
+  if (take_stop() || take_sample()) return publish_generation();
   if (auto layers = take_layers()) return change_layers(*std::move(layers));
   bool wants_trace = false;
   {
@@ -180,7 +189,7 @@ Result<std::vector<int32_t>> InspectSession::Impl::typed_tokens(const std::strin
 Result<std::vector<int32_t>> InspectSession::Impl::trace_tokens(std::string& source) {
   if (follow && generation) {
     source = "generation";
-    return generation->tokens();
+    return generation->tokens(shown_sample);
   }
   if (!text.empty()) {
     RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(text));
@@ -202,6 +211,7 @@ Result<TraceSnapshot> InspectSession::Impl::compute_trace() {
   std::string source;
   RAT_ASSIGN(const std::vector<int32_t> tokens, trace_tokens(source));
   if (tokens.empty()) return fail(ErrorCode::invalid_argument, "There are no tokens to look at; type a text.");
+  RAT_TRY(model->set_dtype(follow && generation ? generation->dtype() : kernels::Dtype::f32));
   RAT_ASSIGN(TraceSnapshot snapshot, model->trace(tokens, request, {&trace_stop, nullptr}));
   snapshot.serial = next_trace_serial();
   snapshot.run_id = run_id;
@@ -228,7 +238,7 @@ void InspectSession::Impl::update_trace() {
 }
 
 void InspectSession::Impl::publish_status(const std::string& message, bool is_error, bool busy) {
-  InspectStatus next{run_id, run_name, step, checkpoint, busy, message, is_error, {}, {}, {}};
+  InspectStatus next{run_id, run_name, step, checkpoint, busy, message, is_error, {}, {}, {}, dtypes};
   if (model) {
     next.trained_layers = model_config.layers;
     next.layers = model->config().layers;
@@ -271,11 +281,12 @@ void InspectSession::set_probes(const ProbeRequest& request, int64_t tokens, con
   });
 }
 
-void InspectSession::generate(const std::string& prompt, int64_t count, const SamplingConfig& sampling) {
+void InspectSession::generate(const std::string& prompt, int64_t count, const GenerationConfig& config) {
   impl_->wish(
       [&](InspectWishes& wishes) {
-        wishes.prompt = InspectPrompt{prompt, std::max<int64_t>(0, count), sampling};
+        wishes.prompt = InspectPrompt{prompt, std::max<int64_t>(0, count), config};
         wishes.more = 0;
+        wishes.sample.reset();
         wishes.stop_generation = false;
       },
       {&impl_->generation_stop});
@@ -283,6 +294,10 @@ void InspectSession::generate(const std::string& prompt, int64_t count, const Sa
 
 void InspectSession::generate_more(int64_t count) {
   impl_->wish([&](InspectWishes& wishes) { wishes.more += std::max<int64_t>(0, count); });
+}
+
+void InspectSession::show_sample(int64_t sample) {
+  impl_->wish([&](InspectWishes& wishes) { wishes.sample = sample; });
 }
 
 void InspectSession::stop_generation() {

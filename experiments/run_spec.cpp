@@ -153,20 +153,33 @@ std::vector<std::string> spec_keys() {
   return keys;
 }
 
-Status validate(const RunSpec& spec) {
-  for (const SpecField& field : spec_fields()) RAT_TRY(field.check(spec));
-  RAT_TRY(validate(spec.model));
-  RAT_TRY(validate(spec.data, spec.model, spec.train.seq_len));
+std::vector<SpecProblem> problems(const RunSpec& spec) {
+  std::vector<SpecProblem> found;
+  const auto look = [&](std::string key, const Status& status) {
+    if (!status) found.push_back({std::move(key), status.error().message});
+  };
+  for (const SpecField& field : spec_fields()) look(field.key, field.check(spec));
+  if (!found.empty()) return found;  // what follows may divide by what is out of range
+  look("model", validate(spec.model));
+  look("data", validate(spec.data, spec.model, spec.train.seq_len));
   if (spec.train.batch % spec.train.accumulate != 0)
-    return fail(ErrorCode::invalid_argument, "train.accumulate is {}; it must divide train.batch, which is {}.",
-                spec.train.accumulate, spec.train.batch);
+    look("train.accumulate",
+         fail(ErrorCode::invalid_argument, "train.accumulate is {}; it must divide train.batch, which is {}.",
+              spec.train.accumulate, spec.train.batch));
   const bool dilated =
       std::ranges::any_of(spec.model.layers, [](const LayerConfig& layer) { return layer.kind == "ratplus"; });
   if (!spec.train.dilations.empty() && !dilated)
-    return fail(ErrorCode::invalid_argument,
-                "train.dilations is set, but no layer of {} is ratplus; leave it out or add a ratplus layer.",
-                format_layers(spec.model.layers));
-  return ok();
+    look("train.dilations",
+         fail(ErrorCode::invalid_argument,
+              "train.dilations is set, but no layer of {} is ratplus; leave it out or add a ratplus layer.",
+              format_layers(spec.model.layers)));
+  return found;
+}
+
+Status validate(const RunSpec& spec) {
+  const std::vector<SpecProblem> found = problems(spec);
+  if (found.empty()) return ok();
+  return fail(ErrorCode::invalid_argument, "{}", found.front().message);
 }
 
 std::string spec_hash(const RunSpec& spec) {

@@ -46,7 +46,13 @@ std::string to_json(const RunSpec& spec, int indent = -1);  // canonical: every 
 // One dotted assignment as `--set train.lr=1e-3`; lists every valid key when the key is unknown.
 Status set_value(RunSpec& spec, std::string_view key, std::string_view value);
 std::vector<std::string> spec_keys();
-Status validate(const RunSpec& spec);
+// What keeps the spec from being trained, for a form that shows it at its place.
+struct SpecProblem {
+  std::string key;      // "train.lr"; a section, "model" or "data", where several keys do not fit together
+  std::string message;  // one sentence that names the keys it is about
+};
+std::vector<SpecProblem> problems(const RunSpec& spec);
+Status validate(const RunSpec& spec);  // the first of them
 std::string spec_hash(const RunSpec& spec);  // hex; the name and the seed do not enter
 
 struct SpecDifference {

@@ -75,17 +75,28 @@ class TrainingSession {
   std::unique_ptr<Impl> impl_;
 };
 
+// A prompt is continued `samples` times, all at once; sample i has the seed + i.
+struct GenerationConfig {
+  SamplingConfig sampling;
+  int64_t samples = 1;
+  std::string dtype = "f32";  // of matrix products
+};
+
 struct GenerationStatus {
   std::string run_id;
   int64_t step = 0;
+  int64_t samples = 1, sample = 0;  // how many there are; the one that tokens and probabilities are of
+  uint64_t seed = 1;                // of that sample
+  std::string dtype = "f32";
   std::vector<int32_t> tokens;  // prompt and generated
   std::shared_ptr<const Tokenizer> tokenizer;  // text of the ids; null: numbers
   int64_t prompt_tokens = 0;
   bool running = false;
   std::vector<float> next_probabilities;  // (V) of the token to come, after temperature
-  int64_t cache_bytes = 0, position = 0;
+  int64_t cache_bytes = 0;  // of all samples
+  int64_t position = 0;     // of each
   double prefill_ms = 0;
-  double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;  // batch 1, f32
+  double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;  // of all samples together
   std::string message;
   bool message_is_error = false;
 };
@@ -99,6 +110,7 @@ struct InspectStatus {
   bool message_is_error = false;
   std::vector<LayerConfig> trained_layers, layers;  // of the weights; as they are looked at now
   std::string layer_note;                           // what the difference means; empty: there is none
+  std::vector<std::string> dtypes;                  // in which the device that generates can compute
 };
 
 class InspectSession {
@@ -115,9 +127,10 @@ class InspectSession {
   // Tokens to look at: text typed by the user, or empty for the run's own validation text. Traces again on a change.
   void set_probes(const ProbeRequest& request, int64_t tokens, const std::string& text = "");
   // Starts over from the prompt (bytes). `count` tokens are generated, streaming; 1 at a time for stepping.
-  void generate(const std::string& prompt, int64_t count, const SamplingConfig& sampling);
+  void generate(const std::string& prompt, int64_t count, const GenerationConfig& config);
   void generate_more(int64_t count);
   void stop_generation();
+  void show_sample(int64_t sample);  // of the generation there is: generation() and traces that follow it are of this one
   // While set, every generated token also publishes a trace over prompt + generation (generate view).
   void follow_generation(bool follow);
 

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "core/mixer_list.h"
+#include "experiments/data/data_kinds.h"
 #include "kernels/base/device_names.h"
 #include "kernels/base/dtype.h"
 
@@ -233,7 +234,7 @@ Result<LayerConfig> layer_from_json(const std::string& key, const Json& json) {
 
 std::vector<std::string> data_kind_names() {
   std::vector<std::string> names;
-  for (const std::string_view kind : data_kinds()) names.emplace_back(kind);
+  for (const DataKind& kind : data_kinds()) names.emplace_back(kind.name);
   return names;
 }
 
@@ -259,9 +260,10 @@ std::vector<SpecField> make_fields() {
   fields.push_back(text("data.path", RAT_MEMBER(data.path)));
   fields.push_back(text("data.tokenizer", RAT_MEMBER(data.tokenizer)));
   fields.push_back(real("data.validation_fraction", RAT_MEMBER(data.validation_fraction), {0, 1, false, false}));
-  fields.push_back(integer("data.pairs", RAT_MEMBER(data.pairs), {1, 1 << 24}));
-  fields.push_back(integer("data.queries", RAT_MEMBER(data.queries), {1, 1 << 24}));
-  fields.push_back(integer("data.span", RAT_MEMBER(data.span), {0, 1 << 24}));
+  for (const DataNumber& number : data_numbers())
+    fields.push_back(integer(
+        std::string(number.key), [value = number.value](RunSpec& spec) -> auto& { return spec.data.*value; },
+        {static_cast<double>(number.low), static_cast<double>(number.high)}));
   fields.push_back(integer("train.steps", RAT_MEMBER(train.steps), positive_count));
   fields.push_back(integer("train.batch", RAT_MEMBER(train.batch), {1, 1 << 24}));
   fields.push_back(integer("train.accumulate", RAT_MEMBER(train.accumulate), {1, 1 << 24}));

@@ -127,6 +127,7 @@ const std::vector<KeyHint>& key_hints() {
       {"Canvas", "L / C / A", "log colours / lock the colour range / fit"},
       {"Canvas", "S", "sort the channels by half-life"},
       {"Canvas", "Ctrl+Enter", "generate from the prompt"},
+      {"Canvas", "Page Up / Page Down", "the generated sample before / after, of several"},
       {"Canvas", "Drag, Ctrl+A, Ctrl+C", "mark and copy generated text"},
       {"Canvas", "Home / End", "first / last token"},
       {"Canvas", "Click", "pin what is hovered"},

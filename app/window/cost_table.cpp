@@ -31,7 +31,7 @@ double attention_cache(const RunSpec& spec) {
 CostTable::CostTable(QWidget* parent) : QWidget(parent) {
   auto* grid = new QGridLayout(this);
   grid->setContentsMargins(0, 0, 0, 0);
-  grid->setVerticalSpacing(2);
+  grid->setVerticalSpacing(1);
   grid->setHorizontalSpacing(6);
   int row = 0;
   const auto add = [&](const QString& name, NumberLabel*& value, NumberLabel** second = nullptr) {
@@ -66,7 +66,8 @@ void CostTable::show_cost(const RunSpec& spec, double flops_per_s) {
       cost.decode_cache_bytes > 0 ? attention_cache(spec) / static_cast<double>(cost.decode_cache_bytes) : 0;
   ratio_->set_text(ratio > 1.05 ? QString("\u00f7 %1").arg(ratio, 0, 'f', ratio < 10 ? 1 : 0) : QString());
   memory_->set_text(format_bytes(static_cast<double>(cost.training_bytes)));
-  const double tokens = static_cast<double>(spec.train.steps * spec.train.batch * spec.train.seq_len);
+  const double tokens = static_cast<double>(spec.train.steps) * static_cast<double>(spec.train.batch) *
+                        static_cast<double>(spec.train.seq_len);
   time_->set_text(flops_per_s > 0 ? in_words(tokens * cost.train_flops_per_token / flops_per_s)
                                   : QString("not measured yet"));
 }

@@ -1,66 +1,74 @@
 #include "app/window/experiment_panel.h"
 
 #include <QComboBox>
-#include <QFileDialog>
-#include <QFileInfo>
+#include <QEvent>
 #include <QHBoxLayout>
 #include <QLabel>
 #include <QLineEdit>
 #include <QScrollArea>
 #include <QSignalBlocker>
-#include <QSpinBox>
 #include <QStyle>
+#include <QTimer>
 #include <QToolButton>
 #include <QVBoxLayout>
+#include <algorithm>
+#include <cctype>
 #include <limits>
 
 #include "app/window/chunk_slider.h"
 #include "app/window/cost_table.h"
+#include "app/window/data_form.h"
 #include "app/window/layer_chips.h"
+#include "app/window/number_fields.h"
 #include "app/window/preset_menu.h"
 #include "app/window/widgets.h"
 
 namespace rat::app {
 namespace {
 
-constexpr int label_width = 92;
 constexpr int margin = 12;
-
-// Entries of the data list; the ones that ask carry no value of their own.
-enum DataEntry { own_source = 0, mqar_task, choose_file, choose_folder, chosen_path };
-
-QSpinBox* spin(int low, int high, const QString& name, QWidget* parent) {
-  auto* box = new QSpinBox(parent);
-  box->setRange(low, high);
-  box->setGroupSeparatorShown(true);
-  box->setAccessibleName(name);
-  box->setToolTip(name);
-  box->setKeyboardTracking(true);
-  box->setMinimumWidth(48);
-  box->setSizePolicy(QSizePolicy::Expanding, QSizePolicy::Fixed);
-  return box;
-}
-
-QHBoxLayout* row(const QString& name, std::initializer_list<QWidget*> fields, const QString& between = {}) {
-  auto* line = new QHBoxLayout;
-  line->setSpacing(6);
-  auto* title = label(name, "secondary");
-  title->setFixedWidth(label_width);
-  line->addWidget(title);
-  bool first = true;
-  for (QWidget* field : fields) {
-    if (!first && !between.isEmpty()) line->addWidget(label(between, "secondary"));
-    line->addWidget(field, 1);
-    first = false;
-  }
-  return line;
-}
+constexpr int64_t most_counted = 1'000'000'000'000'000;  // what the run spec allows
 
 void section(QVBoxLayout& column, const QString& title) {
-  column.addSpacing(4);
+  column.addSpacing(2);
   column.addWidget(hairline());
-  column.addSpacing(4);
+  column.addSpacing(2);
   column.addWidget(heading(title));
+}
+
+// "cuda \u00b7 H200": the name that a spec has, and the hardware where the description begins with it.
+QString device_label(const Device& device) {
+  const QString name = QString::fromStdString(device.name), about = QString::fromStdString(device.description);
+  if (!about.contains(',')) return name;
+  QString hardware = about.section(',', 0, 0);
+  if (hardware.startsWith("NVIDIA ")) hardware.remove(0, 7);  // the row is narrow, and cuda says it
+  return name + " \u00b7 " + hardware;
+}
+
+// Where a problem is shown: the section of the form that has the fields.
+std::string section_of(const std::string& key) {
+  if (key == "model.vocab" || key.starts_with("data")) return "data";
+  if (key == "train.seq_len" || key.starts_with("model")) return "model";
+  return "train";
+}
+
+// Whether the sentence is about the key: it names it, not only a longer one.
+bool names(const std::string& sentence, const std::string& key) {
+  for (std::size_t at = sentence.find(key); at != std::string::npos; at = sentence.find(key, at + 1)) {
+    const std::size_t end = at + key.size();
+    const auto goes_on = [&](std::size_t i) {
+      return i < sentence.size() && (std::isalnum(static_cast<unsigned char>(sentence[i])) || sentence[i] == '_');
+    };
+    if (!goes_on(end) && (at == 0 || !goes_on(at - 1))) return true;
+  }
+  return false;
+}
+
+QString as_sentence(const std::string& message) {
+  QString text = QString::fromStdString(message);
+  const bool begins_with_key = text.section(' ', 0, 0).contains('.');
+  if (!text.isEmpty() && !begins_with_key) text[0] = text[0].toUpper();
+  return text.isEmpty() || text.endsWith('.') ? text : text + '.';
 }
 
 }  // namespace
@@ -74,54 +82,68 @@ RunSpec default_spec() {
   return spec;
 }
 
-ExperimentPanel::ExperimentPanel(QWidget* parent) : QWidget(parent) {
-  build();
+ExperimentPanel::ExperimentPanel(std::vector<Device> devices, QWidget* parent, std::span<const DataKind> kinds)
+    : QWidget(parent), devices_(std::move(devices)) {
+  build(kinds);
   connect_fields();
   set_spec(default_spec());
 }
 
-void ExperimentPanel::build() {
+void ExperimentPanel::build(std::span<const DataKind> kinds) {
   auto* content = new QWidget;
   auto* column = new QVBoxLayout(content);
-  column->setContentsMargins(margin, 4, margin, margin);
-  column->setSpacing(4);
-  build_data(*column);
+  column->setContentsMargins(margin, 4, margin, margin / 2);
+  column->setSpacing(3);
+  build_data(*column, kinds);
   build_model(*column);
   build_training(*column);
   column->addStretch(1);
-  auto* scroll = new QScrollArea(this);
-  scroll->setWidget(content);
-  scroll->setWidgetResizable(true);
-  scroll->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
-  scroll->setFrameShape(QFrame::NoFrame);
-  message_ = label("", "warning", this);
-  message_->setWordWrap(true);
-  message_->setContentsMargins(margin, 6, margin, 8);
-  message_->hide();
+  scroll_ = new QScrollArea(this);
+  scroll_->setWidget(content);
+  scroll_->setWidgetResizable(true);
+  scroll_->setHorizontalScrollBarPolicy(Qt::ScrollBarAlwaysOff);
+  scroll_->setFrameShape(QFrame::NoFrame);
   auto* outer = new QVBoxLayout(this);
   outer->setContentsMargins(0, 0, 0, 0);
   outer->setSpacing(0);
-  outer->addWidget(scroll, 1);
-  outer->addWidget(message_);
+  outer->addWidget(scroll_, 1);
   setMinimumWidth(258);
 }
 
-void ExperimentPanel::build_data(QVBoxLayout& column) {
+void ExperimentPanel::add_note(QVBoxLayout& column, const std::string& section) {
+  QLabel* note = label("", "warning", this);
+  note->setWordWrap(true);
+  note->hide();
+  column.addWidget(note);
+  notes_[section] = note;
+}
+
+// A field for a whole number: shows get(spec), and writes with set what the user changes it to.
+IntegerBox* ExperimentPanel::integer(const std::string& key, const QString& name, int64_t low, int64_t high,
+                                     std::function<int64_t(const RunSpec&)> get,
+                                     std::function<void(RunSpec&, int64_t)> set) {
+  auto* box = new IntegerBox(low, high, name, this);
+  fields_[key] = box;
+  fillers_.push_back([this, box, get = std::move(get)] { box->set_value(get(spec_)); });
+  connect(box, &IntegerBox::value_changed, this, [this, set = std::move(set)](qlonglong value) {
+    set(spec_, value);
+    check();
+  });
+  return box;
+}
+
+// The key, what it is called, its range and the member.
+#define RAT_INTEGER(key, name, low, high)                                       \
+  integer(#key, name, low, high, [](const RunSpec& spec) { return spec.key; }, \
+          [](RunSpec& spec, int64_t value) { spec.key = value; })
+
+void ExperimentPanel::build_data(QVBoxLayout& column, std::span<const DataKind> kinds) {
   name_ = new QLineEdit(this);
   name_->setAccessibleName("Name of the run");
-  data_ = new QComboBox(this);
-  data_->setAccessibleName("Data");
-  data_->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
-  data_->addItems({"own source", "mqar: associative recall", "Choose a text file...", "Choose a folder..."});
-  pairs_ = spin(1, 4096, "Key-value pairs", this);
-  queries_ = spin(1, 4096, "Queries", this);
-  column.addLayout(row("Name", {name_}));
-  column.addLayout(row("Data", {data_}));
-  mqar_ = new QWidget(this);
-  auto* line = row("Pairs, queries", {pairs_, queries_}, ",");
-  line->setContentsMargins(0, 0, 0, 0);
-  mqar_->setLayout(line);
-  column.addWidget(mqar_);
+  column.addWidget(form_row("Name", {name_}));
+  data_ = new DataForm(kinds, this);
+  column.addWidget(data_);
+  add_note(column, "data");
 }
 
 void ExperimentPanel::build_model(QVBoxLayout& column) {
@@ -136,18 +158,22 @@ void ExperimentPanel::build_model(QVBoxLayout& column) {
   presets_ = new PresetMenu([this] { return spec_.model.layers.size(); },
                             [this](const QString& pattern) { layers_->setText(pattern); }, this);
   connect(presets_button_, &QToolButton::clicked, this, &ExperimentPanel::open_presets);
-  width_ = spin(2, 65536, "Model width D", this);
-  heads_ = spin(1, 1024, "Heads H", this);
-  groups_ = spin(1, 1024, "Shared query and key groups G", this);
-  context_ = spin(1, 1 << 24, "Context T, tokens", this);
-  column.addLayout(row("Layers", {layers_}));
+  fields_["model.layers"] = layers_;
+  column.addWidget(form_row("Layers", {layers_}));
   auto* stack = new QHBoxLayout;
   stack->setSpacing(6);
   stack->addWidget(chips_, 1);
   stack->addWidget(presets_button_);
   column.addLayout(stack);
-  column.addLayout(row("Width, heads", {width_, heads_}, "\u00d7"));
-  column.addLayout(row("T, q/k groups", {context_, groups_}, ","));
+  column.addWidget(form_row("Width, heads",
+                            {RAT_INTEGER(model.d_model, "Model width D", 1, 1 << 20),
+                             RAT_INTEGER(model.heads, "Heads H", 1, 1 << 16)},
+                            "\u00d7"));
+  column.addWidget(form_row("T, q/k groups",
+                            {RAT_INTEGER(train.seq_len, "Context T, tokens", 1, 1 << 28),
+                             RAT_INTEGER(model.groups, "Shared query and key groups G", 1, 1 << 16)},
+                            ","));
+  add_note(column, "model");
   section(column, "Chunk length L");
   slider_ = new ChunkSlider(this);
   column.addWidget(slider_);
@@ -160,165 +186,119 @@ void ExperimentPanel::open_presets() {
   presets_->popup(presets_button_->mapToGlobal(QPoint(0, presets_button_->height())));
 }
 
+QComboBox* ExperimentPanel::build_devices() {
+  auto* list = new ElidedComboBox(this);
+  list->setAccessibleName("Device that trains");
+  list->setSizeAdjustPolicy(QComboBox::AdjustToMinimumContentsLengthWithIcon);
+  QStringList about;
+  for (const Device& device : devices_) {
+    if (device.problem.empty()) list->addItem(device_label(device), QString::fromStdString(device.name));
+    about << QString::fromStdString(device.name + ": " + (device.problem.empty() ? device.description : device.problem));
+  }
+  list->setToolTip("What trains. " + about.join("; ") + ".");
+  return list;
+}
+
 void ExperimentPanel::build_training(QVBoxLayout& column) {
-  constexpr int most = std::numeric_limits<int>::max();
-  steps_ = spin(1, most, "Steps", this);
-  batch_ = spin(1, 1 << 20, "Sequences a step", this);
-  lr_ = new QLineEdit(this);
-  lr_->setAccessibleName("Peak learning rate");
-  warmup_ = spin(0, most, "Warm-up steps", this);
-  seed_ = spin(0, most, "Seed", this);
-  eval_ = spin(0, most, "Evaluate every so many steps", this);
-  checkpoint_ = spin(0, most, "Save a checkpoint every so many steps", this);
+  lr_ = new RealEdit("Peak learning rate", this);
   dtype_ = new QComboBox(this);
   dtype_->setAccessibleName("Precision of matrix products");
   dtype_->setToolTip(
       "Precision of matrix products; weights, sums and statistics are f32 in all of them. Only what the device can do "
       "is listed: bf16x6 is as accurate as f32, bf16x3 nearly, tf32 less, bf16 is the fastest.");
-  device_ = new QComboBox(this);
-  device_->setAccessibleName("Device that trains");
-  for (const Device& device : devices_)
-    if (device.problem.empty()) device_->addItem(QString::fromStdString(device.name));
-  QStringList about;
-  for (const Device& device : devices_)
-    about << QString::fromStdString(device.name + ": " + (device.problem.empty() ? device.description : device.problem));
-  device_->setToolTip("What trains. " + about.join("; ") + ".");
+  device_ = build_devices();
+  fields_.insert({{"train.lr", lr_}, {"train.dtype", dtype_}, {"device", device_}});
+  IntegerBox* seed = integer(
+      "train.seed", "Seed", 0, std::numeric_limits<int64_t>::max(),
+      [](const RunSpec& spec) { return static_cast<int64_t>(spec.train.seed); },
+      [](RunSpec& spec, int64_t value) { spec.train.seed = static_cast<uint64_t>(value); });
   section(column, "Training");
-  column.addLayout(row("Steps, batch", {steps_, batch_}, "\u00d7"));
-  column.addLayout(row("Rate, warm-up", {lr_, warmup_}, ","));
-  column.addLayout(row("Evaluate, save", {eval_, checkpoint_}, ","));
-  column.addLayout(row("Device, dtype", {device_, dtype_}, ","));
-  column.addLayout(row("Seed", {seed_}));
+  column.addWidget(form_row("Steps, batch",
+                            {RAT_INTEGER(train.steps, "Steps", 1, most_counted),
+                             RAT_INTEGER(train.batch, "Sequences a step", 1, 1 << 24)},
+                            "\u00d7"));
+  column.addWidget(
+      form_row("Rate, warm-up", {lr_, RAT_INTEGER(train.warmup, "Warm-up steps", 0, most_counted)}, ","));
+  IntegerBox* save = RAT_INTEGER(train.checkpoint_every, "Save a checkpoint every so many steps", 0, most_counted);
+  column.addWidget(form_row(
+      "Evaluate, save", {RAT_INTEGER(train.eval_every, "Evaluate every so many steps", 0, most_counted), save}, ","));
+  column.addWidget(form_row("Device", {device_}));
+  column.addWidget(form_row("Dtype, seed", {dtype_, seed}, ","));
+  add_note(column, "train");
 }
 
+#undef RAT_INTEGER
+
 void ExperimentPanel::connect_fields() {
-  for (QSpinBox* box :
-       {pairs_, queries_, width_, heads_, groups_, context_, steps_, batch_, warmup_, seed_, eval_, checkpoint_})
-    connect(box, &QSpinBox::valueChanged, this, [this] { read_form(); });
-  for (QLineEdit* field : {name_, layers_, lr_}) connect(field, &QLineEdit::textChanged, this, [this] { read_form(); });
-  connect(data_, &QComboBox::activated, this, &ExperimentPanel::choose_data);
-  connect(dtype_, &QComboBox::activated, this, [this] { read_form(); });
+  connect(data_, &DataForm::changed, this, [this] {
+    spec_.data = data_->data();
+    spec_.model.vocab = data_->vocab();
+    check();
+  });
+  connect(name_, &QLineEdit::textEdited, this, [this](const QString& text) {
+    spec_.name = text.trimmed().toStdString();
+    check();
+  });
+  connect(layers_, &QLineEdit::textChanged, this, [this](const QString& text) {
+    const Result<std::vector<LayerConfig>> layers = parse_layers(text.toStdString());
+    layers_problem_ = layers ? QString() : QString::fromStdString(layers.error().message);
+    if (layers) spec_.model.layers = *layers;
+    check();
+  });
+  connect(lr_, &RealEdit::value_changed, this, [this](double value) {
+    spec_.train.optimizer.lr = value;
+    check();
+  });
+  connect(lr_, &RealEdit::refused, this, &ExperimentPanel::check);
+  connect(dtype_, &QComboBox::activated, this, [this] {
+    spec_.train.dtype = dtype_->currentText().toStdString();
+    check();
+  });
   connect(device_, &QComboBox::activated, this, [this] {
+    spec_.device = device_->currentData().toString().toStdString();
     offer_dtypes();
-    read_form();
+    check();
   });
   connect(slider_, &ChunkSlider::chunk_changed, this, &ExperimentPanel::rewrite_chunks);
 }
 
-void ExperimentPanel::choose_data(int index) {
-  if (index == choose_file || index == choose_folder) {
-    show_data();  // until something is chosen, the list shows what is in force
-    auto* dialog = new QFileDialog(this, index == choose_file ? "Text to train on" : "Folder of text to train on");
-    dialog->setAttribute(Qt::WA_DeleteOnClose);
-    dialog->setFileMode(index == choose_file ? QFileDialog::ExistingFile : QFileDialog::Directory);
-    connect(dialog, &QFileDialog::fileSelected, this, [this](const QString& path) {
-      spec_.data.kind = "text";
-      spec_.data.path = path.toStdString();
-      fill_form();
-      check();
-    });
-    dialog->open();
-    return;
-  }
-  if (index == mqar_task) spec_.data.kind = "mqar";
-  if (index == own_source) {
-    spec_.data.kind = "text";
-    spec_.data.path.clear();
-  }
-  fill_form();
-  check();
-}
-
-void ExperimentPanel::show_data() {
-  const QSignalBlocker quiet(data_);
-  while (data_->count() > chosen_path) data_->removeItem(chosen_path);
-  int index = own_source;
-  if (spec_.data.kind == "mqar") {
-    index = mqar_task;
-  } else if (!spec_.data.path.empty()) {
-    const QString path = QString::fromStdString(spec_.data.path);
-    data_->addItem(QFileInfo(path).fileName().isEmpty() ? path : QFileInfo(path).fileName());
-    index = chosen_path;
-  }
-  data_->setCurrentIndex(index);
-  data_->setToolTip(spec_.data.path.empty() ? data_->currentText() : QString::fromStdString(spec_.data.path));
-  mqar_->setVisible(spec_.data.kind == "mqar");
+// Files come and go while another window is in front.
+bool ExperimentPanel::event(QEvent* event) {
+  if (event->type() == QEvent::WindowActivate) check();
+  return QWidget::event(event);
 }
 
 void ExperimentPanel::set_spec(const RunSpec& spec) {
   spec_ = spec;
   layers_problem_.clear();
-  number_problem_.clear();
   fill_form();
   check();
 }
 
 void ExperimentPanel::fill_form() {
-  filling_ = true;
-  const auto put = [](QSpinBox* box, auto value) { box->setValue(static_cast<int>(value)); };
   name_->setText(QString::fromStdString(spec_.name));
-  layers_->setText(QString::fromStdString(format_layers(spec_.model.layers)));
-  lr_->setText(QString::number(spec_.train.optimizer.lr, 'g', 6));
-  put(pairs_, spec_.data.pairs);
-  put(queries_, spec_.data.queries);
-  put(width_, spec_.model.d_model);
-  put(heads_, spec_.model.heads);
-  put(groups_, spec_.model.groups);
-  put(context_, spec_.train.seq_len);
-  put(steps_, spec_.train.steps);
-  put(batch_, spec_.train.batch);
-  put(warmup_, spec_.train.warmup);
-  put(seed_, spec_.train.seed);
-  put(eval_, spec_.train.eval_every);
-  put(checkpoint_, spec_.train.checkpoint_every);
-  // What another machine has is shown too: starting it says what this one lacks.
-  const auto choose = [](QComboBox* box, const std::string& value) {
-    const QString text = QString::fromStdString(value);
-    if (box->findText(text) < 0) box->addItem(text);
-    box->setCurrentText(text);
-  };
-  choose(device_, spec_.device);
+  {
+    const QSignalBlocker quiet(layers_);
+    layers_->setText(QString::fromStdString(format_layers(spec_.model.layers)));
+  }
+  lr_->set_value(spec_.train.optimizer.lr);
+  data_->set(spec_.data, spec_.model.vocab);
+  for (const auto& fill : fillers_) fill();
+  // What another machine has is shown too, with what this one lacks.
+  const QString device = QString::fromStdString(spec_.device);
+  if (device_->findData(device) < 0) device_->addItem(device + " (not here)", device);
+  device_->setCurrentIndex(device_->findData(device));
   offer_dtypes();
-  choose(dtype_, spec_.train.dtype);
-  show_data();
-  filling_ = false;
 }
 
 void ExperimentPanel::offer_dtypes() {
-  const QString chosen = dtype_->currentText();
+  const QString chosen = QString::fromStdString(spec_.train.dtype);
   dtype_->clear();
   for (const Device& device : devices_)
-    if (device.name == device_->currentText().toStdString())
+    if (device.name == spec_.device)
       for (const std::string& dtype : device.dtypes) dtype_->addItem(QString::fromStdString(dtype));
-  dtype_->setCurrentIndex(std::max(0, dtype_->findText(chosen)));
-}
-
-void ExperimentPanel::read_form() {
-  if (filling_) return;
-  spec_.name = name_->text().trimmed().toStdString();
-  spec_.data.pairs = pairs_->value();
-  spec_.data.queries = queries_->value();
-  spec_.model.d_model = width_->value();
-  spec_.model.heads = heads_->value();
-  spec_.model.groups = groups_->value();
-  spec_.train.seq_len = context_->value();
-  spec_.train.steps = steps_->value();
-  spec_.train.batch = batch_->value();
-  spec_.train.warmup = warmup_->value();
-  spec_.train.seed = static_cast<uint64_t>(seed_->value());
-  spec_.device = device_->currentText().toStdString();
-  spec_.train.dtype = dtype_->currentText().toStdString();
-  spec_.train.eval_every = eval_->value();
-  spec_.train.checkpoint_every = checkpoint_->value();
-  const Result<std::vector<LayerConfig>> layers = parse_layers(layers_->text().toStdString());
-  layers_problem_ = layers ? QString() : QString::fromStdString(layers.error().message);
-  if (layers) spec_.model.layers = *layers;
-  bool is_number = false;
-  const double lr = lr_->text().toDouble(&is_number);
-  number_problem_ =
-      is_number ? QString() : QString("The learning rate \"%1\" is not a number; write it like 8e-4.").arg(lr_->text());
-  if (is_number) spec_.train.optimizer.lr = lr;
-  check();
+  if (dtype_->findText(chosen) < 0) dtype_->addItem(chosen);
+  dtype_->setCurrentText(chosen);
 }
 
 void ExperimentPanel::rewrite_chunks(int64_t chunk) {
@@ -329,18 +309,34 @@ void ExperimentPanel::rewrite_chunks(int64_t chunk) {
   check();
 }
 
+std::string ExperimentPanel::device_problem() const {
+  const auto device = std::find_if(devices_.begin(), devices_.end(),
+                                   [this](const Device& one) { return one.name == spec_.device; });
+  std::vector<std::string> usable;
+  for (const Device& one : devices_)
+    if (one.problem.empty()) usable.push_back(one.name);
+  if (device == devices_.end() || !device->problem.empty())
+    return fmt::format("device is {}, which cannot compute here ({}); start this where it can, or choose {}.",
+                       spec_.device, device == devices_.end() ? "it is no part of this build" : device->problem,
+                       fmt::join(usable, " or "));
+  const std::vector<std::string>& dtypes = device->dtypes;
+  if (std::find(dtypes.begin(), dtypes.end(), spec_.train.dtype) != dtypes.end()) return "";
+  return fmt::format("train.dtype is {}, in which this {} does not compute; choose one of {}.", spec_.train.dtype,
+                     device->name, fmt::join(dtypes, ", "));
+}
+
+ExperimentPanel::Problems ExperimentPanel::find_problems() const {
+  Problems found;
+  if (!layers_problem_.isEmpty()) found.push_back({"model.layers", layers_problem_.toStdString()});
+  if (!lr_->problem().isEmpty()) found.push_back({"train.lr", lr_->problem().toStdString()});
+  for (SpecProblem& problem : problems(spec_)) found.push_back(std::move(problem));
+  for (SpecProblem& problem : data_->problems()) found.push_back(std::move(problem));
+  if (std::string device = device_problem(); !device.empty()) found.push_back({"device", std::move(device)});
+  return found;
+}
+
 void ExperimentPanel::check() {
-  problem_ = layers_problem_.isEmpty() ? number_problem_ : layers_problem_;
-  if (problem_.isEmpty())
-    if (const Status sound = validate(spec_); !sound) problem_ = QString::fromStdString(sound.error().message);
-  layers_->setProperty("wrong", !layers_problem_.isEmpty());
-  lr_->setProperty("wrong", !number_problem_.isEmpty());
-  for (QLineEdit* field : {layers_, lr_}) {
-    field->style()->unpolish(field);
-    field->style()->polish(field);
-  }
-  message_->setText(problem_);
-  message_->setVisible(!problem_.isEmpty());
+  show_problems(find_problems());
   chips_->set_layers(spec_.model.layers);
   int64_t chunk = 0;
   for (const LayerConfig& layer : spec_.model.layers)
@@ -353,6 +349,44 @@ void ExperimentPanel::check() {
     cost_->clear();
   }
   emit spec_changed();
+}
+
+// A sentence stands below the fields of its section, and the fields it names are outlined.
+void ExperimentPanel::show_problems(const Problems& problems) {
+  const bool was_valid = valid();
+  problem_ = problems.empty() ? QString() : as_sentence(problems.front().message);
+  for (const auto& [section, note] : notes_) {
+    const auto first = std::find_if(problems.begin(), problems.end(), [&section = section](const SpecProblem& problem) {
+      return section_of(problem.key) == section;
+    });
+    note->setText(first == problems.end() ? QString() : as_sentence(first->message));
+    note->setVisible(first != problems.end());
+  }
+  mark_fields(fields_, problems);
+  mark_fields(data_->fields(), problems);
+  if (!was_valid || valid()) return;
+  QLabel* const place = notes_[section_of(problems.front().key)];
+  QTimer::singleShot(0, place, [this, place] { scroll_->ensureWidgetVisible(place, 0, margin); });
+}
+
+void ExperimentPanel::mark_fields(const std::map<std::string, QWidget*>& fields, const Problems& problems) {
+  for (const auto& [key, field] : fields) {
+    const bool wrong = std::any_of(problems.begin(), problems.end(), [&, &key = key](const SpecProblem& problem) {
+      return problem.key == key || names(problem.message, key);
+    });
+    if (field->property("wrong").toBool() == wrong) continue;
+    field->setProperty("wrong", wrong);
+    field->style()->unpolish(field);
+    field->style()->polish(field);
+  }
+}
+
+QString ExperimentPanel::note(const std::string& section) const { return notes_.at(section)->text(); }
+
+bool ExperimentPanel::is_wrong(const std::string& key) const {
+  for (const auto* fields : {&fields_, &data_->fields()})
+    if (const auto at = fields->find(key); at != fields->end()) return at->second->property("wrong").toBool();
+  return false;
 }
 
 void ExperimentPanel::set_measured_speed(double flops_per_s) {

@@ -40,8 +40,8 @@ constexpr double repaint_share = 4;  // a canvas that takes long is drawn less o
 
 }  // namespace
 
-MainWindow::MainWindow(std::unique_ptr<Workbench> bench) : bench_(std::move(bench)) {
-  build();
+MainWindow::MainWindow(std::unique_ptr<Workbench> bench, std::vector<Device> devices) : bench_(std::move(bench)) {
+  build(std::move(devices));
   build_menus();
   connect_panels();
   connect_plots();
@@ -69,7 +69,7 @@ MainWindow::~MainWindow() {
   delete takeCentralWidget();
 }
 
-void MainWindow::build() {
+void MainWindow::build(std::vector<Device> devices) {
   show_subject();
   setDockOptions(AllowTabbedDocks | AllowNestedDocks | GroupedDragging);
   setTabPosition(Qt::AllDockWidgetAreas, QTabWidget::North);
@@ -97,7 +97,7 @@ void MainWindow::build() {
   setCentralWidget(centre);
   status_line_ = new StatusLine(*bench_, this);
   setStatusBar(status_line_);
-  build_docks();
+  build_docks(std::move(devices));
 }
 
 QDockWidget* MainWindow::add_dock(const QString& id, const QString& title, QWidget* content, Qt::DockWidgetArea area) {
@@ -121,8 +121,8 @@ QDockWidget* MainWindow::add_dock(const QString& id, const QString& title, QWidg
   return dock;
 }
 
-void MainWindow::build_docks() {
-  experiment_ = new ExperimentPanel(this);
+void MainWindow::build_docks(std::vector<Device> devices) {
+  experiment_ = new ExperimentPanel(std::move(devices), this);
   curves_ = new CurvesPanel(bench_->database(), this);
   runs_ = new RunsPanel(*bench_, this);
   queue_ = new QueuePanel(this);

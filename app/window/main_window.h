@@ -10,6 +10,7 @@
 
 #include "app/window/actions.h"
 #include "app/window/workbench.h"
+#include "core/devices.h"
 #include "views/plots/recipe.h"
 
 class QDockWidget;
@@ -34,7 +35,8 @@ class MainWindow : public QMainWindow {
   Q_OBJECT
 
  public:
-  explicit MainWindow(std::unique_ptr<Workbench> bench);
+  // `devices`: what the form offers to train on; those of this machine, unless a test says otherwise.
+  explicit MainWindow(std::unique_ptr<Workbench> bench, std::vector<Device> devices = rat::devices());
   ~MainWindow() override;
 
   Workbench& bench() { return *bench_; }
@@ -71,8 +73,8 @@ class MainWindow : public QMainWindow {
   void closeEvent(QCloseEvent* event) override;
 
  private:
-  void build();
-  void build_docks();
+  void build(std::vector<Device> devices);
+  void build_docks(std::vector<Device> devices);
   void build_menus();
   void connect_panels();
   void connect_plots();

@@ -113,6 +113,7 @@ void RunBar::show_status(const TrainingStatus& status) {
   stop_->setText(status.activity == SessionActivity::stopping ? "Stopping..." : "Stop");
   start_->setText(status.activity == SessionActivity::idle ? "Start" : "Queue");
   const QString dtype = QString::fromStdString(status.spec.train.dtype);
+  badge_->setVisible(!status.run_id.empty());  // of a run, not of the form
   badge_->setText(QString("%1 \u00b7 %2").arg(QString::fromStdString(status.spec.device), dtype));
   if (status.run_id.empty()) {
     progress_->setValue(0);

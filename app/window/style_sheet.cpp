@@ -42,12 +42,12 @@ QPushButton[flat="true"], QToolButton { background: transparent; border: none; c
 QToolButton:checked { color: @accent; }
 QToolButton:hover, QPushButton[flat="true"]:hover { color: @text; background: @raised; }
 
-QLineEdit, QSpinBox, QDoubleSpinBox, QComboBox { background: @raised; border: 1px solid @hairline; border-radius: 5px;
+QLineEdit, QAbstractSpinBox, QComboBox { background: @raised; border: 1px solid @hairline; border-radius: 5px;
   padding: 0 6px; min-height: 26px; selection-background-color: @accent; selection-color: @on_accent; }
-QLineEdit:focus, QSpinBox:focus, QDoubleSpinBox:focus, QComboBox:focus { border-color: @accent; }
-QLineEdit:disabled, QSpinBox:disabled, QComboBox:disabled { color: @faint; }
-QLineEdit[wrong="true"] { border-color: @warning; }
-QSpinBox::up-button, QSpinBox::down-button, QDoubleSpinBox::up-button, QDoubleSpinBox::down-button { width: 0; border: none; }
+QLineEdit:focus, QAbstractSpinBox:focus, QComboBox:focus { border-color: @accent; }
+QLineEdit:disabled, QAbstractSpinBox:disabled, QComboBox:disabled { color: @faint; }
+QLineEdit[wrong="true"], QAbstractSpinBox[wrong="true"], QComboBox[wrong="true"] { border-color: @warning; }
+QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { width: 0; border: none; }
 QComboBox::drop-down { border: none; width: 22px; }
 QComboBox::down-arrow { image: url(:/icons/chevron.svg); width: 10px; height: 10px; }
 QComboBox QAbstractItemView { background: @raised; border: 1px solid @hairline; selection-background-color: @selected;

@@ -160,7 +160,10 @@ class Tour {
     };
     if (id == "attention" || id == "states") return wait_for("the trace of the opened run", answered);
     if (id != "generate") return wait_for("the opened run", opened);
-    canvas.frame().commands->generate("#include <vector>\n\n// Returns the sum of all values.\n", generated_tokens, {});
+    GenerationConfig config;
+    config.samples = 3;
+    canvas.frame().commands->generate("#include <vector>\n\n// Returns the sum of all values.\n", generated_tokens,
+                                      config);
     return wait_for("the generated text", [&] {
       const auto generation = canvas.frame().generation;
       return !generation->running &&

@@ -4,6 +4,8 @@
 #include <QHBoxLayout>
 #include <QPainter>
 #include <QStyle>
+#include <QStyleOption>
+#include <QStylePainter>
 #include <cmath>
 
 #include "app/window/fonts.h"
@@ -11,6 +13,8 @@
 
 namespace rat::app {
 namespace {
+
+constexpr int form_title_width = 92;
 
 double digit_width(const QFontMetricsF& metrics) {
   double widest = 0;
@@ -50,6 +54,21 @@ QFrame* hairline(QWidget* parent) {
   auto* line = new QFrame(parent);
   line->setProperty("role", "hairline");
   return line;
+}
+
+QWidget* form_row(const QString& title, const std::vector<QWidget*>& fields, const QString& between) {
+  auto* row = new QWidget;
+  auto* line = new QHBoxLayout(row);
+  line->setContentsMargins(0, 0, 0, 0);
+  line->setSpacing(6);
+  auto* name = label(title, "secondary", row);
+  name->setFixedWidth(form_title_width);
+  line->addWidget(name);
+  for (QWidget* field : fields) {
+    if (field != fields.front() && !between.isEmpty()) line->addWidget(label(between, "secondary", row));
+    line->addWidget(field, 1);
+  }
+  return row;
 }
 
 int tabular_width(const QFontMetrics& metrics, const QString& text) {
@@ -105,6 +124,31 @@ void NumberLabel::paintEvent(QPaintEvent*) {
   painter.setPen(color);
   painter.setFont(font());
   draw_tabular(painter, rect(), alignment_, text_);
+}
+
+void PathEdit::paintEvent(QPaintEvent* event) {
+  QStyleOptionFrame option;
+  initStyleOption(&option);
+  const QRect inside = style()->subElementRect(QStyle::SE_LineEditContents, &option, this).adjusted(2, 0, -2, 0);
+  if (hasFocus() || fontMetrics().horizontalAdvance(text()) <= inside.width()) {
+    QLineEdit::paintEvent(event);
+    return;
+  }
+  QPainter painter(this);
+  style()->drawPrimitive(QStyle::PE_PanelLineEdit, &option, &painter, this);
+  painter.setPen(palette().color(QPalette::Text));
+  painter.drawText(inside, Qt::AlignVCenter | Qt::AlignLeft,
+                   fontMetrics().elidedText(text(), Qt::ElideLeft, inside.width()));
+}
+
+void ElidedComboBox::paintEvent(QPaintEvent*) {
+  QStylePainter painter(this);
+  QStyleOptionComboBox option;
+  initStyleOption(&option);
+  painter.drawComplexControl(QStyle::CC_ComboBox, option);
+  const QRect inside = style()->subControlRect(QStyle::CC_ComboBox, &option, QStyle::SC_ComboBoxEditField, this);
+  option.currentText = fontMetrics().elidedText(option.currentText, Qt::ElideRight, inside.width() - 2);
+  painter.drawControl(QStyle::CE_ComboBoxLabel, option);
 }
 
 void TabularDelegate::paint(QPainter* painter, const QStyleOptionViewItem& option, const QModelIndex& index) const {

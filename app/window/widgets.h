@@ -1,10 +1,13 @@
 // Small pieces that the panels share: headings, hairlines, numbers with digits of equal width.
 #pragma once
 
+#include <QComboBox>
 #include <QFrame>
 #include <QLabel>
+#include <QLineEdit>
 #include <QStyledItemDelegate>
 #include <QToolButton>
+#include <vector>
 
 class QVBoxLayout;
 
@@ -14,6 +17,8 @@ QLabel* heading(const QString& text, QWidget* parent = nullptr);
 QLabel* label(const QString& text, const char* role, QWidget* parent = nullptr);
 void set_role(QWidget* widget, const char* role);  // a style-sheet role that may change while shown
 QFrame* hairline(QWidget* parent = nullptr);
+// A row of a form: its title, then the fields with equal shares of the width, `between` standing between them.
+QWidget* form_row(const QString& title, const std::vector<QWidget*>& fields, const QString& between = {});
 
 // Every digit takes the width of the widest one, so that numbers align and nothing jumps when they change.
 int tabular_width(const QFontMetrics& metrics, const QString& text);
@@ -39,6 +44,24 @@ class NumberLabel : public QWidget {
  private:
   Qt::Alignment alignment_;
   QString text_, role_;
+};
+
+// A line for a path: while it is not edited its end is shown, the beginning elided.
+class PathEdit : public QLineEdit {
+ public:
+  using QLineEdit::QLineEdit;
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
+};
+
+// A list whose choice ends in an ellipsis where it does not fit; plain ones cut it without a trace.
+class ElidedComboBox : public QComboBox {
+ public:
+  using QComboBox::QComboBox;
+
+ protected:
+  void paintEvent(QPaintEvent* event) override;
 };
 
 // Numbers of a table: right-aligned cells are drawn with digits of equal width.

@@ -63,11 +63,12 @@ void Workbench::connect_commands() {
     extra_probes_ = request;
     extra_tokens_ = tokens;
   };
-  commands_.generate = [this](const std::string& prompt, int64_t count, const SamplingConfig& sampling) {
-    with_subject_weights([=](InspectSession& inspect) { inspect.generate(prompt, count, sampling); });
+  commands_.generate = [this](const std::string& prompt, int64_t count, const GenerationConfig& config) {
+    with_subject_weights([=](InspectSession& inspect) { inspect.generate(prompt, count, config); });
   };
   commands_.generate_more = [this](int64_t count) { inspect_->generate_more(count); };
   commands_.set_layers = [this](std::vector<LayerConfig> layers) { inspect_->set_layers(std::move(layers)); };
+  commands_.show_sample = [this](int64_t sample) { inspect_->show_sample(sample); };
   commands_.stop_generation = [this] { inspect_->stop_generation(); };
   commands_.set_inspected_text = [this](const std::string& text) {
     inspected_text_ = text;

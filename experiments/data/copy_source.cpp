@@ -1,5 +1,11 @@
-#include "experiments/data/copy_source.h"
-
+// Copying (Jelassi et al., arXiv:2402.01032): a random string, a separator, and the string once more.
+//
+//   inputs   a d b | a d .        a, b, c, d: symbols; | separator; . filler
+//   targets  . . . a d b .        (. = ignore_target)
+//
+// The string has n symbols, n uniform in ceil(N/2) .. N, so that no fixed distance solves the task; N is `span`, or
+// half of the sequence when that is 0. Token ids: 0 filler; 1 separator; 2 .. V-1 symbols, drawn with repetition.
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/generated_source.h"
 
 namespace rat {
@@ -36,8 +42,6 @@ class CopySource final : public GeneratedSource {
   int64_t longest_;  // N
 };
 
-}  // namespace
-
 Status validate_copy(const DataConfig& data, const ModelConfig& model, int64_t seq_len) {
   if (data.span < 0)
     return fail(ErrorCode::invalid_argument, "data.span is {}; use 1 or more, or 0 for half of the sequence",
@@ -58,6 +62,20 @@ Result<std::unique_ptr<DataSource>> open_copy(const DataConfig& data, const Mode
                                               uint64_t seed, const StopFlag*) {
   std::unique_ptr<DataSource> source = std::make_unique<CopySource>(data, model.vocab, seq_len, seed);
   return source;
+}
+
+}  // namespace
+
+const DataKind& copy_data() {
+  static const DataKind kind{"copy",
+                             "Copy a string",
+                             "A random string, a separator, and the same string once more.",
+                             DataFiles::none,
+                             34,
+                             {data_span},
+                             validate_copy,
+                             open_copy};
+  return kind;
 }
 
 }  // namespace rat

@@ -18,7 +18,7 @@
 namespace rat {
 
 struct DataConfig {
-  std::string kind = "text";  // one of data_kinds()
+  std::string kind = "text";  // the name of one of data_kinds()
   // text: a file, a folder (walked in sorted order), "-" for standard input; empty: the project's own source tree.
   // tokens: a file of uint16 ids.
   std::string path;
@@ -33,7 +33,6 @@ struct DataConfig {
   bool operator==(const DataConfig&) const = default;
 };
 
-std::span<const std::string_view> data_kinds();
 // Checks what can be checked without touching a file: kind, ranges, vocabulary, sequence length.
 Status validate(const DataConfig& data, const ModelConfig& model, int64_t seq_len);
 

@@ -1,7 +1,15 @@
-#include "experiments/data/induction_source.h"
-
+// Induction (Olsson et al., arXiv:2209.11895): when a symbol comes back, what followed it the last time follows again.
+//
+//   inputs   a c b d a c c b d d
+//   targets  . . . . c . . d . .        (. = ignore_target)
+//
+// Every symbol is drawn in three ways: where the symbol before it has been seen, with probability 1/2 it is what
+// followed then, and this is asked for; otherwise a symbol seen anywhere before, or any symbol, with equal chances. So
+// what is asked for lies any number of tokens back. Token ids: 0 unused; 1 .. V-1 symbols. Every sequence asks at
+// least once.
 #include <algorithm>
 
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/generated_source.h"
 
 namespace rat {
@@ -47,8 +55,6 @@ class InductionSource final : public GeneratedSource {
   }
 };
 
-}  // namespace
-
 Status validate_induction(const DataConfig&, const ModelConfig& model, int64_t seq_len) {
   if (seq_len < 4)
     return fail(ErrorCode::invalid_argument, "induction needs 4 tokens but seq_len is {}; raise train.seq_len",
@@ -63,6 +69,20 @@ Result<std::unique_ptr<DataSource>> open_induction(const DataConfig&, const Mode
                                                    uint64_t seed, const StopFlag*) {
   std::unique_ptr<DataSource> source = std::make_unique<InductionSource>(model.vocab, seq_len, seed);
   return source;
+}
+
+}  // namespace
+
+const DataKind& induction_data() {
+  static const DataKind kind{"induction",
+                             "Induction",
+                             "A symbol that came before is followed by what followed it the last time.",
+                             DataFiles::none,
+                             33,
+                             {},
+                             validate_induction,
+                             open_induction};
+  return kind;
 }
 
 }  // namespace rat

@@ -1,7 +1,14 @@
-#include "experiments/data/mqar_source.h"
-
+// Multi-query associative recall (Arora et al., Zoology, arXiv:2312.04927): the sequence opens with `pairs` key-value
+// pairs, then keys come back at random places, and only there the value has to be predicted.
+//
+//   inputs   k3 v9 k7 v2 k1 v5 | .  .  k7 .  .  k3 .
+//   targets  .  .  .  .  .  .  | .  .  v2 .  .  v9 .      (. = filler in inputs, ignore_target in targets)
+//
+// Token ids: 0 filler; 1 .. K keys; K+1 .. V-1 values, K = (V-1)/2. Keys within a sequence are distinct; each query is
+// a key drawn uniformly, so with more queries than pairs keys repeat. Recall accuracy is correct / targets.
 #include <algorithm>
 
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/generated_source.h"
 
 namespace rat {
@@ -39,8 +46,6 @@ class MqarSource final : public GeneratedSource {
   int64_t pairs_, queries_;
 };
 
-}  // namespace
-
 Status validate_mqar(const DataConfig& data, const ModelConfig& model, int64_t seq_len) {
   if (data.pairs < 1 || data.queries < 1 || data.pairs > seq_len || data.queries > seq_len)
     return fail(ErrorCode::invalid_argument,
@@ -66,6 +71,20 @@ Result<std::unique_ptr<DataSource>> open_mqar(const DataConfig& data, const Mode
                                               uint64_t seed, const StopFlag*) {
   std::unique_ptr<DataSource> source = std::make_unique<MqarSource>(data, model.vocab, seq_len, seed);
   return source;
+}
+
+}  // namespace
+
+const DataKind& mqar_data() {
+  static const DataKind kind{"mqar",
+                             "Recall (mqar)",
+                             "Key-value pairs open the sequence; where a key comes back, its value is asked for.",
+                             DataFiles::none,
+                             65,
+                             {data_pairs, data_queries},
+                             validate_mqar,
+                             open_mqar};
+  return kind;
 }
 
 }  // namespace rat

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/generated_source.h"
 
 namespace rat {
@@ -72,8 +73,6 @@ class NeedleSource final : public GeneratedSource {
   Needles needles_;
 };
 
-}  // namespace
-
 Status validate_needle(const DataConfig& data, const ModelConfig& model, int64_t seq_len) {
   const int64_t most = int64_t{1} << 32;  // far beyond any sequence, and sums of it do not overflow
   if (data.pairs < 1 || data.queries < 1 || data.pairs > most || data.queries > most)
@@ -98,6 +97,20 @@ Result<std::unique_ptr<DataSource>> open_needle(const DataConfig& data, const Mo
                                                 uint64_t seed, const StopFlag*) {
   std::unique_ptr<DataSource> source = std::make_unique<NeedleSource>(data, model.vocab, seq_len, seed);
   return source;
+}
+
+}  // namespace
+
+const DataKind& needle_data() {
+  static const DataKind kind{"needle",
+                             "Needle in noise",
+                             "Pairs are hidden in noise; at the end some of their keys ask for their values.",
+                             DataFiles::none,
+                             65,
+                             {data_pairs, data_queries},
+                             validate_needle,
+                             open_needle};
+  return kind;
 }
 
 int64_t needle_place(const DataConfig& data, int64_t seq_len, double depth) {

@@ -15,10 +15,6 @@
 
 namespace rat {
 
-Status validate_needle(const DataConfig& data, const ModelConfig& model, int64_t seq_len);
-Result<std::unique_ptr<DataSource>> open_needle(const DataConfig& data, const ModelConfig& model, int64_t seq_len,
-                                                uint64_t seed, const StopFlag* stop);
-
 // Where the key of a needle at `depth` stands: 0 is the first token, 1 the last place before the queries.
 int64_t needle_place(const DataConfig& data, int64_t seq_len, double depth);
 // `count` validation sequences, the first of them number `row`, whose last token asks for the pair at `place`. Only

@@ -7,6 +7,7 @@
 #include "build_info.h"
 #include "core/io/sha256.h"
 #include "experiments/data/byte_stream.h"
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/stream_source.h"
 #include "experiments/data/tokenizers.h"
 
@@ -59,8 +60,6 @@ Result<TokenStream> as_pieces(Opened opened, std::shared_ptr<const Tokenizer> to
   return stream;
 }
 
-}  // namespace
-
 Status validate_text(const DataConfig& data, const ModelConfig& model, int64_t) {
   RAT_TRY(validate_split(data));
   if (data.tokenizer.empty() && model.vocab < byte_vocab)
@@ -81,6 +80,20 @@ Result<std::unique_ptr<DataSource>> open_text(const DataConfig& data, const Mode
     RAT_ASSIGN(stream, as_pieces(std::move(opened), tokenizer, stop));
   }
   return make_stream_source(std::move(stream), data.validation_fraction, seq_len, seed);
+}
+
+}  // namespace
+
+const DataKind& text_data() {
+  static const DataKind kind{"text",
+                             "Text",
+                             "Text as bytes, or as the pieces of a tokenizer; without a path, the program's own source.",
+                             DataFiles::text,
+                             256,
+                             {},
+                             validate_text,
+                             open_text};
+  return kind;
 }
 
 Status encode_ahead(const DataConfig& data, const ModelConfig& model, const StopFlag* stop,

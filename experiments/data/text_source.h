@@ -10,9 +10,6 @@
 
 namespace rat {
 
-Status validate_text(const DataConfig& data, const ModelConfig& model, int64_t seq_len);
-Result<std::unique_ptr<DataSource>> open_text(const DataConfig& data, const ModelConfig& model, int64_t seq_len,
-                                              uint64_t seed, const StopFlag* stop);
 // Encodes a long text ahead of `open_text`, which then finds the tokens in the cache: so that a command can show how
 // far it is. Nothing to do for bytes, short texts and standard input.
 Status encode_ahead(const DataConfig& data, const ModelConfig& model, const StopFlag* stop,

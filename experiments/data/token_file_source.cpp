@@ -1,8 +1,9 @@
-#include "experiments/data/token_file_source.h"
-
+// Token files: raw little-endian uint16 ids, one after the other, as the published training code writes them (numpy
+// memmap of uint16). data.tokenizer, if given, only says how ids are shown and how typed text is encoded.
 #include <span>
 
 #include "experiments/data/byte_stream.h"
+#include "experiments/data/data_kinds.h"
 #include "experiments/data/stream_source.h"
 #include "experiments/data/tokenizers.h"
 
@@ -22,14 +23,15 @@ Status check_ids(const std::string& path, int64_t vocab, uint64_t offset, std::s
   return ok();
 }
 
-}  // namespace
-
-Status validate_token_file(const DataConfig& data, const ModelConfig&, int64_t) { return validate_split(data); }
+Status validate_token_file(const DataConfig& data, const ModelConfig&, int64_t) {
+  if (data.path.empty() || data.path == "-")
+    return fail(ErrorCode::invalid_argument, "data.path is {}; name a file of uint16 token ids",
+                data.path.empty() ? "empty" : "'-'");
+  return validate_split(data);
+}
 
 Result<std::unique_ptr<DataSource>> open_token_file(const DataConfig& data, const ModelConfig& model, int64_t seq_len,
                                                     uint64_t seed, const StopFlag* stop) {
-  if (data.path.empty() || data.path == "-")
-    return fail(ErrorCode::invalid_argument, "data.path is '{}'; name a file of uint16 token ids", data.path);
   RAT_ASSIGN(std::shared_ptr<const Tokenizer> tokenizer, tokenizer_of(data, model));
   RAT_ASSIGN(const RegularFile file, RegularFile::open(data.path));
   if (file.size() % 2 != 0)
@@ -49,6 +51,20 @@ Result<std::unique_ptr<DataSource>> open_token_file(const DataConfig& data, cons
   stream.vocab = model.vocab;
   stream.tokenizer = std::move(tokenizer);
   return make_stream_source(std::move(stream), data.validation_fraction, seq_len, seed);
+}
+
+}  // namespace
+
+const DataKind& token_file_data() {
+  static const DataKind kind{"tokens",
+                             "Token file",
+                             "A file of raw little-endian uint16 token ids, as the published training code writes them.",
+                             DataFiles::tokens,
+                             32000,
+                             {},
+                             validate_token_file,
+                             open_token_file};
+  return kind;
 }
 
 }  // namespace rat

@@ -58,6 +58,35 @@ TEST_F(CanvasTest, EveryCanvasShowsTheOpenedRun) {
   }
 }
 
+TEST_F(CanvasTest, SeveralSamplesAreGeneratedAndLookedAt) {
+  MainWindow& window = open();
+  ASSERT_NE(train(tiny_spec()), nullptr);
+  window.bench().open_run(window.bench().runs()->front().id);
+  window.canvases().show_canvas("generate");
+  ImGuiCanvas& canvas = *window.canvases().canvas("generate");
+  canvas.view().set_options({{"prompt", "the gate"}, {"tokens", "24"}, {"samples", "8"}, {"dtype", "f32"}});
+  ASSERT_TRUE(wait_for([&] { return !window.bench().inspect_status().run_id.empty(); }));
+  QTest::keyClick(&canvas, Qt::Key_Return, Qt::ControlModifier);
+  const auto generation = [&] { return canvas.frame().generation; };
+  ASSERT_TRUE(wait_for([&] { return generation()->tokens.size() == 32 && !generation()->running; }))
+      << generation()->message;
+  EXPECT_EQ(generation()->samples, 8);
+  EXPECT_EQ(generation()->dtype, "f32");
+  const std::vector<int32_t> first = generation()->tokens;
+  QTest::keyClick(&canvas, Qt::Key_PageDown);
+  ASSERT_TRUE(wait_for([&] { return generation()->sample == 1; }));
+  EXPECT_NE(generation()->tokens, first);
+  for (const ThemeKind kind : {ThemeKind::dark, ThemeKind::light})
+    for (const QSize size : {QSize(1280, 800), QSize(2560, 1440)}) {
+      window.set_theme(kind);
+      window.resize(size);
+      run_loop(200);
+      (void)drawn("generate");
+      keep(picture(window), fmt::format("generate-samples-{}-{}", kind == ThemeKind::dark ? "dark" : "light",
+                                        size.width()));
+    }
+}
+
 TEST_F(CanvasTest, LiveRunReachesTheCanvas) {
   MainWindow& window = open();
   window.canvases().show_canvas("attention");

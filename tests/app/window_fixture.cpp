@@ -102,10 +102,10 @@ RunSpec WindowTest::tiny_spec(int64_t steps) const {
   return spec;
 }
 
-MainWindow& WindowTest::open(QSize size) {
+MainWindow& WindowTest::open(QSize size, std::vector<Device> offered) {
   Result<std::unique_ptr<Workbench>> bench = Workbench::open(database());
   EXPECT_TRUE(bench) << (bench ? "" : bench.error().message);
-  window_ = std::make_unique<MainWindow>(*std::move(bench));
+  window_ = std::make_unique<MainWindow>(*std::move(bench), std::move(offered));
   window_->resize(size);
   window_->show();
   QApplication::setActiveWindow(window_.get());  // there may be no window manager to do it

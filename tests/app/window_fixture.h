@@ -30,7 +30,7 @@ class WindowTest : public ::testing::Test {
   std::filesystem::path text_file() const;  // 20 kB of text to train on
   // 1 layer of width 32 on 32 tokens: trains in well under a second.
   RunSpec tiny_spec(int64_t steps = 40) const;
-  MainWindow& open(QSize size = {1280, 800});
+  MainWindow& open(QSize size = {1280, 800}, std::vector<Device> offered = devices());
   void close();
 
   // Runs the event loop until `done`, at most `limit_ms` times the slowness; false when it did not happen.

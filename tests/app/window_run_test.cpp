@@ -2,6 +2,7 @@
 #include <QAction>
 #include <QComboBox>
 #include <QElapsedTimer>
+#include <QFile>
 #include <QLineEdit>
 #include <QPushButton>
 #include <QTableView>
@@ -57,10 +58,10 @@ TEST_F(WindowTest, TheDtypeIsChosenInTheFormAndKeptWithTheRun) {
   EXPECT_EQ(run->dtype, chosen);
 
   RunSpec elsewhere = tiny_spec();
-  elsewhere.train.dtype = "bf16";  // shown as it is, whatever this CPU can do
+  elsewhere.train.dtype = "tf32";  // of a GPU; shown as it is, whatever this CPU can do
   form.set_spec(elsewhere);
-  EXPECT_EQ(list->currentText(), "bf16");
-  EXPECT_EQ(form.spec().train.dtype, "bf16");
+  EXPECT_EQ(list->currentText(), "tf32");
+  EXPECT_EQ(form.spec().train.dtype, "tf32");
 }
 
 TEST_F(WindowTest, PauseStepAndStopReactAtOnce) {
@@ -159,11 +160,12 @@ TEST_F(WindowTest, ResumeContinuesAStoppedRun) {
 TEST_F(WindowTest, ErrorsAreSentencesInTheBanner) {
   MainWindow& window = open();
   RunSpec spec = tiny_spec();
-  spec.data.path = folder_.filePath("missing.txt").toStdString();
+  spec.data.path = folder_.filePath("empty.txt").toStdString();  // the form looks that it is there, not into it
+  ASSERT_TRUE(QFile(QString::fromStdString(spec.data.path)).open(QIODevice::WriteOnly));
   window.experiment().set_spec(spec);
   window.bar().button("start")->click();
   ASSERT_TRUE(wait_for([&] { return window.banner().isVisible(); }));
-  EXPECT_TRUE(window.banner().sentence().contains("missing.txt")) << window.banner().sentence().toStdString();
+  EXPECT_TRUE(window.banner().sentence().contains("empty.txt")) << window.banner().sentence().toStdString();
 }
 
 // The chunk slider rewrites the pattern; the pattern moves the slider.

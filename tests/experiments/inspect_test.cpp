@@ -126,9 +126,9 @@ TEST_F(Inspect, ARunWhoseDataAreGoneStillTakesTypedText) {
 TEST_F(Inspect, GeneratesStreamsContinuesAndStops) {
   const RunRow run = trained("rat:8,swa:16");
   inspect_.open_run(run);
-  SamplingConfig sampling;
-  sampling.seed = 5;
-  inspect_.generate("the quick", 40, sampling);
+  GenerationConfig config;
+  config.sampling.seed = 5;
+  inspect_.generate("the quick", 40, config);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 49 && !inspect_.generation()->running; }))
       << inspect_.generation()->message;
   const auto done = inspect_.generation();
@@ -146,11 +146,11 @@ TEST_F(Inspect, GeneratesStreamsContinuesAndStops) {
   inspect_.generate_more(9);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 59; }));
   const auto in_pieces = inspect_.generation()->tokens;
-  inspect_.generate("the quick", 50, sampling);
+  inspect_.generate("the quick", 50, config);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 59 && !inspect_.generation()->running; }));
   EXPECT_EQ(inspect_.generation()->tokens, in_pieces);
 
-  inspect_.generate("the quick", 10'000'000, sampling);
+  inspect_.generate("the quick", 10'000'000, config);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->running && inspect_.generation()->tokens.size() > 70; }));
   const auto start = Clock::now();
   inspect_.stop_generation();
@@ -160,9 +160,86 @@ TEST_F(Inspect, GeneratesStreamsContinuesAndStops) {
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(inspect_.generation()->tokens.size(), stopped_at);
 
-  inspect_.generate("", 5, sampling);
+  inspect_.generate("", 5, config);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
   EXPECT_NE(inspect_.generation()->message.find("prompt is empty"), std::string::npos);
+}
+
+// What is drawn together is what each seed draws alone, and any of them can be looked at.
+TEST_F(Inspect, SeveralSamplesAreTheSeedsOneByOne) {
+  inspect_.open_run(trained("rat:8,attention"));
+  const auto generated = [&](uint64_t seed, int64_t samples) {
+    GenerationConfig config;
+    config.sampling.seed = seed;
+    config.samples = samples;
+    inspect_.generate("the quick", 20, config);
+    EXPECT_TRUE(wait_for([&] {
+      const auto now = inspect_.generation();
+      return now->seed == seed && now->samples == samples && now->tokens.size() == 29 && !now->running;
+    })) << inspect_.generation()->message;
+    return inspect_.generation();
+  };
+  std::vector<std::vector<int32_t>> alone;
+  for (const uint64_t seed : {7, 8, 9}) alone.push_back(generated(seed, 1)->tokens);
+  EXPECT_NE(alone[0], alone[1]);
+  const int64_t one_cache = inspect_.generation()->cache_bytes;
+  const auto first = generated(7, 3);
+  EXPECT_EQ(first->sample, 0);
+  EXPECT_EQ(first->tokens, alone[0]);
+  EXPECT_EQ(first->cache_bytes, 3 * one_cache);
+  EXPECT_EQ(first->position, 29);
+  for (const int64_t sample : {2, 1, 0}) {
+    inspect_.show_sample(sample);
+    ASSERT_TRUE(wait_for([&] { return inspect_.generation()->sample == sample; }));
+    EXPECT_EQ(inspect_.generation()->seed, 7u + static_cast<uint64_t>(sample));
+    EXPECT_EQ(inspect_.generation()->tokens, alone[static_cast<std::size_t>(sample)]);
+  }
+  inspect_.show_sample(99);  // there are three
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->sample == 2; }));
+  inspect_.generate_more(5);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 34; }));
+  EXPECT_EQ(inspect_.generation()->sample, 2);
+
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16);
+  inspect_.follow_generation(true);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->tokens == inspect_.generation()->tokens; }));
+  inspect_.show_sample(1);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->sample == 1; }));
+  EXPECT_TRUE(wait_for([&] { return inspect_.trace()->tokens == inspect_.generation()->tokens; }))
+      << "the trace follows the sample that is looked at";
+  GenerationConfig none;
+  none.samples = 0;
+  inspect_.generate("the quick", 5, none);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+  EXPECT_NE(inspect_.generation()->message.find("0 samples"), std::string::npos) << inspect_.generation()->message;
+}
+
+// The dtype is that of the generation and of what follows it; what else is looked at stays f32.
+TEST_F(Inspect, GeneratesInTheDtypeAskedFor) {
+  inspect_.open_run(trained("rat:8,attention"));
+  inspect_.set_probes({{{Probe::gate, 0}}}, 16);
+  ASSERT_TRUE(wait_for([&] { return inspect_.trace()->dtype == "f32"; })) << inspect_.status()->message;
+  const std::vector<std::string> dtypes = inspect_.status()->dtypes;
+  ASSERT_FALSE(dtypes.empty());
+  EXPECT_EQ(dtypes.front(), "f32");
+  for (const std::string& dtype : dtypes) {
+    GenerationConfig config;
+    config.dtype = dtype;
+    inspect_.follow_generation(true);
+    inspect_.generate("the quick", 6, config);
+    ASSERT_TRUE(wait_for([&] {
+      return inspect_.generation()->dtype == dtype && inspect_.generation()->tokens.size() == 15 &&
+             inspect_.trace()->token_count() == 15 && inspect_.trace()->dtype == dtype;
+    })) << dtype << ": " << inspect_.generation()->message << inspect_.status()->message;
+    inspect_.follow_generation(false);
+    ASSERT_TRUE(wait_for([&] { return inspect_.trace()->source != "generation"; }));
+    EXPECT_EQ(inspect_.trace()->dtype, "f32") << "after " << dtype;
+  }
+  GenerationConfig config;
+  config.dtype = "f12";
+  inspect_.generate("the quick", 6, config);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+  EXPECT_NE(inspect_.generation()->message.find("f12"), std::string::npos) << inspect_.generation()->message;
 }
 
 TEST_F(Inspect, TracesFollowTheGeneration) {

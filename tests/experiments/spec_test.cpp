@@ -1,6 +1,9 @@
 // Run specs: what is accepted, what is refused and with which words, and that nothing is lost on the way through JSON.
 #include <gtest/gtest.h>
 
+#include <set>
+
+#include "experiments/data/data_kinds.h"
 #include "experiments/run_spec.h"
 
 namespace rat {
@@ -109,6 +112,55 @@ TEST(RunSpec, LayerSettingsRoundTripAndMustMeanSomething) {
   expect_contains(layer_error(R"({"kind": "rat", "pos": "alibi"})"), "\"rope\" or \"none\"");
   expect_contains(layer_error(R"({"kind": "ratplus", "dilation": 0})"), "must be at least 1");
   expect_contains(layer_error(R"({"kind": "ratpuls"})"), "did you mean 'ratplus'");
+}
+
+// A form shows each problem at its place, so all of them are found, each with its key.
+TEST(RunSpec, ProblemsNameTheirKeys) {
+  RunSpec spec;
+  EXPECT_TRUE(problems(spec).empty());
+  spec.model.heads = 3;
+  spec.data.kind = "needle";
+  spec.data.pairs = 100;
+  spec.train.accumulate = 3;
+  std::vector<std::string> keys;
+  for (const SpecProblem& problem : problems(spec)) keys.push_back(problem.key);
+  EXPECT_EQ(keys, (std::vector<std::string>{"model", "data", "train.accumulate"}));
+  EXPECT_EQ(validate(spec).error().message, problems(spec).front().message);
+  spec.data.queries = 0;  // out of its range: said alone, before anything that may rely on it
+  ASSERT_EQ(problems(spec).size(), 1u);
+  EXPECT_EQ(problems(spec).front().key, "data.queries");
+}
+
+// The list of kinds is what pickers and forms are made of: complete, and with defaults that can be trained on at once.
+TEST(DataKinds, AreDescribedAndTrainable) {
+  std::vector<std::string> keys;
+  for (const DataKind& kind : data_kinds()) {
+    SCOPED_TRACE(std::string(kind.name));
+    EXPECT_FALSE(kind.title.empty() || kind.description.empty());
+    EXPECT_TRUE(kind.description.ends_with('.'));
+    RunSpec spec;
+    spec.data.kind = kind.name;
+    spec.model.vocab = kind.vocab;
+    if (kind.files == DataFiles::tokens) {
+      expect_contains(validate(spec).error().message, "data.path");
+      spec.data.path = "/tmp/ids.bin";
+    }
+    const Status sound = validate(spec);
+    EXPECT_TRUE(sound) << sound.error().message;
+    for (const DataNumber& number : kind.numbers) {
+      EXPECT_FALSE(number.title.empty() || number.meaning.empty()) << number.key;
+      const int64_t before = spec.data.*number.value;
+      EXPECT_TRUE(before >= number.low && before <= number.high) << number.key;
+      for (const int64_t beyond : {number.low - 1, number.high + 1})
+        EXPECT_FALSE(set_value(spec, number.key, std::to_string(beyond))) << number.key;
+      ASSERT_TRUE(set_value(spec, number.key, std::to_string(number.high)));
+      EXPECT_EQ(spec.data.*number.value, number.high) << number.key << " is not the key of its member";
+      spec.data.*number.value = before;
+      keys.emplace_back(number.key);
+    }
+  }
+  const std::vector<DataNumber> all = data_numbers();
+  EXPECT_EQ(std::set<std::string>(keys.begin(), keys.end()).size(), all.size()) << "each number once";
 }
 
 TEST(RunSpec, DilationsNeedARatplusLayer) {

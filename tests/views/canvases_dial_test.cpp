@@ -118,6 +118,56 @@ TEST(GenerationText, DragMarksAndDoubleClickTakesAWord) {
   EXPECT_EQ(view.text.selected(), "");
 }
 
+std::unique_ptr<View> generate_view() {
+  for (const ViewType& type : view_types())
+    if (type.id == "generate") return type.make();
+  return nullptr;
+}
+
+TEST(Generate, AsksForTheSamplesAndTheDtypeThatAreSet) {
+  Canvas canvas;
+  auto inspect = std::make_shared<InspectStatus>();
+  inspect->run_id = "run", inspect->dtypes = {"f32", "bf16"};
+  canvas.frame.inspect = inspect;
+  std::vector<GenerationConfig> asked;
+  canvas.commands.generate = [&](const std::string&, int64_t, const GenerationConfig& config) {
+    asked.push_back(config);
+  };
+  const auto view = generate_view();
+  view->set_options({{"samples", "8"}, {"dtype", "bf16"}, {"seed", "5"}, {"temperature", "0.5"}});
+  canvas.draw(*view, 900, 600);
+  EXPECT_TRUE(view->key_pressed(ImGuiKey_Enter, true, false, canvas.frame));
+  ASSERT_EQ(asked.size(), 1u);
+  EXPECT_EQ(asked[0].samples, 8);
+  EXPECT_EQ(asked[0].dtype, "bf16");
+  EXPECT_EQ(asked[0].sampling.seed, 5u);
+  EXPECT_EQ(asked[0].sampling.temperature, 0.5);
+  view->set_options({{"samples", "0"}, {"dtype", "f12"}});  // nonsense is passed over
+  EXPECT_EQ(view->options().at("samples"), "8");
+  EXPECT_EQ(view->options().at("dtype"), "bf16");
+}
+
+TEST(Generate, PageKeysGoThroughTheSamplesThereAre) {
+  Canvas canvas;
+  auto generation = std::make_shared<GenerationStatus>();
+  generation->tokens = {'a', 'b'}, generation->prompt_tokens = 1;
+  generation->samples = 3, generation->sample = 1;
+  generation->next_probabilities.assign(256, 1.0f / 256);
+  canvas.frame.generation = generation;
+  std::vector<int64_t> asked;
+  canvas.commands.show_sample = [&](int64_t sample) { asked.push_back(sample); };
+  const auto view = generate_view();
+  for (const float width : {900.0f, 200.0f, 60.0f}) canvas.draw(*view, width, 600);
+  EXPECT_TRUE(view->key_pressed(ImGuiKey_PageDown, false, false, canvas.frame));
+  EXPECT_TRUE(view->key_pressed(ImGuiKey_PageUp, false, false, canvas.frame));
+  EXPECT_EQ(asked, (std::vector<int64_t>{2, 0}));
+  generation->sample = 2;
+  EXPECT_FALSE(view->key_pressed(ImGuiKey_PageDown, false, false, canvas.frame));
+  generation->sample = 0;
+  EXPECT_FALSE(view->key_pressed(ImGuiKey_PageUp, false, false, canvas.frame));
+  EXPECT_EQ(asked.size(), 2u);
+}
+
 // What a canvas remembers is what it is given at the next start.
 TEST(Options, EveryCanvasTakesBackWhatItSaved) {
   for (const ViewType& type : view_types()) {
@@ -130,6 +180,8 @@ TEST(Options, EveryCanvasTakesBackWhatItSaved) {
       if (key == "values") value = "state_v";
       if (key == "sorted") value = "yes";
       if (key == "tokens") value = "17";
+      if (key == "samples") value = "3";
+      if (key == "dtype") value = "bf16x3";
       if (key == "temperature") value = "0.5";
       if (key == "prompt") value = "once";
     }

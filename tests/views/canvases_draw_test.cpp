@@ -28,6 +28,7 @@ void give_everything(Canvas& canvas) {
   generation->prompt_tokens = canvas.frame.trace->token_count() / 2;
   generation->next_probabilities.assign(256, 1.0f / 256);
   generation->position = canvas.frame.trace->token_count();
+  generation->samples = 3, generation->sample = 1;
   canvas.frame.generation = generation;
 }
 

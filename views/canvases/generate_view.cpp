@@ -10,6 +10,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/base/dtype.h"
 #include "views/canvases/format.h"
 #include "views/canvases/generation_text.h"
 #include "views/canvases/layer_dial.h"
@@ -21,6 +22,7 @@ namespace rat::views {
 namespace {
 
 constexpr std::size_t shown_candidates = 12;
+constexpr int most_samples = 65535;
 constexpr const char* example_prompt = "#include <vector>\n\n// Returns the sum of all values.\n";
 
 class GenerateView final : public View {
@@ -36,20 +38,24 @@ class GenerateView final : public View {
 
  private:
   void draw_editor(const Pen& pen, Box box, Frame& frame);
-  void draw_parameters(const Pen& pen, Box& box);
+  void draw_parameters(const Pen& pen, Box& box, const Frame& frame);
+  void draw_dtypes(const Frame& frame);
+  void draw_sample_choice(const Pen& pen, const Box& box, float& x, float& y, const Frame& frame) const;
   void draw_buttons(const Pen& pen, Box& box, Frame& frame);
   void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, const TokenStyle& style) const;
   void draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const;
   void start(Frame& frame, int64_t count);
   static bool has_model(const Frame& frame);
+  static bool show_sample(const Frame& frame, int64_t sample);
   static TokenStyle style(const Frame& frame) {
     if (frame.generation && frame.generation->tokenizer) return frame.generation->tokenizer;
     return !frame.trace || frame.trace->tokens.empty() ? TokenStyle(true) : style_of(*frame.trace);
   }
 
   std::string prompt_ = example_prompt;
-  int count_ = 200, top_k_ = 0, seed_ = 1;
+  int count_ = 200, samples_ = 1, top_k_ = 0, seed_ = 1;
   float temperature_ = 0.8f;
+  std::string dtype_ = "f32";
   GenerationText text_;
   LiveStrip strip_;
 };
@@ -60,19 +66,44 @@ bool GenerateView::has_model(const Frame& frame) {
 }
 
 void GenerateView::start(Frame& frame, int64_t count) {
-  SamplingConfig sampling;
-  sampling.temperature = temperature_;
-  sampling.top_k = top_k_;
-  sampling.seed = static_cast<uint64_t>(seed_);
-  if (frame.commands && frame.commands->generate) frame.commands->generate(prompt_, count, sampling);
+  GenerationConfig config;
+  config.sampling.temperature = temperature_;
+  config.sampling.top_k = top_k_;
+  config.sampling.seed = static_cast<uint64_t>(seed_);
+  config.samples = samples_;
+  config.dtype = dtype_;
+  if (frame.commands && frame.commands->generate) frame.commands->generate(prompt_, count, config);
+}
+
+// Asks for another sample; returns whether there is one to ask for.
+bool GenerateView::show_sample(const Frame& frame, int64_t sample) {
+  const bool there = frame.generation && sample >= 0 && sample < frame.generation->samples;
+  if (there && frame.commands && frame.commands->show_sample) frame.commands->show_sample(sample);
+  return there;
+}
+
+// Those of the device that generates, and the chosen one, whatever machine it was chosen on.
+void GenerateView::draw_dtypes(const Frame& frame) {
+  const bool narrow = ImGui::CalcItemWidth() < 3 * ImGui::GetFrameHeight();
+  const bool open =
+      ImGui::BeginCombo("##dtype", dtype_.c_str(), narrow ? ImGuiComboFlags_NoArrowButton : ImGuiComboFlags_None);
+  if (!open) hint("Precision of matrix products");
+  if (!open) return;
+  std::vector<std::string> offered = frame.inspect ? frame.inspect->dtypes : std::vector<std::string>{};
+  if (std::find(offered.begin(), offered.end(), dtype_) == offered.end()) offered.push_back(dtype_);
+  for (const std::string& dtype : offered)
+    if (ImGui::Selectable(dtype.c_str(), dtype == dtype_)) dtype_ = dtype;
+  ImGui::EndCombo();
 }
 
 // Label above its field; as many in a row as fit.
-void GenerateView::draw_parameters(const Pen& pen, Box& box) {
-  const float field = pen.px(84), gap = pen.px(12),
+void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame) {
+  constexpr int fields = 6;
+  const float gap = pen.px(8), wanted = (box.width() - gap * (fields - 1)) / fields,
+              field = std::clamp(wanted, pen.px(58), pen.px(84)),
               height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
   const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
-  const int rows = (4 + in_row - 1) / in_row;
+  const int rows = (fields + in_row - 1) / in_row;
   const auto place = [&](int i, std::string_view label) {
     const float x = box.x0 + static_cast<float>(i % in_row) * (field + gap),
                 y = box.y0 + static_cast<float>(i / in_row) * height;
@@ -82,15 +113,21 @@ void GenerateView::draw_parameters(const Pen& pen, Box& box) {
   };
   place(0, "Tokens");
   if (ImGui::InputInt("##count", &count_, 0)) count_ = std::clamp(count_, 1, 1 << 20);
-  place(1, "Temperature");
+  place(1, "Samples");
+  if (ImGui::InputInt("##samples", &samples_, 0)) samples_ = std::clamp(samples_, 1, most_samples);
+  hint("Continuations of the prompt, drawn at once, each with a seed of its own");
+  place(2, pen.width("Temperature") <= field ? "Temperature" : "Temp.");
   if (ImGui::InputFloat("##temperature", &temperature_, 0, 0, "%.2f"))
     temperature_ = std::isfinite(temperature_) ? std::clamp(temperature_, 0.0f, 10.0f) : 0.8f;
-  hint("0: always the most likely token");
-  place(2, "Top k");
+  hint("Temperature; 0: always the most likely token");
+  place(3, "Top k");
   if (ImGui::InputInt("##top k", &top_k_, 0)) top_k_ = std::max(top_k_, 0);
   hint("0: all tokens");
-  place(3, "Seed");
+  place(4, "Seed");
   if (ImGui::InputInt("##seed", &seed_, 0)) seed_ = std::max(seed_, 0);
+  hint("Of the first sample; the others have the next numbers");
+  place(5, "Dtype");
+  draw_dtypes(frame);
   box.take_top(static_cast<float>(rows) * height);
 }
 
@@ -136,8 +173,9 @@ void GenerateView::draw_buttons(const Pen& pen, Box& box, Frame& frame) {
   if (button("more", "Continue", false, ready && begun && !running) && frame.commands && frame.commands->generate_more)
     frame.commands->generate_more(count_);
   hint("Go on from where it stopped");
-  if (button("copy", "Copy text", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
+  if (button("copy", "Copy", false, begun)) ImGui::SetClipboardText(text_.text().c_str());
   hint("All of it; a part: drag over the text below, then Ctrl+C (double click: a word, Ctrl+A: everything)");
+  if (begun && frame.generation->samples > 1) draw_sample_choice(pen, box, x, y, frame);
   box.take_top(y + height - box.y0 + pen.px(8));
 }
 
@@ -154,7 +192,7 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
     start(frame, count_);
   pen.outline(field, ImGui::IsItemActive() ? pen.theme->accent : pen.theme->hairline, 1, pen.px(4));
   box.take_top(pen.px(8));
-  draw_parameters(pen, box);
+  draw_parameters(pen, box, frame);
   draw_layer_dial(pen, box, frame);
   draw_buttons(pen, box, frame);
   if (!has_model(frame)) {
@@ -170,6 +208,27 @@ void GenerateView::draw_editor(const Pen& pen, Box box, Frame& frame) {
     pen.fill(box, pen.theme->background, 1, pen.px(4));
     empty_state(pen, box, "Nothing generated yet.", "Generate streams tokens; Step 1 makes one at a time.");
   }
+}
+
+// Behind the buttons where there is room, in words where there is more.
+void GenerateView::draw_sample_choice(const Pen& pen, const Box& box, float& x, float& y, const Frame& frame) const {
+  const GenerationStatus& generation = *frame.generation;
+  const float height = pen.px(control_height), gap = pen.px(4);
+  const std::string shortest = fmt::format("{} of {}", grouped(generation.sample + 1), grouped(generation.samples)),
+                    whole = fmt::format("Sample {}, seed {}", shortest, generation.seed);
+  const float steps = small_button_width(pen, "<") + small_button_width(pen, ">") + 2 * gap;
+  if (x + steps + pen.width(shortest) > box.x1) x = box.x0, y += height + gap;
+  const auto step = [&](const char* id, std::string_view label, int64_t to) {
+    const bool possible = to >= 0 && to < generation.samples;
+    if (small_button(pen, id, {x, y}, label, false, height, possible)) show_sample(frame, to);
+    x += small_button_width(pen, label) + gap;
+  };
+  step("previous sample", "<", generation.sample - 1);
+  hint("The sample before (Page Up)");
+  step("next sample", ">", generation.sample + 1);
+  hint("The next sample (Page Down)");
+  const std::string& name = x + pen.width(whole) <= box.x1 ? whole : shortest;
+  if (x < box.x1) pen.text_fitted({x, y + (height - pen.line_height()) / 2}, pen.theme->text, name, box.x1 - x);
 }
 
 void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation,
@@ -214,7 +273,9 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
 }
 
 void GenerateView::draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const {
-  pen.heading(box.min(), "Decode, batch 1, f32");
+  const bool begun = !generation.tokens.empty();
+  pen.heading(box.min(), fmt::format("Decode, batch {}, {}", begun ? generation.samples : samples_,
+                                     begun ? generation.dtype : dtype_));
   box.take_top(pen.caps->FontSize + pen.px(6));
   const auto fact = [&](std::string_view name, std::string value) {
     const float height = pen.px(24);
@@ -263,6 +324,8 @@ void GenerateView::draw(Frame& frame) {
 Options GenerateView::options() const {
   return {{"prompt", prompt_},
           {"tokens", std::to_string(count_)},
+          {"samples", std::to_string(samples_)},
+          {"dtype", dtype_},
           {"temperature", fmt::format("{}", temperature_)},
           {"top_k", std::to_string(top_k_)},
           {"seed", std::to_string(seed_)}};
@@ -277,12 +340,17 @@ void GenerateView::set_options(const Options& options) {
     if (end != at->second.c_str() && *end == 0 && read >= low && read <= high) value = static_cast<int>(read);
   };
   whole("tokens", count_, 1, 1 << 20);
+  whole("samples", samples_, 1, most_samples);
   whole("top_k", top_k_, 0, 1 << 20);
   whole("seed", seed_, 0, std::numeric_limits<int>::max());
   if (const auto at = options.find("temperature"); at != options.end()) {
     const float read = std::strtof(at->second.c_str(), nullptr);
     if (std::isfinite(read) && read >= 0 && read <= 10) temperature_ = read;
   }
+  const std::vector<std::string> dtypes = kernels::dtype_names();
+  if (const auto at = options.find("dtype");
+      at != options.end() && std::find(dtypes.begin(), dtypes.end(), at->second) != dtypes.end())
+    dtype_ = at->second;
   if (const auto at = options.find("prompt"); at != options.end() && !at->second.empty()) prompt_ = at->second;
 }
 
@@ -302,6 +370,8 @@ bool GenerateView::key_pressed(int key, bool ctrl, bool shift, Frame& frame) {
     return true;
   }
   if (ctrl) return false;
+  if ((key == ImGuiKey_PageUp || key == ImGuiKey_PageDown) && frame.generation)
+    return show_sample(frame, frame.generation->sample + (key == ImGuiKey_PageDown ? 1 : -1));
   if (key == ImGuiKey_Escape && frame.generation && frame.generation->running) {
     if (frame.commands && frame.commands->stop_generation) frame.commands->stop_generation();
     return true;

@@ -40,9 +40,10 @@ class TextureStore {
 // What a canvas asks the program to do. The window maps these to the sessions and to its actions.
 struct CommandSink {
   std::function<void(const ProbeRequest&, int64_t tokens)> set_probes;
-  std::function<void(const std::string& prompt, int64_t count, const SamplingConfig&)> generate;
+  std::function<void(const std::string& prompt, int64_t count, const GenerationConfig&)> generate;
   std::function<void(int64_t count)> generate_more;
   std::function<void()> stop_generation;
+  std::function<void(int64_t sample)> show_sample;  // of the generation
   std::function<void(const std::string& text)> set_inspected_text;  // empty: validation text
   std::function<void(std::vector<LayerConfig> layers)> set_layers;  // of the inspected weights; none: as trained
   std::function<void(const std::string& run_id)> open_run;
