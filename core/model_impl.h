@@ -29,6 +29,7 @@ struct Model::Impl {
   Activations shared;  // of whichever layer runs now, in passes without backward
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
+  std::optional<kernels::CacheDtype> cache_dtype;
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
   uint64_t layers_version = 0;  // counts set_layers: a decode state belongs to one

@@ -29,6 +29,7 @@ struct SingleLayer::Impl {
   Activations saved;
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
+  std::optional<kernels::CacheDtype> cache_dtype;
   Buffer x, y, grad;  // x of the last forward
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
@@ -45,6 +46,7 @@ struct SingleLayer::Impl {
     if (options.times != nullptr) options.times->device = exec.backend->host ? nullptr : exec.backend;
     pass.exec = exec;
     pass.dtype = dtype;
+    pass.cache_dtype = cache_dtype;
     return pass;
   }
 
@@ -120,6 +122,8 @@ Status SingleLayer::set_dtype(kernels::Dtype dtype) {
   impl_->dtype = dtype;
   return ok();
 }
+
+void SingleLayer::set_cache_dtype(std::optional<kernels::CacheDtype> dtype) { impl_->cache_dtype = dtype; }
 
 Status SingleLayer::forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y,
                             const PassOptions& options) {
