@@ -143,6 +143,7 @@ struct RatState : MixerState {
     if (dtype == CacheDtype::f32)
       return fail(ErrorCode::unsupported,
                   "a 'rat' layer that is computed whole, in bf16, keeps its cache in bf16 or fp8, not in f32");
+    RAT_CHECK(dtype != CacheDtype::fp8 || shape.head_size % 4 == 0, "rows of a cache are whole floats");
     if (!fused || fused->dtype() != dtype) fused.emplace(backend, shape, dtype);
     RAT_TRY(fused->clear());
     return &*fused;
