@@ -13,7 +13,7 @@ namespace rat::kernels {
 enum class CacheDtype : uint8_t {
   f32,   // layers computed op by op
   bf16,  // layers that a GPU computes whole
-  fp8,   // the same in e4m3, each row of a head with a power of two of its own: half the bytes of bf16, and 2 over
+  fp8,   // the same in e4m3, each row of a head with a power of two of its own: half the bytes, and 2 for each row
 };
 
 std::vector<std::string> cache_dtype_names();  // of all

@@ -4,7 +4,7 @@
 //   scale = 2^e, the smallest with max |x| <= 448 scale;  row[i] = e4m3(x[i] / scale), to nearest even
 //
 // Source: Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433. A power of two costs none of the format's
-// relative precision (2^-4), and dividing by it and multiplying with it are exact.
+// relative precision (2^-4), and scaling by it is exact short of underflow.
 // Zeros stay zeros. A row with an infinity or a NaN becomes NaN as a whole, scale included: it never turns finite.
 // Scales are bf16, which holds every power of two of float32, in pairs: x of a key row, y of the value row beside it.
 #pragma once

@@ -44,6 +44,17 @@ struct Part {
     for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
     top = highest;
   }
+  // With those of the lanes of this warp that hold the same channels of other keys.
+  __device__ void join_lanes(int lanes) {
+    __syncwarp();
+    for (int step = lanes; step < 32; step <<= 1) {
+      const float other_top = __shfl_xor_sync(0xffffffffu, top, step), other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
+      float other[E];
+#pragma unroll
+      for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
+      join(other_top, other_sum, other);
+    }
+  }
 };
 
 struct Head {  // of one block, in shared memory
@@ -139,12 +150,10 @@ __device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b,
   const auto fetch = [&](int64_t first) {
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) key[u] = load<E>(keys + j * a.keys.row);
-    if constexpr (kQuantised<C>) {
-#pragma unroll
-      for (int u = 0; u < kAhead; ++u)
-        if (const int64_t j = first + u * slots + slot; j < end) scale[u] = *a.scales.at(b, h, j);
-    }
+      if (const int64_t j = first + u * slots + slot; j < end) {
+        key[u] = load<E>(keys + j * a.keys.row);
+        if constexpr (kQuantised<C>) scale[u] = *a.scales.at(b, h, j);
+      }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
       if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + j * a.values.row);
@@ -185,14 +194,7 @@ __device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b,
     }
     result.top = top;
   }
-  __syncwarp();
-  for (int step = lanes; step < 32; step <<= 1) {
-    const float top = __shfl_xor_sync(0xffffffffu, result.top, step), sum = __shfl_xor_sync(0xffffffffu, result.sum, step);
-    float out[E];
-#pragma unroll
-    for (int i = 0; i < E; ++i) out[i] = __shfl_xor_sync(0xffffffffu, result.out[i], step);
-    result.join(top, sum, out);
-  }
+  result.join_lanes(lanes);
   return result;
 }
 
