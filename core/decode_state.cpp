@@ -18,9 +18,10 @@ int64_t DecodeState::cache_bytes() const {
 
 std::string DecodeState::cache_dtype() const {
   std::vector<std::string_view> names;
-  for (const auto& layer : impl_->layers)
-    if (const auto name = kernels::cache_dtype_name(layer->cache_dtype()); std::ranges::find(names, name) == names.end())
-      names.push_back(name);
+  for (const auto& layer : impl_->layers) {
+    const std::string_view name = kernels::cache_dtype_name(layer->cache_dtype());
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  }
   return fmt::format("{}", fmt::join(names, ", "));
 }
 

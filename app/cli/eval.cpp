@@ -45,8 +45,8 @@ std::string help_text() {
       "its standard error over n sequences. What is measured is stored with the run: `rat runs show RUN`.\n"
       "\n"
       "--through decode feeds every sequence token by token, as generation does, and compares the loss prediction by\n"
-      "prediction: with another --cache to the layers' own, otherwise to the parallel pass. It is a check of generation\n"
-      "and is not stored.\n"
+      "prediction: with another --cache to the layers' own, otherwise to the parallel pass. It is a check of\n"
+      "generation and is not stored.\n"
       "\n"
       "Tasks:\n";
   for (const Task& task : tasks()) {

@@ -98,8 +98,8 @@ class FusedCache {
     shape.tokens = 1;
     return shape;
   }
-  // Of one chunk end of one head: two bf16 values, or four of fp8, lie in the place of one f32, and so do the two scales
-  // in bf16 of a key and its value.
+  // Of one chunk end of one head: two bf16 values, or four of fp8, lie in the place of one f32, and so do the two
+  // scales in bf16 of a key and its value.
   int64_t row_floats() const { return shape_.head_size / (dtype_ == CacheDtype::fp8 ? 4 : 2); }
   int64_t scale_floats() const { return dtype_ == CacheDtype::fp8 ? 1 : 0; }
   void set_capacity(int64_t capacity, const kernels::Exec& exec) {

@@ -1,10 +1,10 @@
-// Rows in e4m3 (sign, 4 exponent and 3 mantissa bits, largest value 448) with one power of two each: the decode cache at
-// half the bytes of bf16.
+// Rows in e4m3 (sign, 4 exponent and 3 mantissa bits, largest value 448) with one power of two each: the decode cache
+// at half the bytes of bf16.
 //
 //   scale = 2^e, the smallest with max |x| <= 448 scale;  row[i] = e4m3(x[i] / scale), to nearest even
 //
-// Source: Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433. A power of two costs none of the format's
-// relative precision (2^-4), and scaling by it is exact short of underflow.
+// Source: Micikevicius et al., FP8 Formats for Deep Learning, arXiv:2209.05433. A power of two costs none of the
+// format's relative precision (2^-4), and scaling by it is exact short of underflow.
 // Zeros stay zeros. A row with an infinity or a NaN becomes NaN as a whole, scale included: it never turns finite.
 // Scales are bf16, which holds every power of two of float32, in pairs: x of a key row, y of the value row beside it.
 #pragma once

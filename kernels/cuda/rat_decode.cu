@@ -48,7 +48,8 @@ struct Part {
   __device__ void join_lanes(int lanes) {
     __syncwarp();
     for (int step = lanes; step < 32; step <<= 1) {
-      const float other_top = __shfl_xor_sync(0xffffffffu, top, step), other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
+      const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
+      const float other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
       float other[E];
 #pragma unroll
       for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
@@ -91,7 +92,7 @@ __device__ void append_quantised(const RatDecodeArgs<T, e4m3>& a, const Head& he
   if (threadIdx.x % 32 == 0) (warp == 0 ? a.scales.at(b, h, c)->x : a.scales.at(b, h, c)->y) = scale;
 }
 
-// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the long one.
+// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the longer.
 template <class T, class C>
 __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c, int l) {
   const RatShape& s = a.shape;
@@ -139,7 +140,8 @@ __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, in
 
 // LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
 template <class T, class C, int E>
-__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b, int h, int64_t begin, int64_t end, int lanes) {
+__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b, int h, int64_t begin, int64_t end,
+                          int lanes) {
   const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
   const int slots = kWarps * (32 / lanes);
   Part<E> result{-INFINITY, 0.0f, {}};
@@ -319,7 +321,7 @@ Status rat_decode(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
                   static_cast<long long>(shape.proj_width()));
   if constexpr (kQuantised<C>) {
     if (P < 16 || a.scales.data == nullptr)
-      return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d, with scales",
+      return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d and scales",
                     static_cast<long long>(P), a.scales.data == nullptr ? "no" : "their", kMaxHead);
     return launch<T, C, 16>(a, stream);
   } else if constexpr (sizeof(T) == 2) {

@@ -10,8 +10,8 @@
 // C, the cache's type: T, or e4m3 with a scale per row (kernels/cuda/quantise.h), which multiplies the row's score or
 // weight once. Running states and the own key are never quantised.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
-// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256, with
-// e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales.
+// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256,
+// with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales.
 // Trap: a position of capacity * L or more is out of the cache's bounds: the kernel then writes NaN to y and nothing else.
 #pragma once
 

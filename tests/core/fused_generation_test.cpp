@@ -36,13 +36,17 @@ double widen_e4m3(uint8_t code) {
   return code & 0x80 ? -size : size;
 }
 
+// The nearest of all values.
 uint8_t narrow_e4m3(double value) {
-  int nearest = 0;
-  for (int code = 0; code < 256; ++code)
-    if (std::abs(widen_e4m3(static_cast<uint8_t>(code)) - value) <
-        std::abs(widen_e4m3(static_cast<uint8_t>(nearest)) - value))
-      nearest = code;
-  return static_cast<uint8_t>(nearest);
+  static const std::vector<double> values = [] {
+    std::vector<double> all;
+    for (int code = 0; code < 127; ++code) all.push_back(widen_e4m3(static_cast<uint8_t>(code)));
+    return all;
+  }();
+  const auto above = std::lower_bound(values.begin(), values.end(), std::abs(value));
+  auto code = static_cast<uint8_t>(std::min<std::ptrdiff_t>(above - values.begin(), 126));
+  if (code > 0 && std::abs(value) - values[code - 1u] < values[code] - std::abs(value)) --code;
+  return value < 0 ? code | 0x80 : code;
 }
 
 // Row j of head h of sequence b of a cache's keys, or of its values.
@@ -311,7 +315,8 @@ TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
   const auto state = rat.mixer->start(1);
   const auto step = [&](int64_t position, std::optional<kernels::CacheDtype> dtype) {
     rat.cache_dtype = dtype;
-    return rat.mixer->step_fused(rat.pass(1, 1), rat.layer(), rat.weights(), position, x.data(), *state, y.data(), true);
+    const MixerPass pass = rat.pass(1, 1);
+    return rat.mixer->step_fused(pass, rat.layer(), rat.weights(), position, x.data(), *state, y.data(), true);
   };
   ASSERT_OK(step(0, kernels::CacheDtype::fp8));
   const Status refused = step(1, {});

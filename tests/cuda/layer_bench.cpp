@@ -147,10 +147,11 @@ class Report {
     if (file_ == nullptr) return;
     std::fprintf(file_,
                  "{\"what\":\"%s\",\"kind\":\"rat\",\"chunk\":%lld,\"seq_len\":%lld,\"batch\":%lld,\"d_model\":%lld,"
-                 "\"heads\":%lld,\"dtype\":\"bf16\",\"cache\":\"%s\",\"device\":\"cuda\",\"path\":\"%s\",\"median_ms\":%.5f,\"q1_ms\":%.5f,"
-                 "\"q3_ms\":%.5f,\"tokens_per_s\":%.1f,\"peak_bytes\":%zu}\n",
+                 "\"heads\":%lld,\"dtype\":\"bf16\",\"cache\":\"%s\",\"device\":\"cuda\",\"path\":\"%s\","
+                 "\"median_ms\":%.5f,\"q1_ms\":%.5f,\"q3_ms\":%.5f,\"tokens_per_s\":%.1f,\"peak_bytes\":%zu}\n",
                  what, static_cast<long long>(o.chunk), static_cast<long long>(seq_len), static_cast<long long>(batch),
-                 static_cast<long long>(o.d_model), static_cast<long long>(o.heads), o.cache.c_str(), path, t.median, t.q1, t.q3,
+                 static_cast<long long>(o.d_model), static_cast<long long>(o.heads), o.cache.c_str(), path, t.median,
+                 t.q1, t.q3,
                  static_cast<double>(tokens) / t.median * 1e3, bytes);
   }
 
@@ -289,7 +290,8 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
     Buffer<float> state_k, state_v;
     Buffer<unsigned char> workspace;
     Layer(const RatShape& s, int64_t cells, std::size_t workspace_bytes)
-        : weights(s), keys(cells), values(cells), scales(cells / s.head_size), x(s.batch * s.channels()), normed(s.batch * s.channels()),
+        : weights(s), keys(cells), values(cells), scales(cells / s.head_size), x(s.batch * s.channels()),
+          normed(s.batch * s.channels()),
           proj(s.batch * s.proj_width()), y(s.batch * s.channels()), out(s.batch * s.channels()),
           state_k(s.batch * s.channels()), state_v(s.batch * s.channels()), workspace(static_cast<int64_t>(workspace_bytes)) {
       keys.fill(0.5), values.fill(0.5), x.fill(1.0), state_k.fill(0.5), state_v.fill(0.5);

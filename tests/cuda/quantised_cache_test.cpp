@@ -14,8 +14,8 @@ namespace {
 using namespace kernels::cuda;
 using Bytes = std::vector<unsigned char>;
 
-// Against attention over the rows in the cache: y is rounded to bf16 and gates come from the tanh unit. Against exact rows:
-// each value is off by up to 2^-4 of itself, 2.6 % in the mean, in keys and in values.
+// Against attention over the rows in the cache: y is rounded to bf16 and gates come from the tanh unit. Against exact
+// rows: each value is off by up to 2^-4 of itself, 2.6 % in the mean, in keys and in values.
 constexpr double kSameRowsBound = 4e-3, kExactRowsBound = 4e-2, kRowBound = 3.5e-2;
 
 std::size_t at(int64_t index) { return static_cast<std::size_t>(index); }
@@ -105,10 +105,10 @@ void rows_case(Checks& checks, int64_t P) {
   const Doubles keys = hostile_rows(rows, P, random), values = hostile_rows(rows, P, random);
   const Device<bf16> from_keys(keys), from_values(values);
   const Cache cache(s, chunks + 3);
-  require(quantise_chunk_ends({s, read_only(head_major(from_keys.get(), s, chunks)),
-                               read_only(head_major(from_values.get(), s, chunks)), cache.key_view(), cache.value_view(),
-                               cache.scale_view()},
-                              nullptr));
+  require(quantise_chunk_ends(
+      {s, read_only(head_major(from_keys.get(), s, chunks)), read_only(head_major(from_values.get(), s, chunks)),
+       cache.key_view(), cache.value_view(), cache.scale_view()},
+      nullptr));
   require(cudaDeviceSynchronize(), "quantise_chunk_ends");
   bool same = true, untouched = true;
   for (int64_t j = 0; j < cache.capacity; ++j)

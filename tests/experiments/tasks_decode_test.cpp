@@ -1,5 +1,5 @@
-// Evaluation through decoding: the same predictions as the parallel pass's where nothing is rounded, whatever the lockstep;
-// differences with their errors; refusals.
+// Evaluation through decoding: the same predictions as the parallel pass's where nothing is rounded, whatever the
+// lockstep; differences with their errors; refusals.
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -57,7 +57,8 @@ TEST(ThroughDecoding, EveryTaskIsComparedWithThePass) {
     options.lengths = {24, 32};
     options.sequences = 5;
     int64_t done = 0, total = 0;
-    const TaskContext context{*model, spec, options, nullptr, [&](int64_t now, int64_t all) { done = now, total = all; }};
+    const TaskContext context{
+        *model, spec, options, nullptr, [&](int64_t now, int64_t all) { done = now, total = all; }};
     const auto decoded = task.run(context);
     ASSERT_TRUE(decoded) << decoded.error().message;
     EXPECT_EQ(done, total);
