@@ -1,5 +1,7 @@
 #include "core/decode_state.h"
 
+#include <algorithm>
+
 namespace rat {
 
 DecodeState::DecodeState(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -12,6 +14,15 @@ int64_t DecodeState::cache_bytes() const {
   int64_t sum = 0;
   for (const auto& layer : impl_->layers) sum += layer->bytes();
   return sum;
+}
+
+std::string DecodeState::cache_dtype() const {
+  std::vector<std::string_view> names;
+  for (const auto& layer : impl_->layers) {
+    const std::string_view name = kernels::cache_dtype_name(layer->cache_dtype());
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  }
+  return fmt::format("{}", fmt::join(names, ", "));
 }
 
 Status DecodeState::Impl::check_rows(std::size_t rows, int64_t tokens) const {

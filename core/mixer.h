@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,6 +19,7 @@
 #include "core/tensor.h"
 #include "core/trace/snapshot.h"
 #include "kernels/backend.h"
+#include "kernels/base/cache_dtype.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 #include "kernels/base/stream_gradient.h"
@@ -74,6 +76,7 @@ struct MixerPass {
   const RoundedWeights* rounded = nullptr;     // decoding in bf16
   const RoundedWeights* fused_weights = nullptr;  // in bf16 on a backend that fuses what it can
   RoundedGradient* rounded_gradient = nullptr;    // then also, in backward
+  std::optional<kernels::CacheDtype> cache_dtype = {};  // of generation; nothing: that of the layer's computation
 
   int64_t rows() const { return batch * tokens; }
   // For whoever changes the stream's gradient without leaving a rounded copy.
@@ -93,6 +96,7 @@ class MixerState {
  public:
   virtual ~MixerState() = default;
   virtual int64_t bytes() const = 0;  // of all sequences
+  virtual kernels::CacheDtype cache_dtype() const { return kernels::CacheDtype::f32; }
   // The state of B sequences that all went as the one sequence of this state did.
   virtual Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const = 0;
   // Back to before the first token; the memory stays for the next ones.

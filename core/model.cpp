@@ -54,6 +54,7 @@ MixerPass Model::Impl::pass_for(int64_t batch, int64_t tokens, Activations& save
   if (options.times != nullptr) options.times->device = exec.backend->host ? nullptr : exec.backend;
   pass.exec = exec;
   pass.dtype = dtype;
+  pass.cache_dtype = cache_dtype;
   return pass;
 }
 
@@ -253,6 +254,7 @@ Status Model::set_dtype(kernels::Dtype dtype) {
   return ok();
 }
 kernels::Dtype Model::dtype() const { return impl_->dtype; }
+void Model::set_cache_dtype(std::optional<kernels::CacheDtype> dtype) { impl_->cache_dtype = dtype; }
 Status Model::zero_gradients() { return impl_->store.zero_gradients(impl_->exec); }
 
 Status Model::Impl::train_forward(const TrainingPass& training) {

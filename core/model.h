@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "core/stop.h"
 #include "core/token_batch.h"
 #include "core/trace/snapshot.h"
+#include "kernels/base/cache_dtype.h"
 #include "kernels/base/dtype.h"
 #include "kernels/base/status.h"
 
@@ -58,6 +60,9 @@ class Model {
   // Refused where the device cannot. A new model computes in f32.
   Status set_dtype(kernels::Dtype dtype);
   kernels::Dtype dtype() const;
+  // In which precision decode states that begin from now on keep keys and values; nothing: that in which their layers
+  // compute. Where a layer cannot, prefill and decode say so.
+  void set_cache_dtype(std::optional<kernels::CacheDtype> dtype);
   Status zero_gradients();
 
   // Mean cross-entropy in nats over the targets that are not ignored; adds `scale` times its gradient to every
@@ -111,6 +116,7 @@ class DecodeState {
   int64_t batch() const;        // sequences
   int64_t position() const;     // tokens seen of each
   int64_t cache_bytes() const;  // bytes in use now, all layers and sequences
+  std::string cache_dtype() const;  // in which the layers keep it: "bf16", "bf16, f32"
   // Of one sequence: the state of `batch` sequences that all went as it did, to go on in different ways.
   Result<std::unique_ptr<DecodeState>> repeated(int64_t batch) const;
   // Back to before the first token; the memory stays for the next ones.

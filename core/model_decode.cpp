@@ -73,7 +73,7 @@ Status Model::Impl::decode_blocks(DecodeState::Impl& cache, const MixerPass& pas
     }
     return logits_of(x, cache.batch, logits, pass);
   };
-  return repeats ? cache.step.run({static_cast<int64_t>(pass.dtype)}, pass.exec, step) : step();
+  return repeats ? cache.step.run(cache.key_of(pass, x, logits), pass.exec, step) : step();
 }
 
 Status Model::Impl::check_decoding(const DecodeState::Impl& state, std::span<const int32_t> ids, int64_t each) const {

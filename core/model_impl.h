@@ -30,6 +30,7 @@ struct Model::Impl {
   Activations shared;  // of whichever layer runs now, in passes without backward
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
+  std::optional<kernels::CacheDtype> cache_dtype;
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
   kernels::RepeatedWork forward_work, backward_work;  // the blocks, training

@@ -11,7 +11,11 @@ using kernels::Output;
 
 SequenceLayer::SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters,
                              const kernels::Backend& backend)
-    : D_(config.d_model), in_proj_(&parameters[0]), out_proj_(&parameters[1]), norm_(&parameters[2]) {
+    : D_(config.d_model),
+      P_(config.head_size()),
+      in_proj_(&parameters[0]),
+      out_proj_(&parameters[1]),
+      norm_(&parameters[2]) {
   const auto type = find_mixer_type(layer.kind);
   RAT_CHECK(bool(type), "the layer kind was validated");
   type_ = *type;
@@ -122,9 +126,22 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
                                     pass.exec);
 }
 
+Status SequenceLayer::check_cache(const MixerPass& pass) const {
+  using enum kernels::CacheDtype;
+  const kernels::CacheDtype wanted = pass.cache_dtype.value_or(f32);
+  if (wanted == f32) return ok();
+  return fail(ErrorCode::unsupported,
+              "a cache in {} is one of 'rat' layers in bf16 on the cuda device, with heads of 64 or 128 and a width of "
+              "at most 2048, a multiple of 64; this is a layer of '{}' in {} on the {} device, with heads of {} and a "
+              "width of {}",
+              kernels::cache_dtype_name(wanted), type_->name, kernels::dtype_name(pass.dtype), pass.exec.backend->name,
+              P_, D_);
+}
+
 Status SequenceLayer::prefill(const MixerPass& pass, const float* x, MixerState& state, float* y, bool residual) {
   if (mixer_->fuses_generation(pass))
     return mixer_->prefill_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, state, y, residual);
+  RAT_TRY(check_cache(pass));
   RAT_TRY(forward_unfused(pass, x, y, residual));
   return mixer_->fill(pass, (*pass.saved)[saved_projected].data(), state);
 }
@@ -133,6 +150,7 @@ Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float*
                            bool residual) {
   if (mixer_->fuses_generation(pass))
     return mixer_->step_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, state, y, residual);
+  RAT_TRY(check_cache(pass));
   const int64_t B = pass.batch;
   const Output normed((*pass.work)[work_normed].ensure(B * D_), B, D_);
   const Output projected((*pass.work)[work_wide].ensure(B * N_), B, N_);

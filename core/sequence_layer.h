@@ -40,9 +40,11 @@ class SequenceLayer {
 
  private:
   Status forward_unfused(const MixerPass& pass, const float* x, float* y, bool residual);
+  // That op by op, whose cache is f32, is as the pass asks.
+  Status check_cache(const MixerPass& pass) const;
   Status project_out(const MixerPass& pass, int64_t rows, const float* mixed, const float* x, float* y, bool residual);
 
-  int64_t D_, N_;
+  int64_t D_, N_, P_;
   const MixerType* type_;
   std::unique_ptr<Mixer> mixer_;
   Parameter *in_proj_, *out_proj_, *norm_;

@@ -30,6 +30,7 @@ struct SingleLayer::Impl {
   Activations saved;
   Workspace work;
   kernels::Dtype dtype = kernels::Dtype::f32;
+  std::optional<kernels::CacheDtype> cache_dtype;
   Buffer x, y, grad;  // x of the last forward
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
@@ -47,6 +48,7 @@ struct SingleLayer::Impl {
     if (options.times != nullptr) options.times->device = exec.backend->host ? nullptr : exec.backend;
     pass.exec = exec;
     pass.dtype = dtype;
+    pass.cache_dtype = cache_dtype;
     return pass;
   }
 
@@ -76,7 +78,7 @@ struct SingleLayer::Impl {
     RAT_TRY(layer.prepare_step(stepping, cache.position, *cache.layers[0]));
     const auto work = [&] { return layer.step(stepping, cache.position, in, *cache.layers[0], out, residual); };
     const bool repeats = options.times == nullptr && layer.repeats_steps(stepping);
-    RAT_TRY(repeats ? cache.step.run({static_cast<int64_t>(dtype), residual, reinterpret_cast<int64_t>(in), reinterpret_cast<int64_t>(out)}, exec, work) : work());
+    RAT_TRY(repeats ? cache.step.run(cache.key_of(stepping, in, out), exec, work) : work());
     ++cache.position;
     return ok();
   }
@@ -125,6 +127,8 @@ Status SingleLayer::set_dtype(kernels::Dtype dtype) {
   impl_->dtype = dtype;
   return ok();
 }
+
+void SingleLayer::set_cache_dtype(std::optional<kernels::CacheDtype> dtype) { impl_->cache_dtype = dtype; }
 
 Status SingleLayer::forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y,
                             const PassOptions& options) {

@@ -18,7 +18,8 @@ class SingleLayer {
   ~SingleLayer();
 
   std::span<Parameter> parameters();
-  Status set_dtype(kernels::Dtype dtype);  // as Model's
+  Status set_dtype(kernels::Dtype dtype);  // these two as Model's
+  void set_cache_dtype(std::optional<kernels::CacheDtype> dtype);
   // Keeps what backward needs. x and y are (B, T, D).
   Status forward(std::span<const float> x, int64_t batch, int64_t tokens, std::span<float> y, const PassOptions& options = {});
   // After forward, once: gradient of sum(y * grad_out). Adds to Parameter::grad, writes grad_x (B, T, D).

@@ -33,7 +33,8 @@ constexpr const char* examples =
     "  rat bench layer --kind attention --seq-len 4096 --tokens 16384 --json\n"
     "  rat bench model --layers rat:16*4 --d-model 256 --seq-len 512 --batch 16\n"
     "  rat bench decode --kind swa --window 128 --seq-len 16384\n"
-    "  rat bench decode --layers rat:16*4 --d-model 256 --seq-len 512 --batch 64";
+    "  rat bench decode --layers rat:16*4 --d-model 256 --seq-len 512 --batch 64\n"
+    "  rat bench decode --device cuda --dtype bf16 --cache fp8 --d-model 2048 --heads 16 --batch 512";
 
 // Sets the model and the batch from the options; the sentence says which of them do not go together.
 Status prepare(BenchOptions& options) {
@@ -88,6 +89,7 @@ void print_rows(const std::vector<BenchRow>& rows) {
                {"B", right},
                {"D", right},
                {"H", right},
+               {"cache"},
                {"median ms", right},
                {"quartiles", right},
                {"tok/s", right},
@@ -96,7 +98,8 @@ void print_rows(const std::vector<BenchRow>& rows) {
   for (const BenchRow& row : rows)
     table.add(
         {row.what, row.kind, row.chunk ? std::to_string(row.chunk) : "-", std::to_string(row.seq_len),
-         std::to_string(row.batch), std::to_string(row.d_model), std::to_string(row.heads), format_ms(row.median_ms),
+         std::to_string(row.batch), std::to_string(row.d_model), std::to_string(row.heads),
+         row.cache.empty() ? "-" : row.cache, format_ms(row.median_ms),
          format_ms(row.q1_ms) + " - " + format_ms(row.q3_ms), format_count(row.tokens_per_s),
          row.peak_bytes ? format_bytes(static_cast<double>(*row.peak_bytes)) : "-", std::to_string(row.repetitions)});
   fmt::print("{}", table.text());
@@ -175,6 +178,7 @@ void add_bench(CLI::App& command, Context& context) {
       ->check(CLI::IsMember(kernels::dtype_names()))
       ->capture_default_str()
       ->type_name("");
+  add_cache_option(command, config.cache);
   command.footer(examples);
   finish_command(command, context, [options, &command, &context] { return bench(*options, command, context); });
 }

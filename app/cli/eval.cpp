@@ -13,12 +13,13 @@
 #include "app/cli/progress.h"
 #include "app/cli/run_lookup.h"
 #include "experiments/tasks/task.h"
+#include "kernels/base/dtype.h"
 
 namespace rat::cli {
 namespace {
 
 struct EvalOptions {
-  std::string run, data, csv, layers, device = "cpu";
+  std::string run, data, csv, layers, device = "cpu", dtype = "f32", through = "pass";
   std::vector<std::string> tasks, assignments;
   double memory_gib = 0;
   bool no_store = false, show = false;
@@ -37,10 +38,15 @@ std::string help_text() {
       "  rat eval first --data ~/other.txt         the validation part of another text\n"
       "  rat eval first --task length --task loss_by_position --json\n"
       "  rat eval recall --task needle --set data.pairs=8 --lengths 64,256 --depths 0,0.5,1\n"
+      "  rat eval first --through decode --device cuda --dtype bf16 --cache fp8     what the smaller cache costs\n"
       "\n"
       "Loss is the mean cross-entropy in nats, accuracy the share of targets that were the most likely token, each "
       "with\n"
       "its standard error over n sequences. What is measured is stored with the run: `rat runs show RUN`.\n"
+      "\n"
+      "--through decode feeds every sequence token by token, as generation does, and compares the loss prediction by\n"
+      "prediction: with another --cache to the layers' own, otherwise to the parallel pass. It is a check of\n"
+      "generation and is not stored.\n"
       "\n"
       "Tasks:\n";
   for (const Task& task : tasks()) {
@@ -155,10 +161,15 @@ Result<std::vector<Evaluation>> measure_all(const EvalOptions& options, const Lo
 }
 
 Result<int> eval(EvalOptions options, const Context& context) {
+  options.task.through = options.through == "decode" ? Through::decode : Through::pass;
+  if (options.task.cache && options.task.through == Through::pass)
+    return wrong_usage(context, "--cache is of decoding, and a parallel pass has none: add --through decode.");
   RAT_ASSIGN(const LoadedRun loaded, load_run(context.database_path(), options.run, options.device));
   RAT_TRY(override_layers(loaded, options.layers));
-  // Numbers of other layers are not the run's own, so they are shown and not kept.
-  if (!options.layers.empty()) options.no_store = true;
+  RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
+  RAT_TRY(loaded.model->set_dtype(dtype));
+  // Numbers of other layers are not the run's own, and those through decoding are about decoding: shown and not kept.
+  if (!options.layers.empty() || options.task.through == Through::decode) options.no_store = true;
   RAT_ASSIGN(const std::vector<const Task*> wanted, wanted_tasks(options, loaded));
   RAT_TRY(read_data_options(options, loaded, wanted));
   options.task.memory_bytes = static_cast<int64_t>(options.memory_gib * (1 << 30));
@@ -172,9 +183,10 @@ Result<int> eval(EvalOptions options, const Context& context) {
     if (!opened) return fail(opened.error().code, "{} (--no-store measures without storing.)", opened.error().message);
     store = *std::move(opened);
   }
-  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, {} on the {}", loaded.run.id, loaded.run.name,
+  print_note(fmt::format("run {} '{}', checkpoint of step {}, {}, {} on the {}{}", loaded.run.id, loaded.run.name,
                          loaded.step, format_layers(loaded.model->config().layers), dtype_of(loaded),
-                         options.device == "cpu" ? "CPU" : "GPU"));
+                         options.device == "cpu" ? "CPU" : "GPU",
+                         options.task.through == Through::decode ? ", through decoding" : ""));
   Interrupts interrupts;
   interrupts.begin_measuring();
   RAT_ASSIGN(const std::vector<Evaluation> done, measure_all(options, loaded, store.get(), wanted, interrupts));
@@ -231,11 +243,20 @@ void add_eval(CLI::App& command, Context& context) {
   command.add_option("--memory", options->memory_gib, "GiB that a pass may use (default: half of what is free)")
       ->check(between(0.001, 1e6))
       ->type_name("GIB");
+  command.add_option("--through", options->through, "A parallel pass over each sequence, or decoding token by token")
+      ->check(CLI::IsMember({"pass", "decode"}))
+      ->capture_default_str()
+      ->type_name("");
+  add_cache_option(command, options->task.cache);
   command.add_option("--csv", options->csv, "Also write every number, each position, to this file")->type_name("FILE");
   command.add_flag("--show", options->show, "Print a sequence of each task instead of measuring");
   command.add_flag("--no-store", options->no_store, "Do not keep the result in the run database");
   add_layers_option(command, options->layers)->description("Other layer settings on the run's weights, not stored");
   add_device_option(command, options->device);
+  command.add_option("--dtype", options->dtype, "In which precision")
+      ->check(CLI::IsMember(kernels::dtype_names()))
+      ->capture_default_str()
+      ->type_name("");
   command.footer(help_text());
   finish_command(command, context, [options, &context] { return eval(*options, context); });
 }

@@ -36,6 +36,12 @@ bool measures_bytes(const Evaluation& evaluation) {
   return settings.is_object() && settings.value("tokens_are", "") == "bytes";
 }
 
+// Through decoding: the losses less those of something else.
+bool is_compared(const Evaluation& evaluation) {
+  return std::ranges::any_of(evaluation.points,
+                             [](const EvaluationPoint& point) { return point.metric == "loss_difference"; });
+}
+
 std::vector<int64_t> lengths_of(const Evaluation& evaluation) {
   std::set<int64_t> lengths;
   for (const EvaluationPoint& point : evaluation.points) lengths.insert(point.seq_len);
@@ -56,6 +62,8 @@ std::string length_table(const Evaluation& evaluation) {
   if (bytes) columns.push_back({"bits/byte", right});
   const bool beyond = evaluation.task == "length";
   if (beyond) columns.push_back({"loss beyond training", right});
+  const bool compared = is_compared(evaluation);
+  if (compared) columns.insert(columns.end(), {{"difference (nats)", right}, {"of perplexity", right}});
   const auto lengths = lengths_of(evaluation);
   const bool asks =
       std::ranges::any_of(lengths, [&](int64_t T) { return overall(evaluation, "chance", T) != nullptr; });
@@ -70,6 +78,10 @@ std::string length_table(const Evaluation& evaluation) {
     if (bytes) row.push_back(fmt::format("{:.4f}", loss->value / std::log(2.0)));
     const EvaluationPoint* late = overall(evaluation, "loss_beyond", T);
     if (beyond) row.push_back(late ? with_error(*late) : "-");
+    if (const EvaluationPoint* less = overall(evaluation, "loss_difference", T); compared) {
+      row.push_back(less ? with_error(*less, 1, 6) : "-");
+      row.push_back(less ? fmt::format("x {:.5f}", std::exp(less->value)) : "-");
+    }
     row.push_back(percent(overall(evaluation, "accuracy", T)));
     if (asks) {
       row.push_back(percent_only(overall(evaluation, "chance", T)));
@@ -136,6 +148,9 @@ Json point_document(const EvaluationPoint& point) {
 
 std::string evaluation_table(const Evaluation& evaluation) {
   std::string text = length_table(evaluation);
+  if (const Json settings = settings_document(evaluation); is_compared(evaluation))
+    text += fmt::format("difference: decoding with a cache in {}, less {}, prediction by prediction\n",
+                        settings.value("cache", ""), settings.value("compared_with", ""));
   const auto has = [&](auto member) {
     return std::ranges::any_of(evaluation.points,
                                [&](const EvaluationPoint& point) { return (point.*member).has_value(); });
@@ -164,11 +179,12 @@ Json evaluation_document(const Evaluation& evaluation, int64_t seq_len) {
     row["sequences"] = loss->sequences;
     row["targets"] = loss->targets;
   }
-  for (const std::string metric : {"accuracy", "chance", "context_chance"}) {
+  for (const std::string metric : {"loss_difference", "accuracy", "chance", "context_chance"}) {
     const EvaluationPoint* point = overall(evaluation, metric, T);
     if (!point) continue;
     row[metric] = number(point->value);
-    if (metric == "accuracy") row["accuracy_standard_error"] = number(point->standard_error);
+    if (metric == "accuracy" || metric == "loss_difference")
+      row[metric + "_standard_error"] = number(point->standard_error);
   }
   row["data"] = evaluation.data_description;
   row["data_hash"] = evaluation.data_hash;

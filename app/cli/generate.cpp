@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -18,6 +19,7 @@ namespace {
 
 struct GenerateOptions {
   std::string run, prompt, layers, device = "cpu", dtype = "f32";
+  std::optional<kernels::CacheDtype> cache;
   int64_t tokens = 200, samples = 1;
   SamplingConfig sampling;
 };
@@ -49,6 +51,7 @@ struct Generated {
   int64_t without_text = 0;  // control symbols and ids outside the tokenizer
   double prefill_s = 0, decode_s = 0;
   int64_t cache_bytes = 0;
+  std::string cache_dtype;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -102,6 +105,7 @@ Result<Generated> generate(const GenerateOptions& options, const LoadedRun& load
   }
   out.decode_s = seconds_since(start);
   out.cache_bytes = state->cache_bytes();
+  out.cache_dtype = state->cache_dtype();
   return out;
 }
 
@@ -129,6 +133,7 @@ Json json_of(const GenerateOptions& options, const LoadedRun& loaded, const Gene
   json["prefill_tokens_per_s"] = prefill_speed;
   json["decode_tokens_per_s"] = decode_speed;
   json["cache_bytes"] = out.cache_bytes;
+  json["cache_dtype"] = out.cache_dtype;
   json["device"] = options.device;
   json["dtype"] = options.dtype;
   return json;
@@ -139,6 +144,7 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
   RAT_TRY(override_layers(loaded, options.layers));
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(options.dtype));
   RAT_TRY(loaded.model->set_dtype(dtype));
+  loaded.model->set_cache_dtype(options.cache);
   const bool one = options.samples == 1;
   RAT_ASSIGN(const Generated out, generate(options, loaded, !context.json && one));
   const double prefill_speed = static_cast<double>(out.prompt_tokens) / out.prefill_s;
@@ -154,10 +160,10 @@ Result<int> run_generate(const GenerateOptions& options, const Context& context)
     print_note(fmt::format("{} tokens have no text (control symbols, or ids the tokenizer does not have); --json lists "
                            "them",
                            out.without_text));
-  print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch {}, {} on the {}), cache {}",
+  print_note(fmt::format("run {} step {}: prefill {} tok/s, decode {} tok/s (batch {}, {} on the {}), cache {} in {}",
                          loaded.run.id, loaded.step, format_count(prefill_speed), format_count(decode_speed),
                          options.samples, options.dtype, options.device == "cpu" ? "CPU" : "GPU",
-                         format_bytes(static_cast<double>(out.cache_bytes))));
+                         format_bytes(static_cast<double>(out.cache_bytes)), out.cache_dtype));
   return exit_done;
 }
 
@@ -190,6 +196,7 @@ void add_generate(CLI::App& command, Context& context) {
       ->check(CLI::IsMember(kernels::dtype_names()))
       ->capture_default_str()
       ->type_name("");
+  add_cache_option(command, options->cache);
   command.footer(examples);
   finish_command(command, context, [options, &context] { return run_generate(*options, context); });
 }

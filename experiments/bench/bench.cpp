@@ -49,12 +49,16 @@ Status check(const BenchConfig& config) {
   if (config.repetitions < 1 || config.warmup < 0)
     return fail(ErrorCode::invalid_argument, "repetitions is {} and warm-up {}; use 1 or more and 0 or more",
                 config.repetitions, config.warmup);
+  if (config.cache && config.phase == "train")
+    return fail(ErrorCode::invalid_argument, "training keeps no cache, so none in {}; time prefill or decode",
+                kernels::cache_dtype_name(*config.cache));
   return validate(config.model);
 }
 
 template <class Computes>
 Status set_dtype(Computes& what, const BenchConfig& config) {
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
+  what.set_cache_dtype(config.cache);
   return what.set_dtype(dtype);
 }
 
@@ -182,6 +186,7 @@ Result<BenchRow> layer_prefill(const BenchConfig& config) {
       config, tokens, row,
       [&](OpTimes* times) { return layer->prefill_loaded(*state, {.stop = config.stop, .times = times}); },
       [&] { return state->restart(); }));
+  row.cache = state->cache_dtype();
   row.peak_bytes = peak.bytes();
   return row;
 }
@@ -190,6 +195,7 @@ Result<BenchRow> layer_prefill(const BenchConfig& config) {
 // `each` of them between two looks at the clock.
 template <class Step>
 Status measure_decoding(const BenchConfig& config, BenchRow& row, const DecodeState& prefilled, int64_t each, Step step) {
+  row.cache = prefilled.cache_dtype();
   const int64_t last = prefilled.position() + std::max<int64_t>(prefilled.position() / 16, 16);
   std::unique_ptr<DecodeState> state;
   const auto before = [&]() -> Status {
@@ -266,6 +272,7 @@ Result<BenchRow> model_prefill(const BenchConfig& config) {
     return ok();
   };
   RAT_TRY(measure(config, count, row, once, [&] { return state->restart(); }));
+  row.cache = state->cache_dtype();
   row.peak_bytes = peak.bytes();
   return row;
 }

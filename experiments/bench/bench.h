@@ -23,6 +23,7 @@
 #include "core/config.h"
 #include "core/op_times.h"
 #include "core/stop.h"
+#include "kernels/base/cache_dtype.h"
 #include "kernels/base/status.h"
 
 namespace rat {
@@ -38,6 +39,7 @@ struct BenchConfig {
   std::string phase;         // only this row: train, prefill or decode; empty: all that are usual
   std::string device = "cpu";
   std::string dtype = "f32";
+  std::optional<kernels::CacheDtype> cache;  // prefill and decode: of keys and values; nothing: as the layers compute
   const StopFlag* stop = nullptr;
   std::function<void(std::string_view what, int64_t done, int64_t planned)> progress;
 };
@@ -51,6 +53,7 @@ struct BenchRow {
   int64_t window = 0;  // likewise
   int64_t seq_len = 0, batch = 0, d_model = 0, heads = 0, groups = 0, kv_heads = 0;
   std::string dtype, device;
+  std::string cache;  // prefill and decode: in which precision keys and values were kept: "bf16", "bf16, f32"
   int64_t repetitions = 0;
   double median_ms = 0, q1_ms = 0, q3_ms = 0;
   double tokens_per_s = 0;  // from the median

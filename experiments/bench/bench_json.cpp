@@ -29,6 +29,7 @@ Json to_json(const BenchRow& row) {
             {"q1_ms", row.q1_ms},
             {"q3_ms", row.q3_ms},
             {"tokens_per_s", row.tokens_per_s}};
+  if (!row.cache.empty()) json["cache"] = row.cache;
   json["peak_bytes"] = row.peak_bytes ? Json(*row.peak_bytes) : Json(nullptr);
   Json ops = Json::object();
   for (std::size_t op = 0; op < row.op_ms.ms.size(); ++op)
@@ -72,6 +73,7 @@ Result<BenchRow> parse_row(const Json& json) {
   RAT_TRY(read(json, "kind", row.kind));
   RAT_TRY(read(json, "dtype", row.dtype));
   RAT_TRY(read(json, "device", row.device));
+  if (json.contains("cache")) RAT_TRY(read(json, "cache", row.cache));
   for (const auto& [key, least, target] : {std::tuple{"chunk", 0, &row.chunk},
                                            {"window", 0, &row.window},
                                            {"seq_len", 1, &row.seq_len},

@@ -11,7 +11,7 @@ namespace rat {
 
 // One number: the mean over `targets` predictions in `sequences` sequences of `seq_len` tokens.
 struct EvaluationPoint {
-  std::string metric;  // "loss" (nats), "loss_beyond", "accuracy", "chance", "context_chance"
+  std::string metric;  // "loss" (nats), "loss_beyond", "loss_difference", "accuracy", "chance", "context_chance"
   int64_t seq_len = 0;
   std::optional<double> depth;      // needle: 0 start .. 1 end
   std::optional<int64_t> position;  // loss by position, 0-based

@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t small_pass_tokens = 8192;  // more at a time is not faster
 constexpr int64_t small_pass_bytes = int64_t{256} << 20;
+constexpr int64_t most_decoded = 512;
+constexpr int64_t small_caches_bytes = int64_t{1} << 30;
 constexpr double gib = 1 << 30;
 
 }  // namespace
@@ -46,6 +48,12 @@ Status check_memory(const ModelConfig& model, int64_t seq_len, int64_t limit) {
 int64_t score_batch(const ModelConfig& model, int64_t seq_len, int64_t limit) {
   const int64_t bytes = std::max<int64_t>(1, forward_bytes(model, seq_len, 1));
   return std::max<int64_t>(1, std::min(small_pass_tokens / seq_len, std::min(small_pass_bytes, limit) / bytes));
+}
+
+// A cache that grows holds up to twice its contents, and for a moment what it grows from.
+int64_t decode_batch(const ModelConfig& model, int64_t seq_len, int64_t limit) {
+  const int64_t bytes = 4 * estimate_cost(model, seq_len, 1).decode_cache_bytes + 8 * model.vocab;
+  return std::clamp<int64_t>(std::min(small_caches_bytes, limit) / std::max<int64_t>(1, bytes), 1, most_decoded);
 }
 
 }  // namespace rat

@@ -16,5 +16,7 @@ int64_t available_memory_bytes();  // what the kernel says can be used without s
 Status check_memory(const ModelConfig& model, int64_t seq_len, int64_t limit);
 // Sequences per forward pass: as many as keep it small, at least one.
 int64_t score_batch(const ModelConfig& model, int64_t seq_len, int64_t limit);
+// Sequences that are decoded in lockstep: the more the faster, while their caches and logits stay small.
+int64_t decode_batch(const ModelConfig& model, int64_t seq_len, int64_t limit);
 
 }  // namespace rat

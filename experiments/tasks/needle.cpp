@@ -46,11 +46,12 @@ Result<std::vector<Cell>> cells_of(const TaskContext& context, const DataConfig&
 
 // Scores the cells of one length: a point for each depth, then all depths together.
 Status measure_length(const TaskContext& context, std::span<const Cell> cells, ScoreProgress& progress,
-                      Evaluation& evaluation) {
+                      Evaluation& evaluation, nlohmann::ordered_json& settings) {
   LengthData all{cells.front().data.seq_len, {}, cells.front().data.answers};
-  TokenScores all_scores{0, all.seq_len, {}, {}};
+  TokenScores all_scores;
+  all_scores.tokens = all.seq_len;
   for (const Cell& cell : cells) {
-    RAT_ASSIGN(const TokenScores scores, score(context.model, cell.data.batches, progress.options()));
+    RAT_ASSIGN(const TokenScores scores, score_task(context, cell.data.batches, progress));
     EvaluationPoint point = point_of("accuracy", all.seq_len, mean_accuracy(scores, 0, all.seq_len));
     point.depth = cell.depth;
     evaluation.points.push_back(point);
@@ -58,6 +59,8 @@ Status measure_length(const TaskContext& context, std::span<const Cell> cells, S
     all_scores.sequences += scores.sequences;
     all_scores.loss.insert(all_scores.loss.end(), scores.loss.begin(), scores.loss.end());
     all_scores.correct.insert(all_scores.correct.end(), scores.correct.begin(), scores.correct.end());
+    all_scores.other_loss.insert(all_scores.other_loss.end(), scores.other_loss.begin(), scores.other_loss.end());
+    add_through(scores, settings);
   }
   add_overall_points(all, all_scores, evaluation);
   return ok();
@@ -83,9 +86,10 @@ Result<Evaluation> run(const TaskContext& context) {
   evaluation.data_hash = own->hash();
   auto settings = settings_of(data);
   settings["depths"] = depths_of(context);
-  evaluation.settings = settings.dump();
   ScoreProgress progress(context, total);
-  for (const std::vector<Cell>& cells : lengths) RAT_TRY(measure_length(context, cells, progress, evaluation));
+  for (const std::vector<Cell>& cells : lengths)
+    RAT_TRY(measure_length(context, cells, progress, evaluation, settings));
+  evaluation.settings = settings.dump();
   return evaluation;
 }
 

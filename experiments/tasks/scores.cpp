@@ -14,22 +14,46 @@ double cross_entropy(std::span<const float> logits, int32_t target) {
   return largest + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(target)]);
 }
 
-void append_scores(TokenScores& scores, const TokenBatch& batch, std::span<const float> logits) {
-  const std::size_t vocab = logits.size() / batch.targets.size();
-  for (std::size_t i = 0; i < batch.targets.size(); ++i) {
-    const int32_t target = batch.targets[i];
-    if (target == ignore_target) {
-      scores.loss.push_back(0);
-      scores.correct.push_back(TokenScores::no_target);
-      continue;
-    }
-    const auto row = logits.subspan(i * vocab, vocab);
-    scores.loss.push_back(static_cast<float>(cross_entropy(row, target)));
-    // A NaN among the logits makes max_element meaningless, so the loss, which it also makes NaN, decides.
-    const bool right = std::isfinite(scores.loss.back()) && std::ranges::max_element(row) - row.begin() == target;
-    scores.correct.push_back(right ? 1 : 0);
+// Room for the sequences of `batches`, nothing of them scored.
+TokenScores empty_scores(std::span<const TokenBatch> batches) {
+  TokenScores scores;
+  for (const TokenBatch& batch : batches) {
+    RAT_CHECK(scores.tokens == 0 || scores.tokens == batch.tokens, "all batches of a score have one length");
+    scores.tokens = batch.tokens;
+    scores.sequences += batch.batch;
   }
-  scores.sequences += batch.batch;
+  const auto cells = static_cast<std::size_t>(scores.sequences * scores.tokens);
+  scores.loss.assign(cells, 0);
+  scores.correct.assign(cells, TokenScores::no_target);
+  return scores;
+}
+
+void set_score(TokenScores& scores, std::size_t cell, int32_t target, std::span<const float> logits) {
+  if (target == ignore_target) return;
+  scores.loss[cell] = static_cast<float>(cross_entropy(logits, target));
+  // A NaN among the logits makes max_element meaningless, so the loss, which it also makes NaN, decides.
+  const bool right = std::isfinite(scores.loss[cell]) && std::ranges::max_element(logits) - logits.begin() == target;
+  scores.correct[cell] = right ? 1 : 0;
+}
+
+// Sequences [first, first + count), one token of each in every step.
+Status decode_together(Model& model, std::span<const int32_t> inputs, std::span<const int32_t> targets,
+                       std::size_t first, std::size_t count, TokenScores& scores, const ScoreOptions& options) {
+  const auto T = static_cast<std::size_t>(scores.tokens);
+  const auto state = model.start_decoding(static_cast<int64_t>(count));
+  std::vector<int32_t> tokens(count);
+  for (std::size_t t = 0; t < T; ++t) {
+    for (std::size_t row = 0; row < count; ++row) tokens[row] = inputs[(first + row) * T + t];
+    RAT_ASSIGN(const std::vector<float> logits, model.decode(*state, tokens, {options.stop, nullptr}));
+    const std::size_t vocab = logits.size() / count;
+    for (std::size_t row = 0; row < count; ++row) {
+      const std::size_t cell = (first + row) * T + t;
+      set_score(scores, cell, targets[cell], std::span(logits).subspan(row * vocab, vocab));
+    }
+    if (options.advance) options.advance(static_cast<int64_t>(count));
+  }
+  scores.cache = state->cache_dtype();
+  return ok();
 }
 
 // Sums `value(i)` over the predictions in positions [begin, end) of each sequence.
@@ -52,14 +76,30 @@ Estimate over_sequences(const TokenScores& scores, int64_t begin, int64_t end, V
 }  // namespace
 
 Result<TokenScores> score(Model& model, std::span<const TokenBatch> batches, const ScoreOptions& options) {
-  TokenScores scores;
+  TokenScores scores = empty_scores(batches);
+  std::size_t cell = 0;
   for (const TokenBatch& batch : batches) {
-    RAT_CHECK(scores.tokens == 0 || scores.tokens == batch.tokens, "all batches of a score have one length");
-    scores.tokens = batch.tokens;
     RAT_ASSIGN(const std::vector<float> logits, model.logits(batch.inputs, batch.batch, {options.stop, nullptr}));
-    append_scores(scores, batch, logits);
+    const std::size_t vocab = logits.size() / batch.targets.size();
+    for (std::size_t i = 0; i < batch.targets.size(); ++i)
+      set_score(scores, cell++, batch.targets[i], std::span(logits).subspan(i * vocab, vocab));
     if (options.advance) options.advance(batch.batch * batch.tokens);
   }
+  return scores;
+}
+
+Result<TokenScores> decode_scores(Model& model, std::span<const TokenBatch> batches, int64_t together,
+                                  const ScoreOptions& options) {
+  TokenScores scores = empty_scores(batches);
+  std::vector<int32_t> inputs, targets;
+  for (const TokenBatch& batch : batches) {
+    inputs.insert(inputs.end(), batch.inputs.begin(), batch.inputs.end());
+    targets.insert(targets.end(), batch.targets.begin(), batch.targets.end());
+  }
+  const auto n = static_cast<std::size_t>(scores.sequences);
+  const auto most = static_cast<std::size_t>(std::max<int64_t>(1, together));
+  for (std::size_t first = 0; first < n; first += most)
+    RAT_TRY(decode_together(model, inputs, targets, first, std::min(most, n - first), scores, options));
   return scores;
 }
 
@@ -89,6 +129,13 @@ Estimate mean_loss(const TokenScores& scores, int64_t begin, int64_t end) {
 
 Estimate mean_accuracy(const TokenScores& scores, int64_t begin, int64_t end) {
   return over_sequences(scores, begin, end, [&](std::size_t i) { return static_cast<double>(scores.correct[i]); });
+}
+
+Estimate mean_loss_difference(const TokenScores& scores, int64_t begin, int64_t end) {
+  RAT_CHECK(scores.other_loss.size() == scores.loss.size(), "scores are compared with those of the same predictions");
+  return over_sequences(scores, begin, end, [&](std::size_t i) {
+    return static_cast<double>(scores.loss[i]) - static_cast<double>(scores.other_loss[i]);
+  });
 }
 
 Estimate context_chance(std::span<const TokenBatch> batches, TokenRange answers) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "core/model.h"
@@ -17,6 +18,9 @@ struct TokenScores {
   std::vector<float> loss;      // nats; 0 where no prediction is asked for
   std::vector<int8_t> correct;  // 1: the target was the most likely token (the first of equals); 0; no_target
   static constexpr int8_t no_target = -1;
+  // Through decoding: in which precision the keys and values were kept, and what the predictions are compared with.
+  std::string cache, compared_with;
+  std::vector<float> other_loss;  // of that, as `loss`; empty: compared with nothing
 };
 
 struct ScoreOptions {
@@ -26,6 +30,9 @@ struct ScoreOptions {
 
 // One forward pass over each batch; all have the same T. The cross-entropy is taken from the logits in double.
 Result<TokenScores> score(Model& model, std::span<const TokenBatch> batches, const ScoreOptions& options);
+// The same token by token, `together` sequences at a time in lockstep.
+Result<TokenScores> decode_scores(Model& model, std::span<const TokenBatch> batches, int64_t together,
+                                  const ScoreOptions& options);
 
 // A mean over predictions with its standard error over sequences.
 struct Estimate {
@@ -40,6 +47,8 @@ Estimate ratio_of_means(std::span<const double> sums, std::span<const int64_t> c
 // Over positions [begin, end) of every sequence.
 Estimate mean_loss(const TokenScores& scores, int64_t begin, int64_t end);
 Estimate mean_accuracy(const TokenScores& scores, int64_t begin, int64_t end);
+// Of loss less other_loss. Its error is that of the differences, far below those of the two losses.
+Estimate mean_loss_difference(const TokenScores& scores, int64_t begin, int64_t end);
 
 // Expected accuracy of a guess that knows what stands in the sequence up to the question but not what belongs to it:
 // one of the `answers` seen so far, each as likely as it is frequent.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -10,10 +11,16 @@
 #include <vector>
 
 #include "core/model.h"
+#include "kernels/base/cache_dtype.h"
 #include "experiments/run_spec.h"
 #include "experiments/store/evaluation.h"
 
 namespace rat {
+
+enum class Through : uint8_t {
+  pass,    // one parallel pass over each sequence
+  decode,  // token by token, as generation computes, every prediction after the sequence's own tokens
+};
 
 // What a caller may choose. Empty and 0 stand for the task's default, which follows from the run's spec.
 struct TaskOptions {
@@ -23,6 +30,10 @@ struct TaskOptions {
   int64_t sequences = 0;                                  // n, at each length (and depth)
   int64_t tokens = 0;                                     // the same by tokens: n = tokens / length
   int64_t memory_bytes = 0;                               // a pass may use this much; 0: half of what is free
+  Through through = Through::pass;
+  // Of decoding: in which precision keys and values are kept; nothing: as the layers compute. Results are then also
+  // compared, prediction by prediction: those of another precision with those of the layers' own, these with the pass.
+  std::optional<kernels::CacheDtype> cache;
 };
 
 struct TaskContext {

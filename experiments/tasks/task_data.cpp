@@ -124,6 +124,40 @@ Result<TaskData> open_task_data(const TaskContext& context, std::string_view kin
   return data;
 }
 
+Result<TokenScores> score_task(const TaskContext& context, std::span<const TokenBatch> batches,
+                               ScoreProgress& progress) {
+  Model& model = context.model;
+  if (context.options.through == Through::pass) return score(model, batches, progress.options());
+  const int64_t T = batches.front().tokens;
+  const int64_t together = decode_batch(model.config(), T, memory_limit(context));
+  const auto decode = [&](std::optional<kernels::CacheDtype> cache) {
+    model.set_cache_dtype(cache);
+    auto scores = decode_scores(model, batches, together, progress.options());
+    model.set_cache_dtype({});
+    return scores;
+  };
+  RAT_ASSIGN(TokenScores scores, decode(context.options.cache));
+  const auto own = model.start_decoding();
+  RAT_TRY(model.decode(*own, batches.front().inputs.front()));
+  TokenScores other;
+  if (scores.cache == own->cache_dtype()) {
+    RAT_ASSIGN(other, score(model, batches, progress.options()));
+    scores.compared_with = "the parallel pass";
+  } else {
+    RAT_ASSIGN(other, decode({}));
+    scores.compared_with = fmt::format("decoding with a cache in {}", other.cache);
+  }
+  scores.other_loss = std::move(other.loss);
+  return scores;
+}
+
+void add_through(const TokenScores& scores, nlohmann::ordered_json& settings) {
+  if (scores.other_loss.empty()) return;
+  settings["through"] = "decode";
+  settings["cache"] = scores.cache;
+  settings["compared_with"] = scores.compared_with;
+}
+
 EvaluationPoint point_of(const std::string& metric, int64_t seq_len, const Estimate& estimate) {
   EvaluationPoint point;
   point.metric = metric;
@@ -139,6 +173,9 @@ void add_overall_points(const LengthData& data, const TokenScores& scores, Evalu
   const Estimate loss = mean_loss(scores, 0, data.seq_len);
   evaluation.points.push_back(point_of("loss", data.seq_len, loss));
   evaluation.points.push_back(point_of("accuracy", data.seq_len, mean_accuracy(scores, 0, data.seq_len)));
+  if (!scores.other_loss.empty())
+    evaluation.points.push_back(
+        point_of("loss_difference", data.seq_len, mean_loss_difference(scores, 0, data.seq_len)));
   if (data.answers.count == 0) return;
   const Estimate uniform{1 / static_cast<double>(data.answers.count), 0, loss.sequences, loss.targets};
   evaluation.points.push_back(point_of("chance", data.seq_len, uniform));
@@ -163,15 +200,17 @@ Result<Evaluation> measure_lengths(const TaskContext& context, std::string_view 
   for (const LengthData& one : data.lengths) total += one.sequences() * one.seq_len;
   ScoreProgress progress(context, total);
   Evaluation evaluation;
-  evaluation.settings = settings_of(data).dump();
+  Json settings = settings_of(data);
   evaluation.data_description = data.description;
   evaluation.data_hash = data.hash;
   evaluation.notes = data.notes;
   for (const LengthData& one : data.lengths) {
-    RAT_ASSIGN(const TokenScores scores, score(context.model, one.batches, progress.options()));
+    RAT_ASSIGN(const TokenScores scores, score_task(context, one.batches, progress));
     add_overall_points(one, scores, evaluation);
+    add_through(scores, settings);
     if (more) more(one, scores, evaluation);
   }
+  evaluation.settings = settings.dump();
   return evaluation;
 }
 

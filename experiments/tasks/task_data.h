@@ -63,7 +63,9 @@ Result<TaskData> open_task_data(const TaskContext& context, std::string_view kin
 // Reports progress over everything a task will score.
 class ScoreProgress {
  public:
-  ScoreProgress(const TaskContext& context, int64_t total) : context_(context), total_(total) {}
+  // `total` tokens, each once, or twice where scores are compared.
+  ScoreProgress(const TaskContext& context, int64_t total)
+      : context_(context), total_(context.options.through == Through::decode ? 2 * total : total) {}
   ScoreOptions options() {
     return {context_.stop, [this](int64_t tokens) {
               done_ += tokens;
@@ -76,8 +78,14 @@ class ScoreProgress {
   int64_t done_ = 0, total_ = 0;
 };
 
+// Scores as the caller wants them: by a pass, or through decoding and then compared.
+Result<TokenScores> score_task(const TaskContext& context, std::span<const TokenBatch> batches,
+                               ScoreProgress& progress);
+// For scores through decoding: {"through": "decode", "cache": "fp8", "compared_with": "..."}.
+void add_through(const TokenScores& scores, nlohmann::ordered_json& settings);
+
 EvaluationPoint point_of(const std::string& metric, int64_t seq_len, const Estimate& estimate);
-// loss, accuracy and, where there are answers, both chance levels.
+// loss, accuracy, the difference to what the loss is compared with and, where there are answers, both chance levels.
 void add_overall_points(const LengthData& data, const TokenScores& scores, Evaluation& evaluation);
 // {"lengths": [...], "sequences": [...], "tokens_are": "bytes", "data": {...}}: what makes two evaluations comparable.
 nlohmann::ordered_json settings_of(const TaskData& data);

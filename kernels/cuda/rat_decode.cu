@@ -1,9 +1,11 @@
 #include "kernels/cuda/rat_decode.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/mma_tiles.cuh"
+#include "kernels/cuda/quantise.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -15,6 +17,18 @@ constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kAhead = 2;  // keys and values in flight per lane; with 8 blocks a multiprocessor faster than 4 with fewer
 constexpr int kMostSplits = 64;
 constexpr int kMaxHead = 256;
+
+template <class C>
+constexpr bool kQuantised = std::is_same_v<C, e4m3>;
+// Blocks per multiprocessor, as many as registers allow without spills: 16 channels of e4m3 take more a lane than 8 of
+// bf16 at the same bytes in flight, and more still where they are converted in software.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+constexpr int kQuantisedBlocks = 5;
+#else
+constexpr int kQuantisedBlocks = 6;
+#endif
+template <class C, int E>
+constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : E * sizeof(C) > 16 ? 6 : 8;
 
 // A softmax over some of the keys: maximum (log2 units), sum of weights, weighted values of this lane's E channels.
 template <int E>
@@ -30,19 +44,31 @@ struct Part {
     for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
     top = highest;
   }
+  // With those of the lanes of this warp that hold the same channels of other keys.
+  __device__ void join_lanes(int lanes) {
+    __syncwarp();
+    for (int step = lanes; step < 32; step <<= 1) {
+      const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
+      const float other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
+      float other[E];
+#pragma unroll
+      for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
+      join(other_top, other_sum, other);
+    }
+  }
 };
 
 struct Head {  // of one block, in shared memory
   float query[kMaxHead];  // rotated, times log2(e) / sqrt P
-  float own_v[kMaxHead];
+  float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only at a chunk's last token of an e4m3 cache
   float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
   float own_score[kWarps];
   bool last;
 };
 
 // The rotated query, into shared memory; the caller synchronises.
-template <class T>
-__device__ void rotate_query(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c) {
+template <class T, class C>
+__device__ void rotate_query(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c) {
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), half = P / 2;
   const T* q = a.proj + b * a.proj_stride + s.query_column() + h % static_cast<int>(s.groups) * P;
@@ -55,14 +81,26 @@ __device__ void rotate_query(const RatDecodeArgs<T>& a, Head& head, int b, int h
   }
 }
 
-// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the long one.
+// The chunk end in shared memory into an e4m3 cache; for the whole block.
 template <class T>
-__device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h, int64_t c, int l) {
+__device__ void append_quantised(const RatDecodeArgs<T, e4m3>& a, const Head& head, int b, int h, int64_t c) {
+  __syncthreads();
+  const int P = static_cast<int>(a.shape.head_size), warp = threadIdx.x / 32;
+  if (warp > 1) return;
+  const unsigned short scale = warp == 0 ? quantise_row(head.own_k, a.keys.at(b, h, c), P)
+                                         : quantise_row(head.own_v, a.values.at(b, h, c), P);
+  if (threadIdx.x % 32 == 0) (warp == 0 ? a.scales.at(b, h, c)->x : a.scales.at(b, h, c)->y) = scale;
+}
+
+// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the longer.
+template <class T, class C>
+__device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c, int l) {
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), half = P / 2, G = static_cast<int>(s.groups);
   const T* row = a.proj + b * a.proj_stride;
   const T* q = row + s.query_column() + h % G * P;
   const T* k = row + s.key_column() + h % G * P;
+  const bool ends = l == s.chunk_len - 1;
   float own = 0.0f;
   for (int i = threadIdx.x; i < half; i += kThreads) {
     float key[2];
@@ -78,32 +116,46 @@ __device__ void update_state(const RatDecodeArgs<T>& a, Head& head, int b, int h
       a.state_k[state] = key[side];
       a.state_v[state] = value;
       head.own_v[channel] = value;
-      if (l == s.chunk_len - 1) a.values.at(b, h, c)[channel] = from_float<T>(value);
+      if constexpr (!kQuantised<C>)
+        if (ends) a.values.at(b, h, c)[channel] = from_float<T>(value);
     }
     own += to_float(q[i]) * key[0] + to_float(q[i + half]) * key[1];
-    if (l == s.chunk_len - 1) {
+    if (ends) {
       const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
-      a.keys.at(b, h, c)[i] = from_float<T>(key[0] * turn.x - key[1] * turn.y);
-      a.keys.at(b, h, c)[i + half] = from_float<T>(key[1] * turn.x + key[0] * turn.y);
+      const float low = key[0] * turn.x - key[1] * turn.y, high = key[1] * turn.x + key[0] * turn.y;
+      if constexpr (kQuantised<C>) {
+        head.own_k[i] = low;
+        head.own_k[i + half] = high;
+      } else {
+        a.keys.at(b, h, c)[i] = from_float<T>(low);
+        a.keys.at(b, h, c)[i + half] = from_float<T>(high);
+      }
     }
   }
   own = sum_over_lanes(own);
   if (threadIdx.x % 32 == 0) head.own_score[threadIdx.x / 32] = own * rsqrtf(static_cast<float>(P)) * kLog2e;
+  if constexpr (kQuantised<C>)
+    if (ends) append_quantised(a, head, b, h, c);
 }
 
 // LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
-template <class T, int E>
-__device__ Part<E> attend(const RatDecodeArgs<T>& a, const Head& head, int b, int h, int64_t begin, int64_t end, int lanes) {
+template <class T, class C, int E>
+__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b, int h, int64_t begin, int64_t end,
+                          int lanes) {
   const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
   const int slots = kWarps * (32 / lanes);
   Part<E> result{-INFINITY, 0.0f, {}};
-  const T* keys = a.keys.at(b, h, 0) + part * E;
-  const T* values = a.values.at(b, h, 0) + part * E;
-  Pack<T, E> key[kAhead] = {}, value[kAhead] = {};
+  const C* keys = a.keys.at(b, h, 0) + part * E;
+  const C* values = a.values.at(b, h, 0) + part * E;
+  Pack<C, E> key[kAhead] = {}, value[kAhead] = {};
+  ushort2 scale[kAhead] = {};
   const auto fetch = [&](int64_t first) {
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) key[u] = load<E>(keys + j * a.keys.row);
+      if (const int64_t j = first + u * slots + slot; j < end) {
+        key[u] = load<E>(keys + j * a.keys.row);
+        if constexpr (kQuantised<C>) scale[u] = *a.scales.at(b, h, j);
+      }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u)
       if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + j * a.values.row);
@@ -123,10 +175,11 @@ __device__ Part<E> attend(const RatDecodeArgs<T>& a, const Head& head, int b, in
 #pragma unroll
       for (int i = 0; i < E; ++i) dot = fmaf(query[i], k[i], dot);
       for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
+      if constexpr (kQuantised<C>) dot *= scale_of(scale[u].x);
       score[u] = first + u * slots + slot < end ? dot : -INFINITY;
       top = fmaxf(top, score[u]);
     }
-    if (top == -INFINITY) continue;  // this lane has no key yet
+    if (first + slot >= end) continue;  // this lane has no key here; one whose score is NaN must be seen
     const float shrink = exp2_fast(result.top - top);
     result.sum *= shrink;
 #pragma unroll
@@ -135,21 +188,15 @@ __device__ Part<E> attend(const RatDecodeArgs<T>& a, const Head& head, int b, in
     for (int u = 0; u < kAhead; ++u) {
       float v[E];
       unpack(value[u], v);
-      const float weight = exp2_fast(score[u] - top);
+      float weight = exp2_fast(score[u] - top);
       result.sum += weight;
+      if constexpr (kQuantised<C>) weight *= scale_of(scale[u].y);
 #pragma unroll
       for (int i = 0; i < E; ++i) result.out[i] = fmaf(weight, v[i], result.out[i]);
     }
     result.top = top;
   }
-  __syncwarp();
-  for (int step = lanes; step < 32; step <<= 1) {
-    const float top = __shfl_xor_sync(0xffffffffu, result.top, step), sum = __shfl_xor_sync(0xffffffffu, result.sum, step);
-    float out[E];
-#pragma unroll
-    for (int i = 0; i < E; ++i) out[i] = __shfl_xor_sync(0xffffffffu, result.out[i], step);
-    result.join(top, sum, out);
-  }
+  result.join_lanes(lanes);
   return result;
 }
 
@@ -168,8 +215,8 @@ __device__ Part<1> join_warps(const Head& head, int i, bool with_own) {
   return whole;
 }
 
-template <class T, int E>
-__global__ void __launch_bounds__(kThreads, 8) rat_decode_kernel(RatDecodeArgs<T> a, int lanes) {
+template <class T, class C, int E>
+__global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
   __shared__ Head head;
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
@@ -183,7 +230,7 @@ __global__ void __launch_bounds__(kThreads, 8) rat_decode_kernel(RatDecodeArgs<T
   }
   rotate_query(a, head, b, h, c);
   const int64_t per_split = (c + a.splits - 1) / a.splits, begin = min(c, split * per_split);
-  const Part<E> part = attend<T, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
+  const Part<E> part = attend<T, C, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
   if (split == 0) update_state(a, head, b, h, c, l);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (lane < lanes) {
@@ -234,11 +281,11 @@ __global__ void __launch_bounds__(kThreads, 8) rat_decode_kernel(RatDecodeArgs<T
 
 __global__ void advance_position_kernel(int32_t* position, int32_t tokens) { *position += tokens; }
 
-template <class T, int E>
-Status launch(const RatDecodeArgs<T>& a, cudaStream_t stream) {
+template <class T, class C, int E>
+Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
-  rat_decode_kernel<T, E><<<grid, kThreads, 0, stream>>>(a, static_cast<int>(a.shape.head_size) / E);
+  rat_decode_kernel<T, C, E><<<grid, kThreads, 0, stream>>>(a, static_cast<int>(a.shape.head_size) / E);
   return launched("rat_decode");
 }
 
@@ -258,8 +305,8 @@ std::size_t rat_decode_workspace(const RatShape& s, int splits) {
   return items * (static_cast<std::size_t>(splits) * static_cast<std::size_t>(s.head_size + 2) + 1) * sizeof(float);
 }
 
-template <class T>
-Status rat_decode(const RatDecodeArgs<T>& a, cudaStream_t stream) {
+template <class T, class C>
+Status rat_decode(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   RatShape shape = a.shape;
   shape.tokens = 1;
   RAT_CUDA_TRY(check_shape("rat_decode", shape));
@@ -272,13 +319,19 @@ Status rat_decode(const RatDecodeArgs<T>& a, cudaStream_t stream) {
   if (a.proj_stride < shape.proj_width())
     return refuse("rat_decode: row stride %lld is below the %lld projected columns", static_cast<long long>(a.proj_stride),
                   static_cast<long long>(shape.proj_width()));
-  if constexpr (sizeof(T) == 2) {
-    if (P >= 8) return launch<T, 8>(a, stream);
+  if constexpr (kQuantised<C>) {
+    if (P < 16 || a.scales.data == nullptr)
+      return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d and scales",
+                    static_cast<long long>(P), a.scales.data == nullptr ? "no" : "their", kMaxHead);
+    return launch<T, C, 16>(a, stream);
+  } else if constexpr (sizeof(T) == 2) {
+    if (P >= 8) return launch<T, C, 8>(a, stream);
+    return launch<T, C, 1>(a, stream);
   } else {
-    if (P == 256) return launch<T, 8>(a, stream);
-    if (P >= 4) return launch<T, 4>(a, stream);
+    if (P == 256) return launch<T, C, 8>(a, stream);
+    if (P >= 4) return launch<T, C, 4>(a, stream);
+    return launch<T, C, 1>(a, stream);
   }
-  return launch<T, 1>(a, stream);
 }
 
 Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens) {
@@ -286,7 +339,8 @@ Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens) 
   return launched("advance_position");
 }
 
-template Status rat_decode<float>(const RatDecodeArgs<float>&, cudaStream_t);
-template Status rat_decode<bf16>(const RatDecodeArgs<bf16>&, cudaStream_t);
+template Status rat_decode<float, float>(const RatDecodeArgs<float>&, cudaStream_t);
+template Status rat_decode<bf16, bf16>(const RatDecodeArgs<bf16>&, cudaStream_t);
+template Status rat_decode<bf16, e4m3>(const RatDecodeArgs<bf16, e4m3>&, cudaStream_t);
 
 }  // namespace rat::kernels::cuda

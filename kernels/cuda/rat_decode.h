@@ -7,17 +7,20 @@
 // Shapes: proj (B, W) as in kernels/cuda/shape.h; states (B, D) float32; keys, values: capacity rows per head; y (B, D);
 //         rope (capacity + 1, P/2) or null; position: one int32 on the device, the same for all sequences, so that a
 //         captured graph can be replayed while it advances.
+// C, the cache's type: T, or e4m3 with a scale per row (kernels/cuda/quantise.h), which multiplies the row's score or
+// weight once. Running states and the own key are never quantised.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
-// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256;
-// splits outside [1, 64]; splits above 1 without a workspace.
+// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256,
+// with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales.
 // Trap: a position of capacity * L or more is out of the cache's bounds: the kernel then writes NaN to y and nothing else.
 #pragma once
 
+#include "kernels/cuda/quantise.h"
 #include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
 
-template <class T>
+template <class T, class C = T>
 struct RatDecodeArgs {
   RatShape shape;  // tokens is not used
   int64_t capacity = 0;
@@ -28,7 +31,8 @@ struct RatDecodeArgs {
   const float2* rope = nullptr;
   float* state_k = nullptr;
   float* state_v = nullptr;
-  KeyRows<T> keys, values;
+  KeyRows<C> keys, values;
+  KeyRows<ushort2> scales;  // of e4m3
   T* y = nullptr;
   int splits = 1;
   float* workspace = nullptr;  // rat_decode_workspace bytes, zeroed once before the first call
@@ -38,8 +42,8 @@ struct RatDecodeArgs {
 int rat_decode_splits(const RatShape& shape, int64_t keys);
 std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 
-template <class T>
-Status rat_decode(const RatDecodeArgs<T>& args, cudaStream_t stream);
+template <class T, class C = T>
+Status rat_decode(const RatDecodeArgs<T, C>& args, cudaStream_t stream);
 
 // *position += tokens, as the last kernel of a captured step or of a prefill.
 Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens = 1);

@@ -136,16 +136,16 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   return {};
 }
 
-template <class T, class X>
-Status rat_layer_step(const RatLayerStepArgs<T, X>& a, Gemm& gemm, cudaStream_t stream) {
-  RatDecodeArgs<T> decode = a.decode;
+template <class T, class X, class C>
+Status rat_layer_step(const RatLayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stream) {
+  RatDecodeArgs<T, C> decode = a.decode;
   const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.shape.proj_width();
   decode.proj = a.proj;
   decode.proj_stride = W;
   decode.y = a.y;
   RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon}, stream));
   RAT_CUDA_TRY(project<T, T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
-  RAT_CUDA_TRY(rat_decode<T>(decode, stream));
+  RAT_CUDA_TRY(rat_decode<T, C>(decode, stream));
   return project<T, X>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
 }
 
@@ -153,13 +153,17 @@ Status rat_layer_step(const RatLayerStepArgs<T, X>& a, Gemm& gemm, cudaStream_t 
   template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);             \
   template Status rat_layer<T, T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
   template Status rat_layer_backward<T, T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \
-  template Status rat_layer_step<T, T>(const RatLayerStepArgs<T>&, Gemm&, cudaStream_t);
+  template Status rat_layer_step<T, T, T>(const RatLayerStepArgs<T>&, Gemm&, cudaStream_t);
 RAT_INSTANTIATE(float)
 RAT_INSTANTIATE(__nv_bfloat16)
 template Status rat_layer<__nv_bfloat16, float>(const RatLayerArgs<__nv_bfloat16, float>&, Gemm&, cudaStream_t);
 template Status rat_layer_backward<__nv_bfloat16, float>(const RatLayerBackwardArgs<__nv_bfloat16, float>&, Gemm&,
                                                          cudaStream_t);
-template Status rat_layer_step<__nv_bfloat16, float>(const RatLayerStepArgs<__nv_bfloat16, float>&, Gemm&,
-                                                     cudaStream_t);
+template Status rat_layer_step<__nv_bfloat16, float, __nv_bfloat16>(const RatLayerStepArgs<__nv_bfloat16, float>&,
+                                                                    Gemm&, cudaStream_t);
+template Status rat_layer_step<__nv_bfloat16, float, e4m3>(const RatLayerStepArgs<__nv_bfloat16, float, e4m3>&, Gemm&,
+                                                           cudaStream_t);
+template Status rat_layer_step<__nv_bfloat16, __nv_bfloat16, e4m3>(
+    const RatLayerStepArgs<__nv_bfloat16, __nv_bfloat16, e4m3>&, Gemm&, cudaStream_t);
 
 }  // namespace rat::kernels::cuda

@@ -91,9 +91,10 @@ struct RatLayerBackwardArgs {
   RatWeightGradients gradients;
 };
 
-template <class T, class X = T>
+// C: type of the cache, as RatDecodeArgs'.
+template <class T, class X = T, class C = T>
 struct RatLayerStepArgs {
-  RatDecodeArgs<T> decode;  // proj and y are set by the step
+  RatDecodeArgs<T, C> decode;  // proj and y are set by the step
   RatWeights<T> weights;
   float epsilon = 1e-6f;
   const X* x = nullptr;  // (B, D)
@@ -108,7 +109,7 @@ template <class T, class X = T>
 Status rat_layer(const RatLayerArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
 template <class T, class X = T>
 Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
-template <class T, class X = T>
-Status rat_layer_step(const RatLayerStepArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
+template <class T, class X = T, class C = T>
+Status rat_layer_step(const RatLayerStepArgs<T, X, C>& args, Gemm& gemm, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

@@ -20,6 +20,8 @@ Status check_cache(const char* op, const RatLayerShape& shape, const RatLayerCac
   RAT_CHECK(cache.keys != nullptr && cache.values != nullptr && cache.state_k != nullptr && cache.state_v != nullptr &&
                 cache.position != nullptr && cache.workspace != nullptr,
             "a cache of a fused layer has all its memory");
+  RAT_CHECK(cache.dtype == CacheDtype::bf16 || (cache.dtype == CacheDtype::fp8 && cache.scales != nullptr),
+            "a cache of a fused layer is bf16, or fp8 with scales");
   if (cache.capacity > shape.tokens / shape.chunk_len) return ok();
   return fail(ErrorCode::shape_mismatch, "{}: a cache of {} chunks has no room for {} tokens in chunks of {}", op,
               cache.capacity, shape.tokens, shape.chunk_len);

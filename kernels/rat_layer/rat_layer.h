@@ -14,6 +14,7 @@
 #include <span>
 
 #include "kernels/backend.h"
+#include "kernels/base/cache_dtype.h"
 #include "kernels/base/rows.h"
 #include "kernels/base/stream_gradient.h"
 
@@ -29,11 +30,13 @@ struct RatLayerShape {
 
 // What generation goes on from, in the backend's memory.
 struct RatLayerCache {
-  int64_t capacity = 0;                            // chunks
-  uint16_t *keys = nullptr, *values = nullptr;     // (B, H, capacity, P) bf16: chunk ends, keys rotated
-  float *state_k = nullptr, *state_v = nullptr;    // (B, D) running states
-  int32_t* position = nullptr;                     // tokens so far, of every sequence
-  void* workspace = nullptr;                       // rat_layer_step_workspace bytes, zero at first
+  CacheDtype dtype = CacheDtype::bf16;           // or fp8
+  int64_t capacity = 0;                          // chunks
+  void *keys = nullptr, *values = nullptr;       // (B, H, capacity, P) of that type: chunk ends, keys rotated
+  uint16_t* scales = nullptr;                    // fp8: (B, H, capacity, 2) bf16: of the key's row and of the value's
+  float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states
+  int32_t* position = nullptr;                   // tokens so far, of every sequence
+  void* workspace = nullptr;                     // rat_layer_step_workspace bytes, zero at first
 };
 
 struct RatLayerArgs {

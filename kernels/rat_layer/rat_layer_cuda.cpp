@@ -48,8 +48,12 @@ std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<H
   return cutter.used();
 }
 
-cuda::KeyRows<Half> cache_rows(uint16_t* data, const cuda::RatShape& shape, int64_t capacity) {
-  return cuda::head_major(reinterpret_cast<Half*>(data), shape, capacity);
+template <class C>
+cuda::KeyRows<C> cache_rows(void* data, const cuda::RatShape& shape, int64_t capacity) {
+  return cuda::head_major(static_cast<C*>(data), shape, capacity);
+}
+cuda::KeyRows<ushort2> scale_rows(const RatLayerCache& cache, const cuda::RatShape& shape) {
+  return cuda::scale_pairs(reinterpret_cast<ushort2*>(cache.scales), shape, cache.capacity);
 }
 
 Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
@@ -67,10 +71,26 @@ Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
   args.training = a.cache.capacity == 0;
   if (args.training) return args;
   const RatLayerCache& cache = a.cache;
-  args.keys = cache_rows(cache.keys, args.shape, cache.capacity);
-  args.values = cache_rows(cache.values, args.shape, cache.capacity);
+  if (cache.dtype == CacheDtype::bf16) {  // else the attention reads buffers.keys and values, quantised afterwards
+    args.keys = cache_rows<Half>(cache.keys, args.shape, cache.capacity);
+    args.values = cache_rows<Half>(cache.values, args.shape, cache.capacity);
+  }
   args.state_k = cache.state_k, args.state_v = cache.state_v;
   return args;
+}
+
+Status quantise(const cuda::RatLayerArgs<Half, float>& args, const RatLayerCache& cache) {
+  const cuda::RatShape& shape = args.shape;
+  const auto from = [&](Half* data) {
+    return cuda::read_only(cuda::head_major(data, shape, std::max<int64_t>(1, shape.full_chunks())));
+  };
+  return answer(cuda::quantise_chunk_ends({.shape = shape,
+                                           .keys = from(args.buffers.keys),
+                                           .values = from(args.buffers.values),
+                                           .to_keys = cache_rows<cuda::e4m3>(cache.keys, shape, cache.capacity),
+                                           .to_values = cache_rows<cuda::e4m3>(cache.values, shape, cache.capacity),
+                                           .scales = scale_rows(cache, shape)},
+                                          stream()));
 }
 
 // Asked for every layer of every step of decoding: the device is only asked once.
@@ -97,6 +117,7 @@ Status rat_layer(const RatLayerArgs& a) {
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rat_layer<Half, float>(args, *gemm, stream())));
   if (a.cache.capacity == 0) return ok();
+  if (a.cache.dtype == CacheDtype::fp8) RAT_TRY(quantise(args, a.cache));
   return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
 }
 
@@ -107,18 +128,23 @@ std::size_t rat_layer_step_workspace(const RatLayerShape& s, int64_t capacity) {
   return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity));
 }
 
-Status rat_layer_step(const RatLayerStepArgs& a) {
-  cuda::RatLayerStepArgs<Half, float> args;
+namespace {
+
+// C: what the cache's keys and values are.
+template <class C>
+Status step(const RatLayerStepArgs& a) {
+  cuda::RatLayerStepArgs<Half, float, C> args;
   const RatLayerCache& cache = a.cache;
-  cuda::RatDecodeArgs<Half>& decode = args.decode;
+  cuda::RatDecodeArgs<Half, C>& decode = args.decode;
   const cuda::RatShape shape = decode.shape = shape_of(a.shape);
   decode.capacity = cache.capacity;
   decode.position = cache.position;
   decode.gate_bias = a.gate_bias.data();
   RAT_ASSIGN(decode.rope, rotations(a.shape.head_size, a.shape.rope_base, cache.capacity + 1));
   decode.state_k = cache.state_k, decode.state_v = cache.state_v;
-  decode.keys = cache_rows(cache.keys, shape, cache.capacity);
-  decode.values = cache_rows(cache.values, shape, cache.capacity);
+  decode.keys = cache_rows<C>(cache.keys, shape, cache.capacity);
+  decode.values = cache_rows<C>(cache.values, shape, cache.capacity);
+  decode.scales = scale_rows(cache, shape);
   decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
   decode.workspace = static_cast<float*>(cache.workspace);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
@@ -131,8 +157,14 @@ Status rat_layer_step(const RatLayerStepArgs& a) {
   RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.proj_width()));
   RAT_ASSIGN(args.y, scratch<Half>(2, plane));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  RAT_TRY(answer(cuda::rat_layer_step<Half, float>(args, *gemm, stream())));
+  RAT_TRY(answer(cuda::rat_layer_step<Half, float, C>(args, *gemm, stream())));
   return answer(cuda::advance_position(cache.position, stream()));
+}
+
+}  // namespace
+
+Status rat_layer_step(const RatLayerStepArgs& a) {
+  return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
 }
 
 Status rat_layer_backward(const RatLayerBackwardArgs& a) {

@@ -131,6 +131,35 @@ TEST(CliEval, WhatCannotBeMeasuredIsRefused) {
   EXPECT_TRUE(work.json({"runs", "show", "copy"})["evaluations"].empty()) << "nothing refused is stored";
 }
 
+TEST(CliEval, ThroughDecodingComparesAndIsNotStored) {
+  const Workspace work;
+  train_task(work, "copy");
+  const std::vector<std::string> arguments{"eval", "copy", "--sequences", "6", "--through", "decode"};
+  const nlohmann::json result = work.json(arguments);
+  const nlohmann::json& task = result["tasks"][0];
+  EXPECT_EQ(result["stored"], false);
+  EXPECT_EQ(task["settings"]["through"], "decode");
+  EXPECT_EQ(task["settings"]["compared_with"], "the parallel pass");
+  EXPECT_LE(std::abs(task["loss_difference"].get<double>()), 1e-5);
+  EXPECT_LE(task["loss_difference_standard_error"].get<double>(), 1e-5);
+  const nlohmann::json pass = work.json({"eval", "copy", "--sequences", "6", "--no-store"})["tasks"][0];
+  EXPECT_NEAR(task["loss"].get<double>(), pass["loss"].get<double>(), 1e-5);
+  EXPECT_FALSE(pass.contains("loss_difference"));
+  const Outcome table = work.rat(arguments);
+  EXPECT_NE(table.out.find("decoding with a cache in f32, less the parallel pass"), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("of perplexity"), std::string::npos) << table.out;
+  EXPECT_NE(table.err.find("through decoding"), std::string::npos) << table.err;
+  EXPECT_TRUE(work.json({"runs", "show", "copy"})["evaluations"].empty());
+
+  const Outcome alone = work.rat({"eval", "copy", "--cache", "fp8"});
+  EXPECT_EQ(alone.exit_code, 2);
+  EXPECT_NE(alone.err.find("--through decode"), std::string::npos) << alone.err;
+  const Outcome refused = work.rat({"eval", "copy", "--through", "decode", "--cache", "fp8"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_NE(refused.err.find("a cache in fp8 is one of 'rat' layers"), std::string::npos) << refused.err;
+  EXPECT_EQ(work.rat({"eval", "copy", "--through", "decode", "--cache", "int4"}).exit_code, 2);
+}
+
 TEST(CliEval, CtrlCKeepsWhatIsDoneAndNothingHalf) {
   const Workspace work;
   train_task(work, "copy");

@@ -27,6 +27,7 @@ TEST(CliResults, GenerateIsReproducibleAndStreamsExactlyTheBytes) {
   const nlohmann::json result = work.json(arguments);
   ASSERT_EQ(result["tokens"].size(), 40u);
   EXPECT_GT(result["cache_bytes"], 0);
+  EXPECT_EQ(result["cache_dtype"], "f32");
   std::string bytes;
   for (const auto& token : result["tokens"]) bytes.push_back(static_cast<char>(token.get<int>()));
   EXPECT_EQ(work.rat(arguments).out, bytes + "\n");

@@ -227,6 +227,36 @@ TEST(BatchDecoding, AModelsLogitsAreThoseOfEachSequenceAlone) {
   }
 }
 
+TEST(BatchDecoding, ACacheThatLayersCannotKeepIsRefused) {
+  auto model = model_of();
+  const auto ids = test::tokens(12, 5, 61);
+  for (const auto dtype : {kernels::CacheDtype::fp8, kernels::CacheDtype::bf16}) {
+    model->set_cache_dtype(dtype);
+    auto state = model->start_decoding(2);
+    const auto prefill = model->prefill(*state, ids), step = model->decode(*state, std::span(ids).first(2));
+    for (const auto* answer : {&prefill, &step}) {
+      ASSERT_FALSE(*answer);
+      EXPECT_EQ(answer->error().code, ErrorCode::unsupported);
+      EXPECT_THAT(answer->error().message,
+                  testing::AllOf(HasSubstr(fmt::format("a cache in {}", kernels::cache_dtype_name(dtype))),
+                                 HasSubstr("'rat' in f32 on the cpu device, with heads of 8")));
+    }
+    EXPECT_EQ(state->position(), 0);
+  }
+  for (const std::optional<kernels::CacheDtype> own : {std::optional(kernels::CacheDtype::f32), {}}) {
+    model->set_cache_dtype(own);
+    auto state = model->start_decoding(2);
+    ASSERT_OK(model->prefill(*state, ids));
+    EXPECT_EQ(state->cache_dtype(), "f32");
+  }
+  auto layer = layer_of(config_of("rat:8"));
+  layer->set_cache_dtype(kernels::CacheDtype::fp8);
+  std::vector<float> x(24, 0.5f), y(24);
+  EXPECT_FALSE(layer->prefill(*layer->start_decoding(), x, 1, y));
+  EXPECT_FALSE(layer->decode(*layer->start_decoding(), x, y));
+  EXPECT_THAT(kernels::parse_cache_dtype("f8").error().message, HasSubstr("f32, bf16, fp8"));
+}
+
 TEST(BatchDecoding, AModelRefusesAndStops) {
   auto model = model_of();
   const auto ids = test::tokens(20, 5, 61);

@@ -28,6 +28,61 @@ uint16_t narrow(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// e4m3: sign, 4 bits of exponent above -7, 3 of significand; all ones is NaN.
+double widen_e4m3(uint8_t code) {
+  const int exponent = code >> 3 & 15, significand = code & 7;
+  if ((code & 0x7f) == 0x7f) return std::nan("");
+  const double size = exponent == 0 ? std::ldexp(significand, -9) : std::ldexp(8 + significand, exponent - 10);
+  return code & 0x80 ? -size : size;
+}
+
+// The nearest of all values.
+uint8_t narrow_e4m3(double value) {
+  static const std::vector<double> values = [] {
+    std::vector<double> all;
+    for (int code = 0; code < 127; ++code) all.push_back(widen_e4m3(static_cast<uint8_t>(code)));
+    return all;
+  }();
+  const auto above = std::lower_bound(values.begin(), values.end(), std::abs(value));
+  auto code = static_cast<uint8_t>(std::min<std::ptrdiff_t>(above - values.begin(), 126));
+  if (code > 0 && std::abs(value) - values[code - 1u] < values[code] - std::abs(value)) --code;
+  return value < 0 ? code | 0x80 : code;
+}
+
+// Row j of head h of sequence b of a cache's keys, or of its values.
+class CacheRow {
+ public:
+  CacheRow(const kernels::RatLayerCache& cache, const kernels::RatLayerShape& s, bool of_keys, int64_t b, int64_t h,
+           int64_t j)
+      : data_(of_keys ? cache.keys : cache.values), size_(s.head_size) {
+    const int64_t row = (b * s.heads + h) * cache.capacity + j;
+    first_ = row * s.head_size;
+    if (cache.dtype == kernels::CacheDtype::fp8) scale_ = cache.scales + 2 * row + (of_keys ? 0 : 1);
+  }
+  double get(int64_t i) const {
+    if (scale_ == nullptr) return static_cast<double>(widen(static_cast<uint16_t*>(data_)[first_ + i]));
+    return widen_e4m3(static_cast<uint8_t*>(data_)[first_ + i]) * static_cast<double>(widen(*scale_));
+  }
+  void set(const std::vector<double>& values) {
+    double top = 0, scale = std::ldexp(1.0, -126);
+    for (const double value : values) top = std::max(top, std::abs(value));
+    while (top > 448 * scale) scale *= 2;
+    if (scale_ != nullptr) *scale_ = narrow(static_cast<float>(scale));
+    for (int64_t i = 0; i < size_; ++i) {
+      const double value = values[static_cast<std::size_t>(i)];
+      if (scale_ != nullptr)
+        static_cast<uint8_t*>(data_)[first_ + i] = narrow_e4m3(value / scale);
+      else
+        static_cast<uint16_t*>(data_)[first_ + i] = narrow(static_cast<float>(value));
+    }
+  }
+
+ private:
+  void* data_;
+  int64_t size_, first_ = 0;
+  uint16_t* scale_ = nullptr;
+};
+
 // out (rows) = matrix (rows, x.size()) x
 std::vector<double> times(const uint16_t* matrix, int64_t rows, const std::vector<double>& x) {
   std::vector<double> out(static_cast<std::size_t>(rows));
@@ -68,24 +123,25 @@ void step_head(const kernels::RatLayerStepArgs& a, const std::vector<double>& pr
     value[static_cast<std::size_t>(i)] = next(a.cache.state_v[b * D + at], proj[static_cast<std::size_t>(D + at)]);
     own += q[i] * key[static_cast<std::size_t>(i)];
   }
-  const auto row = [&](uint16_t* all, int64_t j) { return all + ((b * s.heads + h) * a.cache.capacity + j) * P; };
+  const auto row = [&](bool of_keys, int64_t j) { return CacheRow(a.cache, s, of_keys, b, h, j); };
   std::vector<double> weights{std::exp(own / std::sqrt(static_cast<double>(P)))};
   double sum = weights[0];
   for (int64_t j = 0; j < c; ++j) {
     double score = 0;
-    for (int64_t i = 0; i < P; ++i) score += rotated(q, i, c, s) * static_cast<double>(widen(row(a.cache.keys, j)[i]));
+    for (int64_t i = 0; i < P; ++i) score += rotated(q, i, c, s) * row(true, j).get(i);
     weights.push_back(std::exp(score / std::sqrt(static_cast<double>(P))));
     sum += weights.back();
   }
   for (int64_t i = 0; i < P; ++i) {
     y[i] = weights[0] * value[static_cast<std::size_t>(i)];
-    for (int64_t j = 0; j < c; ++j)
-      y[i] += weights[static_cast<std::size_t>(j + 1)] * static_cast<double>(widen(row(a.cache.values, j)[i]));
+    for (int64_t j = 0; j < c; ++j) y[i] += weights[static_cast<std::size_t>(j + 1)] * row(false, j).get(i);
     y[i] *= sigmoid(proj[static_cast<std::size_t>(h * P + i)]) / sum;
-    if (position % s.chunk_len != s.chunk_len - 1) continue;
-    row(a.cache.keys, c)[i] = narrow(static_cast<float>(rotated(key.data(), i, c, s)));
-    row(a.cache.values, c)[i] = narrow(static_cast<float>(value[static_cast<std::size_t>(i)]));
   }
+  if (position % s.chunk_len != s.chunk_len - 1) return;
+  std::vector<double> turned(key.size());
+  for (int64_t i = 0; i < P; ++i) turned[static_cast<std::size_t>(i)] = rotated(key.data(), i, c, s);
+  row(true, c).set(turned);
+  row(false, c).set(value);
 }
 
 Status step(const kernels::RatLayerStepArgs& a) {
@@ -174,9 +230,11 @@ class FusedRat {
     pass.exec = {.backend = &fusing_backend()};
     pass.dtype = kernels::Dtype::bf16;
     pass.rounded = pass.fused_weights = &rounded_;
+    pass.cache_dtype = cache_dtype;
     return pass;
   }
   LayerWeights layer() const { return {&parameters_[0], &parameters_[1], &parameters_[2]}; }
+  const MixerWeights& weights() const { return weights_; }
 
   // Outputs (B, T, D) of x, the first `split` tokens prefilled, from a state at `first`.
   std::vector<float> outputs(MixerState& state, const std::vector<float>& x, int64_t batch, int64_t first,
@@ -194,7 +252,8 @@ class FusedRat {
     }
     for (int64_t t = split; t < T; ++t) {
       part(x.data() + t * D, in.data(), T, 1, 1);
-      EXPECT_OK(mixer->step_fused(pass(batch, 1), layer(), weights_, first + t, in.data(), state, out.data(), false));
+      EXPECT_OK(mixer->prepare_step(pass(batch, 1), first + t, state));
+      EXPECT_OK(mixer->step_fused(pass(batch, 1), layer(), weights_, in.data(), state, out.data(), false));
       part(out.data(), y.data() + t * D, 1, T, 1);
     }
     return y;
@@ -202,6 +261,7 @@ class FusedRat {
 
   std::unique_ptr<SingleLayer> reference;
   std::unique_ptr<Mixer> mixer;
+  std::optional<kernels::CacheDtype> cache_dtype;
 
  private:
   std::vector<float> all_;
@@ -212,35 +272,76 @@ class FusedRat {
   Workspace work_;
 };
 
-constexpr double bound = 5e-3;  // chunk ends are kept in bf16
+// Chunk ends are kept in bf16, or in e4m3 whose errors are up to 2^-4 of each value, and their bytes.
+struct Kept {
+  std::optional<kernels::CacheDtype> dtype;
+  double bound;
+  int64_t bytes(const ModelConfig& config) const {  // of one chunk end
+    return dtype == kernels::CacheDtype::fp8 ? 2 * config.d_model + 4 * config.heads : 4 * config.d_model;
+  }
+};
+const Kept all_kept[] = {{{}, 5e-3}, {kernels::CacheDtype::bf16, 5e-3}, {kernels::CacheDtype::fp8, 6e-2}};
 
 TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
   for (const char* name : {"rat:1", "rat:3", "rat:1000"})
     for (const int64_t batch : {1, 3}) {
-      FusedRat rat(test::config_of(name));
-      const int64_t T = 150, D = 24, L = rat.reference ? parse_layers(name)->front().chunk : 0;
+      const ModelConfig config = test::config_of(name);
+      FusedRat rat(config);
+      const int64_t T = 150, D = 24, L = config.layers[0].chunk;
       ASSERT_TRUE(rat.mixer->fuses_generation(rat.pass(batch, 1)));
       const auto x = test::uniform(static_cast<std::size_t>(batch * T * D), 5, -2, 2);
       const auto want = test::forward(*rat.reference, x, batch, T);
-      for (const int64_t split : {0, 1, 63, 64, 140}) {
-        const auto state = rat.mixer->start(batch);
-        EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), bound)
-            << name << " B " << batch << " split " << split;
-        EXPECT_EQ(state->bytes(), batch * D * (2 * 2 * (T / L) + 2 * 4)) << name;
-        ASSERT_OK(state->clear());
-        EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), bound) << "a second time";
+      for (const Kept& kept : all_kept) {
+        rat.cache_dtype = kept.dtype;
+        for (const int64_t split : {0, 1, 63, 64, 140}) {
+          SCOPED_TRACE(fmt::format("{} B {} split {}", name, batch, split));
+          const auto state = rat.mixer->start(batch);
+          EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), kept.bound);
+          EXPECT_EQ(state->bytes(), batch * (kept.bytes(config) * (T / L) + 2 * 4 * D));
+          EXPECT_EQ(state->cache_dtype(), kept.dtype.value_or(kernels::CacheDtype::bf16));
+          ASSERT_OK(state->clear());
+          EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), kept.bound) << "a second time";
+        }
       }
     }
+}
+
+TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
+  if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
+    GTEST_SKIP() << status.error().message;
+  FusedRat rat(test::config_of("rat:3"));
+  std::vector<float> x(24, 0.5f), y(24);
+  const auto state = rat.mixer->start(1);
+  const auto step = [&](int64_t position, std::optional<kernels::CacheDtype> dtype) {
+    rat.cache_dtype = dtype;
+    const MixerPass pass = rat.pass(1, 1);
+    const Status prepared = rat.mixer->prepare_step(pass, position, *state);
+    return !prepared ? prepared
+                     : rat.mixer->step_fused(pass, rat.layer(), rat.weights(), x.data(), *state, y.data(), true);
+  };
+  ASSERT_OK(step(0, kernels::CacheDtype::fp8));
+  const Status refused = step(1, {});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message.find("another precision"), std::string::npos) << refused.error().message;
+  ASSERT_OK(step(1, kernels::CacheDtype::fp8));
+  ASSERT_OK(state->clear());
+  ASSERT_OK(step(0, kernels::CacheDtype::bf16));
+  EXPECT_EQ(state->cache_dtype(), kernels::CacheDtype::bf16);
+  ASSERT_OK(state->clear());
+  const Status f32 = step(0, kernels::CacheDtype::f32);
+  ASSERT_FALSE(f32);
+  EXPECT_NE(f32.error().message.find("not in f32"), std::string::npos) << f32.error().message;
 }
 
 TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const char* name : {"rat:1", "rat:3"})
+  for (const auto& [name, kept] : {std::pair{"rat:1", all_kept[0]}, {"rat:3", all_kept[0]}, {"rat:1", all_kept[2]}})
     for (const int64_t prompt : {0, 10, 64}) {
       FusedRat rat(test::config_of(name));
+      rat.cache_dtype = kept.dtype;
       const int64_t B = 3, T = 100, D = 24;
       auto x = test::uniform(static_cast<std::size_t>(B * T * D), 5, -2, 2);
       for (int64_t b = 1; b < B; ++b)
@@ -257,7 +358,7 @@ TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
              {std::pair{&x, &rest}, std::pair{const_cast<std::vector<float>*>(&want), &want_rest}})
           to->insert(to->end(), from->begin() + static_cast<std::ptrdiff_t>((b * T + prompt) * D),
                      from->begin() + static_cast<std::ptrdiff_t>((b + 1) * T * D));
-      EXPECT_LE(test::relative_error(rat.outputs(**all, rest, B, prompt, 0), want_rest), bound)
+      EXPECT_LE(test::relative_error(rat.outputs(**all, rest, B, prompt, 0), want_rest), kept.bound)
           << name << " " << prompt;
     }
 }
@@ -270,11 +371,13 @@ TEST(FusedGeneration, AStateOfAnotherFormIsRefused) {
   rat.outputs(*state, test::uniform(5 * 24, 5), 1, 0, 5);
   std::vector<float> projected(3 * 24 + 2 * 12), mixed(24);
   const MixerWeights weights{{rat.reference->parameters()[3].value}, {}};
-  EXPECT_FALSE(rat.mixer->step(rat.pass(1, 1), weights, 5, projected.data(), *state, mixed.data()));
+  MixerPass single_ops = rat.pass(1, 1);
+  single_ops.fused_weights = nullptr;
+  EXPECT_FALSE(rat.mixer->prepare_step(single_ops, 5, *state));
   const auto plain = rat.mixer->start(1);
-  EXPECT_OK(rat.mixer->step(rat.pass(1, 1), weights, 0, projected.data(), *plain, mixed.data()));
-  EXPECT_FALSE(
-      rat.mixer->step_fused(rat.pass(1, 1), rat.layer(), weights, 1, mixed.data(), *plain, mixed.data(), true));
+  EXPECT_OK(rat.mixer->prepare_step(single_ops, 0, *plain));
+  EXPECT_OK(rat.mixer->step(single_ops, weights, 0, projected.data(), *plain, mixed.data()));
+  EXPECT_FALSE(rat.mixer->prepare_step(rat.pass(1, 1), 1, *plain));
 }
 
 }  // namespace

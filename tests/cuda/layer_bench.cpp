@@ -1,6 +1,6 @@
 // Times whole RAT layers and their stages with CUDA events: random data, warm-up, median and quartiles.
 // Usage: cuda_bench [--what ceilings|train|prefill|decode]... [--seq-len T]... [--batch B]... [--chunk L] [--tokens N]
-//                   [--d-model D] [--heads H] [--groups G] [--path NAME] [--reps N] [--json FILE]
+//                   [--d-model D] [--heads H] [--groups G] [--path NAME] [--cache bf16|fp8] [--reps N] [--json FILE]
 // train and prefill take N tokens as N/T sequences of T; decode takes B sequences that have T tokens in the cache.
 #include <algorithm>
 #include <memory>
@@ -37,10 +37,7 @@ class Buffer {
     std::normal_distribution<float> normal(static_cast<float>(shift), static_cast<float>(scale));
     const std::size_t count = bytes_ / sizeof(T), block = std::min<std::size_t>(count, 4000037);
     std::vector<T> host(block);
-    for (T& value : host) {
-      if constexpr (std::is_same_v<T, float>) value = normal(random);
-      else value = __float2bfloat16(normal(random));
-    }
+    for (T& value : host) value = T(normal(random));
     for (std::size_t at = 0; at < count; at += block)
       require(cudaMemcpy(data_ + at, host.data(), std::min(block, count - at) * sizeof(T), cudaMemcpyHostToDevice), "upload");
     return *this;
@@ -56,7 +53,7 @@ struct Options {
   std::vector<int64_t> seq_lens, batches;
   int64_t chunk = 16, tokens = 262144, d_model = 2048, heads = 16, groups = 2;
   int reps = 20;
-  std::string path, json;
+  std::string path, json, cache = "bf16";
 };
 
 struct Times {
@@ -150,10 +147,11 @@ class Report {
     if (file_ == nullptr) return;
     std::fprintf(file_,
                  "{\"what\":\"%s\",\"kind\":\"rat\",\"chunk\":%lld,\"seq_len\":%lld,\"batch\":%lld,\"d_model\":%lld,"
-                 "\"heads\":%lld,\"dtype\":\"bf16\",\"device\":\"cuda\",\"path\":\"%s\",\"median_ms\":%.5f,\"q1_ms\":%.5f,"
-                 "\"q3_ms\":%.5f,\"tokens_per_s\":%.1f,\"peak_bytes\":%zu}\n",
+                 "\"heads\":%lld,\"dtype\":\"bf16\",\"cache\":\"%s\",\"device\":\"cuda\",\"path\":\"%s\","
+                 "\"median_ms\":%.5f,\"q1_ms\":%.5f,\"q3_ms\":%.5f,\"tokens_per_s\":%.1f,\"peak_bytes\":%zu}\n",
                  what, static_cast<long long>(o.chunk), static_cast<long long>(seq_len), static_cast<long long>(batch),
-                 static_cast<long long>(o.d_model), static_cast<long long>(o.heads), path, t.median, t.q1, t.q3,
+                 static_cast<long long>(o.d_model), static_cast<long long>(o.heads), o.cache.c_str(), path, t.median,
+                 t.q1, t.q3,
                  static_cast<double>(tokens) / t.median * 1e3, bytes);
   }
 
@@ -273,6 +271,8 @@ void layer(const Options& o, const char* what, int64_t seq_len, Gemm& gemm, Repo
 }
 
 // A captured graph of several steps, each with weights, states and caches of its own, as the layers of a model have.
+// C: what the caches are of.
+template <class C>
 void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report& report) {
   RatShape s{batch, 1, o.heads, o.d_model / o.heads, o.groups, o.chunk};
   const int64_t capacity = seq_len / o.chunk + 1, D = s.channels(), cells = batch * D * capacity;
@@ -284,15 +284,20 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
   require(cudaMemcpy(position.get(), &now, sizeof now, cudaMemcpyHostToDevice), "position");
   struct Layer {
     Weights weights;
-    Buffer<bf16> keys, values, x, normed, proj, y, out;
+    Buffer<C> keys, values;
+    Buffer<ushort2> scales;
+    Buffer<bf16> x, normed, proj, y, out;
     Buffer<float> state_k, state_v;
     Buffer<unsigned char> workspace;
     Layer(const RatShape& s, int64_t cells, std::size_t workspace_bytes)
-        : weights(s), keys(cells), values(cells), x(s.batch * s.channels()), normed(s.batch * s.channels()),
+        : weights(s), keys(cells), values(cells), scales(cells / s.head_size), x(s.batch * s.channels()),
+          normed(s.batch * s.channels()),
           proj(s.batch * s.proj_width()), y(s.batch * s.channels()), out(s.batch * s.channels()),
           state_k(s.batch * s.channels()), state_v(s.batch * s.channels()), workspace(static_cast<int64_t>(workspace_bytes)) {
       keys.fill(0.5), values.fill(0.5), x.fill(1.0), state_k.fill(0.5), state_v.fill(0.5);
       require(cudaMemset(workspace.get(), 0, workspace.bytes()), "workspace");
+      const std::vector<ushort2> ones(scales.bytes() / sizeof(ushort2), ushort2{0x3f80, 0x3f80});
+      require(cudaMemcpy(scales.get(), ones.data(), scales.bytes(), cudaMemcpyHostToDevice), "scales");
     }
   };
   const int splits = rat_decode_splits(s, seq_len / o.chunk);
@@ -302,15 +307,16 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
   require(cudaStreamCreate(&stream), "stream");
   const auto step = [&] {
     for (const auto& l : all) {
-      RatLayerStepArgs<bf16> a;
+      RatLayerStepArgs<bf16, bf16, C> a;
       a.decode.shape = s, a.decode.capacity = capacity, a.decode.position = position.get();
       a.decode.gate_bias = l->weights.bias.get(), a.decode.rope = rope.get();
       a.decode.state_k = l->state_k.get(), a.decode.state_v = l->state_v.get();
       a.decode.keys = head_major(l->keys.get(), s, capacity), a.decode.values = head_major(l->values.get(), s, capacity);
+      a.decode.scales = scale_pairs(l->scales.get(), s, capacity);
       a.decode.splits = splits, a.decode.workspace = reinterpret_cast<float*>(l->workspace.get());
       a.weights = l->weights.view(), a.x = a.residual = l->x.get(), a.normed = l->normed.get();
       a.proj = l->proj.get(), a.y = l->y.get(), a.out = l->out.get();
-      require(rat_layer_step<bf16>(a, gemm, stream));
+      require(rat_layer_step<bf16, bf16, C>(a, gemm, stream));
     }
   };
   step();  // plans the products
@@ -325,9 +331,11 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
   Times t = timer.measure(std::max(o.reps, 50), [&] { require(cudaGraphLaunch(ready, Timer::stream), "graph"); });
   for (double* ms : {&t.median, &t.q1, &t.q3}) *ms /= layers;
   report.row("decode", o, seq_len, batch, "graph", t, batch, allocated / static_cast<std::size_t>(layers));
-  const double cache = 4.0 * static_cast<double>(batch * D) * static_cast<double>(seq_len / o.chunk);
+  const double row = 2.0 * sizeof(C) * static_cast<double>(s.head_size) + (sizeof(C) == 1 ? sizeof(ushort2) : 0);
+  const double cache = row * static_cast<double>(batch * s.heads) * static_cast<double>(seq_len / o.chunk);
   const double weights = 2.0 * static_cast<double>(D) * static_cast<double>(s.proj_width() + D);
-  std::printf("         %d split(s); cache and weights %.3f GB: %.2f TB/s over the whole step\n", splits, (cache + weights) * 1e-9,
+  std::printf("         %d split(s); cache (%s) and weights %.3f GB: %.2f TB/s over the whole step\n", splits,
+              o.cache.c_str(), (cache + weights) * 1e-9,
               (cache + weights) / t.median * 1e-9);
   cudaGraphExecDestroy(ready);
   cudaGraphDestroy(graph);
@@ -352,6 +360,7 @@ int main(int argc, char** argv) {
     else if (name == "--heads") o.heads = std::stoll(value);
     else if (name == "--groups") o.groups = std::stoll(value);
     else if (name == "--path") o.path = value;
+    else if (name == "--cache" && (value == "bf16" || value == "fp8")) o.cache = value;
     else if (name == "--reps") o.reps = std::stoi(value);
     else if (name == "--json") o.json = value;
     else stop("unknown option " + name);
@@ -368,7 +377,9 @@ int main(int argc, char** argv) {
     for (const int64_t seq_len : o.seq_lens) {
       if (what == "train" || what == "prefill") layer(o, what.c_str(), seq_len, gemm, report);
       if (what == "decode")
-        for (const int64_t batch : o.batches) decode(o, seq_len, batch, gemm, report);
+        for (const int64_t batch : o.batches)
+          o.cache == "fp8" ? decode<e4m3>(o, seq_len, batch, gemm, report)
+                           : decode<bf16>(o, seq_len, batch, gemm, report);
     }
   }
   return 0;

@@ -54,6 +54,13 @@ void test_refusals(Checks& checks) {
   refused("decode of head size 24", rat_decode<bf16>(decode, nullptr), "power of two");
   decode.shape.head_size = 16, decode.splits = 3, decode.capacity = 4;
   refused("splits without workspace", rat_decode<bf16>(decode, nullptr), "splits");
+  RatDecodeArgs<bf16, e4m3> quantised;
+  quantised.shape = {1, 1, 2, 16, 1, 4}, quantised.capacity = 4;
+  quantised.proj = proj.get(), quantised.proj_stride = shape.proj_width();
+  refused("e4m3 without scales", rat_decode<bf16, e4m3>(quantised, nullptr), "no scales");
+  Device<ushort2> scales(1);
+  quantised.scales = scale_pairs(scales.get(), quantised.shape, 4), quantised.shape.head_size = 8;
+  refused("e4m3 with heads of 8", rat_decode<bf16, e4m3>(quantised, nullptr), "heads of 8 and their scales");
 }
 
 }  // namespace rat::cuda_test

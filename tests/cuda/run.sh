@@ -28,8 +28,10 @@ fi
 if has bench; then
   build-cuda/bin/cuda_bench --what ceilings --what train --what prefill --seq-len 4096 --seq-len 131072 \
     --json "$out/bench.json" 2>&1 | tee "$out/bench.log" || failed=1
-  build-cuda/bin/cuda_bench --what decode --seq-len 4096 --seq-len 16384 --batch 512 --batch 64 \
-    --json "$out/bench.json" 2>&1 | tee -a "$out/bench.log" || failed=1
+  for cache in bf16 fp8; do
+    build-cuda/bin/cuda_bench --what decode --cache $cache --seq-len 4096 --seq-len 16384 --batch 512 --batch 64 \
+      --json "$out/bench.json" 2>&1 | tee -a "$out/bench.log" || failed=1
+  done
 fi
 if has peer; then
   python3 tests/peers/torch_gpu.py --json "$out/peer.json" 2>&1 | tee "$out/peer.log" | tail -n 30 || failed=1

@@ -10,6 +10,9 @@ void test_core(Checks& checks);                   // scan, attention, output gat
 void test_small(Checks& checks);                  // a few small cases, for compute-sanitizer
 void test_adversarial(Checks& checks);            // extreme scores, equal keys, NaN in what must not be read
 void test_decode(Checks& checks);                 // token by token against the float64 layer core
+// The decode cache in e4m3: rows, decoding, what is not finite; a few small cases.
+void test_quantised_cache(Checks& checks);
+void test_few_quantised_rows(Checks& checks);
 void test_determinism(Checks& checks, int runs);  // bit-equal results
 // Attention over tokens, on all paths: masks and windows; extreme scores; small cases; bit-equal results.
 void test_tokens(Checks& checks);

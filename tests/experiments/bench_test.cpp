@@ -42,6 +42,8 @@ TEST(Bench, LayerRows) {
   expect_plausible(rows->at(1), "prefill", 80);
   EXPECT_EQ(rows->at(0).kind, "rat");
   EXPECT_EQ(rows->at(0).chunk, 8);
+  EXPECT_EQ(rows->at(0).cache, "");
+  EXPECT_EQ(rows->at(1).cache, "f32");
   EXPECT_GT(rows->at(0).op_ms.total_ms(), 0);
   EXPECT_LE(rows->at(0).op_ms.total_ms(), 2 * rows->at(0).q3_ms + 1);
 }
@@ -58,6 +60,8 @@ TEST(Bench, ModelAndDecodeRows) {
   ASSERT_TRUE(decode) << decode.error().message;
   ASSERT_EQ(decode->size(), 1u);
   expect_plausible(decode->at(0), "decode", 2);
+  EXPECT_EQ(decode->at(0).cache, "f32");
+  EXPECT_EQ(rows->at(2).cache, "f32");
 
   const nlohmann::json json = nlohmann::json::parse(to_json(*rows));
   for (const char* key : {"what", "kind", "chunk", "seq_len", "batch", "d_model", "heads", "dtype", "device",
@@ -139,6 +143,11 @@ TEST(Bench, StopsAndRefuses) {
   stop.request();
   config.stop = &stop;
   EXPECT_EQ(bench_model(config).error().code, ErrorCode::cancelled);
+  config = small();
+  config.cache = kernels::CacheDtype::fp8;
+  EXPECT_THAT(bench_decode(config).error().message, testing::HasSubstr("a cache in fp8"));
+  config.phase = "train";
+  EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("training keeps no cache"));
   config = small();
   config.dtype = "f16";
   EXPECT_THAT(bench_layer(config).error().message, testing::HasSubstr("'f16'"));

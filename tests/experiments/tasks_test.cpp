@@ -10,64 +10,13 @@
 #include "experiments/tasks/memory_guard.h"
 #include "experiments/tasks/scores.h"
 #include "experiments/tasks/task.h"
-#include "tests/experiments/tiny_run.h"
+#include "tests/experiments/task_fixture.h"
 
 namespace rat {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
-
-RunSpec task_spec(const std::string& kind, const std::string& layers = "rat:8,attention", int64_t vocab = 33,
-                  int64_t seq_len = 32) {
-  RunSpec spec = tiny_spec("", layers);
-  spec.data = DataConfig{};
-  spec.data.kind = kind;
-  spec.data.queries = 8;
-  spec.model.vocab = vocab;
-  spec.train.seq_len = seq_len;
-  spec.train.eval_tokens = 40 * seq_len;
-  return spec;
-}
-
-std::unique_ptr<Model> model_of(const RunSpec& spec) {
-  auto model = Model::create(spec.model, 3);
-  EXPECT_TRUE(model);
-  return *std::move(model);
-}
-
-// A model whose logits are all equal: its loss is ln V, and the token it finds most likely is the first.
-std::unique_ptr<Model> uniform_model(const RunSpec& spec) {
-  auto model = model_of(spec);
-  for (const Parameter& parameter : model->parameters()) std::ranges::fill(parameter.value, 0.0f);
-  return model;
-}
-
-struct Measured {
-  std::unique_ptr<Model> model;
-  Result<Evaluation> evaluation;
-};
-
-Result<Evaluation> measure(const RunSpec& spec, const std::string& task, Model& model, TaskOptions options = {},
-                           const StopFlag* stop = nullptr) {
-  const auto found = find_task(task);
-  EXPECT_TRUE(found);
-  const TaskContext context{model, spec, options, stop, {}};
-  return (*found)->run(context);
-}
-
-std::string refusal(const RunSpec& spec, const std::string& task, const TaskOptions& options = {}) {
-  const auto model = model_of(spec);
-  const auto evaluation = measure(spec, task, *model, options);
-  return evaluation ? "" : evaluation.error().message;
-}
-
-const EvaluationPoint& point(const Evaluation& evaluation, const std::string& metric, int64_t seq_len) {
-  static const EvaluationPoint missing{};
-  const EvaluationPoint* found = overall(evaluation, metric, seq_len);
-  EXPECT_TRUE(found) << metric << " at T = " << seq_len;
-  return found ? *found : missing;
-}
 
 TEST(Estimates, RatioOfMeansByHand) {
   const Estimate one = ratio_of_means(std::vector<double>{1, 2, 6, 0}, std::vector<int64_t>{1, 1, 2, 0});
@@ -361,6 +310,9 @@ TEST(MemoryGuard, GrowsWithLengthAndVocabularyAndBatchesStayWithinIt) {
   EXPECT_GT(available_memory_bytes(), 1 << 20);
   EXPECT_EQ(score_batch(model, 1 << 20, int64_t{1} << 40), 1);
   EXPECT_GE(score_batch(model, 64, int64_t{1} << 40), 8);
+  EXPECT_EQ(decode_batch(model, 64, int64_t{1} << 40), 512);
+  EXPECT_EQ(decode_batch(model, 64, 1), 1);
+  EXPECT_LT(decode_batch(model, 1 << 24, int64_t{1} << 40), 512);
   EXPECT_TRUE(check_memory(model, 256, int64_t{1} << 40));
 }
 
