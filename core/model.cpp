@@ -182,7 +182,7 @@ Status Model::Impl::head_and_loss(const float* stream, const TokenBatch& batch, 
 }
 
 Result<const RoundedWeights*> Model::Impl::fused_weights() {
-  if (dtype != kernels::Dtype::bf16 || exec.backend->rat_layer == nullptr) return nullptr;
+  if (dtype != kernels::Dtype::bf16 || exec.backend->feed_forward == nullptr) return nullptr;
   RAT_TRY(rounded.ensure(store.values()));
   return &rounded;
 }
