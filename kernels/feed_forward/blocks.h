@@ -37,7 +37,6 @@ struct BackwardBlock {
 struct FeedForwardKernels {
   void (*forward)(const ForwardBlock& block);
   void (*backward)(const BackwardBlock& block);
-  void (*weight_gradient)(const WeightGradient& gradient);
 };
 
 // Null where this CPU cannot.

@@ -57,25 +57,17 @@ inline __m512 high(__m512i row) {
 
 // Products of squares of rows with all panels, square by square: to(r, j, values) takes 32 x 32 of row square r and panel j.
 template <class Unit, class To>
-inline void for_each_product(const Unit& unit, const uint16_t* a, int64_t row_squares, int64_t k, const uint16_t* panels,
+inline void for_each_product(const uint16_t* a, int64_t row_squares, int64_t k, const uint16_t* panels,
                              int64_t cols, const To& to) {
   alignas(64) float values[square];
-  for (int64_t j = 0; j < cols / step; ++j)
-    for (int64_t r = 0; r < row_squares; ++r) {
-      unit.product({a + r * k * step, step, square, k / step, panels + j * k * step, values, step, nullptr, 0}, true);
-      to(r, j, values);
-    }
-}
-
-// c (rows, cols) = start + squares of rows times all panels.
-template <class Unit>
-void multiply_squares(const uint16_t* a, int64_t rows, int64_t k, const uint16_t* panels, int64_t cols, float* c,
-                      const float* start) {
-  for (int64_t j = 0; j < cols; j += step)
-    for (int64_t r = 0; r < rows; r += step)
-      product_part<Unit>({a + r * k, step, square, k / step, panels + j * k, c + r * cols + j, cols,
-                          start ? start + r * cols + j : nullptr, cols},
-                         std::min(step, rows - r), step, false);
+  const Unit unit;
+  constexpr int64_t at_once = 2;  // row squares that stay in the first-level cache while panels go by
+  for (int64_t first = 0; first < row_squares; first += at_once)
+    for (int64_t j = 0; j < cols / step; ++j)
+      for (int64_t r = first; r < std::min(first + at_once, row_squares); ++r) {
+        unit.product({a + r * k * step, step, square, k / step, panels + j * k * step, values, step, nullptr, 0}, true);
+        to(r, j, values);
+      }
 }
 
 void all_rows_to_squares(const float* x, int64_t rows, int64_t cols, uint16_t* out) {
@@ -84,15 +76,14 @@ void all_rows_to_squares(const float* x, int64_t rows, int64_t cols, uint16_t* o
 }
 
 template <class Unit>
-void forward(const ForwardBlock& b) {
+void forward(const ForwardBlock& b, void (*multiply)(const SquareProduct&)) {
   static thread_local Scratch scratch;
   const auto& [normed, rows, D, F, before_gelu] = b.of;
   const int64_t padded = rounded(rows, step);
   auto* const a = scratch.ensure<uint16_t>(padded * (D + F));
   uint16_t* const hidden = a + padded * D;
   all_rows_to_squares(normed, rows, D, a);
-  const Unit unit;
-  for_each_product(unit, a, padded / step, D, b.fc1, F, [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
+  for_each_product<Unit>(a, padded / step, D, b.fc1, F, [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
     const int64_t at = r * F * step + j * square;
     for (int64_t i = 0; i < square; i += step) {
       const __m512 v0 = _mm512_load_ps(values + i), v1 = _mm512_load_ps(values + i + tile);
@@ -100,8 +91,8 @@ void forward(const ForwardBlock& b) {
       _mm512_store_si512(hidden + at + i, two_to_bf16(gelu(v1), gelu(v0)));
     }
   });
-  multiply_squares<Unit>(hidden, rows, F, b.fc2, D, b.y, b.x);
   _mm_sfence();
+  multiply({.a = hidden, .rows = rows, .k = F, .panels = b.fc2, .cols = D, .c = b.y, .start = b.x});
 }
 
 // GELU and its derivative on 32 x 32 values: hidden ones, in pairs, and their gradient, in pairs and as rows.
@@ -127,7 +118,7 @@ inline void hidden_square(const float* grad, const uint16_t* before_gelu, uint16
 }
 
 template <class Unit>
-void backward(const BackwardBlock& b) {
+void backward(const BackwardBlock& b, void (*multiply)(const SquareProduct&)) {
   static thread_local Scratch scratch;
   const auto& [normed, rows, D, F, before_gelu] = b.of;
   const int64_t padded = rounded(rows, step);
@@ -138,25 +129,28 @@ void backward(const BackwardBlock& b) {
     columns_to_squares(b.grad + r * D, D, std::min(step, rows - r), b.first_row + r, b.grad_y);
     columns_to_squares(normed + r * D, D, std::min(step, rows - r), b.first_row + r, b.normed);
   }
-  const Unit unit;
-  for_each_product(unit, a, padded / step, D, b.fc2, F,
+  for_each_product<Unit>(a, padded / step, D, b.fc2, F,
                    [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
                      const int64_t at = r * F * step + j * square, row = b.first_row + r * step;
                      hidden_square(values, kept + at, b.hidden.at(row, j * step), b.grad_hidden.at(row, j * step),
                                    wide + at);
                    });
-  multiply_squares<Unit>(wide, rows, F, b.fc1, D, b.grad_normed, nullptr);
+  multiply({.a = wide, .rows = rows, .k = F, .panels = b.fc1, .cols = D, .c = b.grad_normed});
 }
 
 }  // namespace
 
 const FeedForwardKernels* amx_feed_forward() {
-  static constexpr FeedForwardKernels kernels{forward<Amx<1>>, backward<Amx<1>>, weight_gradient_amx};
+  static constexpr FeedForwardKernels kernels{
+      [](const ForwardBlock& block) { forward<Amx<1>>(block, amx_squares()->multiply); },
+      [](const BackwardBlock& block) { backward<Amx<1>>(block, amx_squares()->multiply); }};
   return amx_panels(1) ? &kernels : nullptr;
 }
 
 const FeedForwardKernels* avx512_bf16_feed_forward() {
-  static constexpr FeedForwardKernels kernels{forward<Avx512>, backward<Avx512>, weight_gradient_avx512};
+  static constexpr FeedForwardKernels kernels{
+      [](const ForwardBlock& block) { forward<Avx512>(block, avx512_bf16_squares()->multiply); },
+      [](const BackwardBlock& block) { backward<Avx512>(block, avx512_bf16_squares()->multiply); }};
   return avx512_bf16_panels() ? &kernels : nullptr;
 }
 

@@ -2,6 +2,7 @@
 // only bf16 goes to memory. Gradients of weights follow in a second pass, cut into tiles by shape alone, so that no sum
 // depends on the number of threads.
 #include <algorithm>
+#include <array>
 
 #include "kernels/base/parallel.h"
 #include "kernels/base/scratch.h"
@@ -44,26 +45,6 @@ struct Gradients {
     grad_hidden = {data + 2 * narrow + wide, s.hidden};
   }
 };
-
-void weight_gradients(const FeedForwardBackwardArgs& args, const Gradients& of) {
-  const auto& [N, D, F] = args.forward.shape;
-  constexpr int64_t tile_m = 512, tile_n = 256;  // of sums: what stays in a core's second-level cache
-  const int64_t tiles_m = (D + tile_m - 1) / tile_m, tiles_n = (F + tile_n - 1) / tile_n;
-  parallel_for(2 * tiles_m * tiles_n, [&, N = N, D = D, F = F](int64_t i) {
-    const int64_t m = i / 2 % tiles_m * tile_m, n = i / 2 / tiles_m * tile_n;
-    const bool first = i % 2 == 0;
-    kernels()->weight_gradient({.a = first ? of.normed : of.grad_y,
-                                .b = first ? of.grad_hidden : of.hidden,
-                                .rows = N,
-                                .first_m = m,
-                                .m = std::min(tile_m, D - m),
-                                .first_n = n,
-                                .n = std::min(tile_n, F - n),
-                                .c = first ? args.grad_fc1.data() : args.grad_fc2.data(),
-                                .c_stride = first ? D : F,
-                                .transposed = first});
-  });
-}
 
 }  // namespace
 
@@ -134,7 +115,9 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& args) {
   });
   for (int64_t b = 0; b < blocks; ++b)
     for (int64_t d = 0; d < D; ++d) args.grad_norm[static_cast<std::size_t>(d)] += grad_norm[b * D + d];
-  weight_gradients(args, to);
+  add_weight_gradients(std::array<WeightGradient, 2>{
+      {{to.normed, to.grad_hidden, N, args.grad_fc1.data(), true, 0, D, 0, F},
+       {to.grad_y, to.hidden, N, args.grad_fc2.data(), false, 0, D, 0, F}}});
   return ok();
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace rat::kernels::cpu {
 
@@ -27,24 +28,46 @@ struct RowSquares {
   }
 };
 
-// C (m, n) or its transpose += A^T B: columns [first_m, first_m + m) of a, whose squares hold rows of A^T, and
-// [first_n, first_n + n) of b, in pairs.
+// Cells [first_m, + m) x [first_n, + n) of C += A^T B: a is (rows, M), its squares hold rows of A^T; b is (rows, N), in
+// pairs.
 struct WeightGradient {
   RowSquares a, b;
-  int64_t rows;  // k
+  int64_t rows;
+  float* c;  // (M, N), or (N, M) where `transposed`
+  bool transposed;
   int64_t first_m, m, first_n, n;
-  float* c;  // of (0, 0), not of the first cell
-  int64_t c_stride;
-  bool transposed;  // c[n][m]
 };
 
 // Up to 32 rows of x as squares of rows, one after another.
 void rows_to_squares(const float* x, int64_t stride, int64_t rows, int64_t cols, uint16_t* out);
+// The same, and the squares as pairs: row `row` and the next ones of `pairs`.
+void rows_to_squares_and_pairs(const float* x, int64_t stride, int64_t rows, int64_t row, const RowSquares& pairs,
+                               uint16_t* out);
 // The same rows, which are row `row` and the next ones of `to`, transposed: rows of a square are columns of x.
 void columns_to_squares(const float* x, int64_t stride, int64_t rows, int64_t row, const RowSquares& to);
 // A panel of 32 columns of op(b), squares of pairs; b is rounded: (32, k) where `transposed`, else (k, 32).
 void pack_rounded(const uint16_t* b, int64_t stride, bool transposed, int64_t k, uint16_t* out);
-void weight_gradient_amx(const WeightGradient& gradient);
-void weight_gradient_avx512(const WeightGradient& gradient);
+// c (rows, cols) = start + squares of rows, (rows / 32, k / 32), times panels of `cols` columns.
+struct SquareProduct {
+  const uint16_t* a;
+  int64_t rows, k;
+  const uint16_t* panels;
+  int64_t cols;
+  float* c;
+  const float* start = nullptr;  // as c; null: zero; may be c
+};
+
+struct SquareKernels {
+  void (*multiply)(const SquareProduct& product);
+  void (*weight_gradient)(const WeightGradient& tile);
+};
+
+// Null where this CPU cannot; square_kernels: the fastest of them.
+const SquareKernels* amx_squares();
+const SquareKernels* avx512_bf16_squares();
+const SquareKernels* square_kernels();
+
+// Whole gradients, in parallel: cut into tiles by shape alone, so that no sum depends on the number of threads.
+void add_weight_gradients(std::span<const WeightGradient> gradients);
 
 }  // namespace rat::kernels::cpu

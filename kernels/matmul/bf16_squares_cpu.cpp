@@ -1,6 +1,7 @@
 #include "kernels/matmul/bf16_squares.h"
 
 #include "kernels/base/scratch.h"
+#include "kernels/matmul/panels.h"
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #include "kernels/matmul/bf16_tiles.h"
@@ -46,31 +47,77 @@ void weight_gradient(const WeightGradient& g) {
   static thread_local Scratch scratch;
   auto* const sums = scratch.ensure<float>(g.m * g.n);
   constexpr int64_t deep = RowSquares::together * step;
+  constexpr int64_t at_once = 2 * step;  // of m, in the first-level cache while columns of b go by
   const Unit unit;
   for (int64_t row = 0; row < g.rows; row += deep) {
     const int64_t steps = rounded(std::min(deep, g.rows - row), step) / step;
-    float* c = sums;
-    for (int64_t j = 0; j < g.n; j += step)
-      for (int64_t i = 0; i < g.m; i += step, c += square)
-        unit.product({g.a.at(row, g.first_m + i), step, square, steps, g.b.at(row, g.first_n + j), c, step,
-                      row > 0 ? c : nullptr, step},
-                     true);
+    for (int64_t first = 0; first < g.m; first += at_once)
+      for (int64_t j = 0; j < g.n; j += step)
+        for (int64_t i = first; i < std::min(first + at_once, g.m); i += step) {
+          float* const c = sums + j * g.m + i * step;
+          unit.product({g.a.at(row, g.first_m + i), step, square, steps, g.b.at(row, g.first_n + j), c, step,
+                        row > 0 ? c : nullptr, step},
+                       true);
+        }
   }
   const float* sum = sums;
   for (int64_t j = g.first_n; j < g.first_n + g.n; j += step)
     for (int64_t i = g.first_m; i < g.first_m + g.m; i += step, sum += square)
-      add_square(sum, g.c + (g.transposed ? j * g.c_stride + i : i * g.c_stride + j), g.c_stride, g.transposed);
+      add_square(sum, g.transposed ? g.c + j * g.a.cols + i : g.c + i * g.b.cols + j,
+                 g.transposed ? g.a.cols : g.b.cols, g.transposed);
+}
+
+// Sixteen pairs of rows of two tiles: the 32 columns of an even and an odd row, interleaved.
+inline void store_pairs(__m512i even, __m512i odd, uint16_t* out) {
+  alignas(64) static constexpr uint16_t order[2][32] = {
+      {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+       8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
+      {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
+       24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
+  _mm512_store_si512(out, _mm512_permutex2var_epi16(even, _mm512_load_si512(order[0]), odd));
+  _mm512_store_si512(out + square / 2, _mm512_permutex2var_epi16(even, _mm512_load_si512(order[1]), odd));
+}
+
+inline __m512i rounded_row(const float* x, bool exists) {
+  return exists ? two_to_bf16(_mm512_loadu_ps(x + tile), _mm512_loadu_ps(x)) : _mm512_setzero_si512();
+}
+
+// Two row squares and 256 of k stay in the first-level cache while panels go by.
+template <class Unit>
+void multiply_squares(const SquareProduct& p) {
+  constexpr int64_t rows_at_once = 2 * step, k_at_once = 8 * step;
+  const Unit unit;
+  for (int64_t first = 0; first < p.rows; first += rows_at_once)
+    for (int64_t k = 0; k < p.k; k += k_at_once)
+      for (int64_t j = 0; j < p.cols; j += step)
+        for (int64_t r = first; r < std::min(first + rows_at_once, p.rows); r += step) {
+          float* const c = p.c + r * p.cols + j;
+          const float* const start = k > 0 ? c : p.start ? p.start + r * p.cols + j : nullptr;
+          product_part<Unit>({p.a + r * p.k + k * step, step, square, std::min(k_at_once, p.k - k) / step,
+                              p.panels + j * p.k + k * step, c, p.cols, start, p.cols},
+                             std::min(step, p.rows - r), step, false);
+        }
 }
 
 }  // namespace
 
 void rows_to_squares(const float* x, int64_t stride, int64_t rows, int64_t cols, uint16_t* out) {
   for (int64_t i = 0; i < cols; i += step)
-    for (int64_t r = 0; r < step; ++r, out += step) {
-      const float* from = x + r * stride + i;
-      const __m512i both = r < rows ? two_to_bf16(_mm512_loadu_ps(from + tile), _mm512_loadu_ps(from)) : _mm512_setzero_si512();
-      _mm512_store_si512(out, both);
+    for (int64_t r = 0; r < step; ++r, out += step) _mm512_store_si512(out, rounded_row(x + r * stride + i, r < rows));
+}
+
+void rows_to_squares_and_pairs(const float* x, int64_t stride, int64_t rows, int64_t row, const RowSquares& pairs,
+                               uint16_t* out) {
+  for (int64_t i = 0; i < pairs.cols; i += step) {
+    uint16_t* to = pairs.at(row, i);
+    for (int64_t r = 0; r < step; r += 2, out += 2 * step, to += 2 * tile) {
+      const __m512i even = rounded_row(x + r * stride + i, r < rows);
+      const __m512i odd = rounded_row(x + (r + 1) * stride + i, r + 1 < rows);
+      _mm512_store_si512(out, even);
+      _mm512_store_si512(out + step, odd);
+      store_pairs(even, odd, to);
     }
+  }
 }
 
 void columns_to_squares(const float* x, int64_t stride, int64_t rows, int64_t row, const RowSquares& to) {
@@ -92,10 +139,28 @@ void pack_rounded(const uint16_t* b, int64_t stride, bool transposed, int64_t k,
     }
 }
 
-void weight_gradient_amx(const WeightGradient& gradient) { weight_gradient<Amx<1>>(gradient); }
-void weight_gradient_avx512(const WeightGradient& gradient) { weight_gradient<Avx512>(gradient); }
+const SquareKernels* amx_squares() {
+  static constexpr SquareKernels kernels{multiply_squares<Amx<1>>, weight_gradient<Amx<1>>};
+  return amx_panels(1) ? &kernels : nullptr;
+}
+
+const SquareKernels* avx512_bf16_squares() {
+  static constexpr SquareKernels kernels{multiply_squares<Avx512>, weight_gradient<Avx512>};
+  return avx512_bf16_panels() ? &kernels : nullptr;
+}
 
 }  // namespace rat::kernels::cpu
 #pragma GCC pop_options
+
+#else
+
+namespace rat::kernels::cpu {
+const SquareKernels* amx_squares() { return nullptr; }
+const SquareKernels* avx512_bf16_squares() { return nullptr; }
+void rows_to_squares(const float*, int64_t, int64_t, int64_t, uint16_t*) {}
+void rows_to_squares_and_pairs(const float*, int64_t, int64_t, int64_t, const RowSquares&, uint16_t*) {}
+void columns_to_squares(const float*, int64_t, int64_t, int64_t, const RowSquares&) {}
+void pack_rounded(const uint16_t*, int64_t, bool, int64_t, uint16_t*) {}
+}  // namespace rat::kernels::cpu
 
 #endif
