@@ -82,8 +82,8 @@ void for_each_tile(const RangeAttentionArgs& a, const QueryBlock& block, const B
 inline ScoreTile tile_scores(const RangeAttentionArgs& a, const QueryBlock& block, const KeyTile& tile,
                              BlockScratch& scratch) {
   scratch.fit(block.rows(), tile.keys());
-  sgemm_on_this_thread(false, true, block.rows(), tile.keys(), a.shape.head_size, score_scale(a.shape),
-                       block.first_row(a.q), a.q.stride, tile.k(block), tile.segment.k.stride, 0.0f,
+  gemm_on_this_thread(a.dtype, false, true, block.rows(), tile.keys(), a.shape.head_size, score_scale(a.shape),
+                       block.first_row(a.q), a.q.stride, tile.k(block), tile.segment.k.stride, false,
                        scratch.scores.data(), tile.keys());
   for (int64_t r = 0; r < block.rows(); ++r) {
     const auto column = [&](int64_t key) {

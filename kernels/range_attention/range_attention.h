@@ -21,6 +21,7 @@
 #include <array>
 
 #include "kernels/backend.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 
 namespace rat::kernels {
@@ -87,6 +88,7 @@ struct RangeAttentionArgs {
   Output lse;
   std::array<KeySegment, 2> more = {};
   int64_t more_count = 0;
+  Dtype dtype = Dtype::f32;  // of the products with keys and values that are not own; the CPU's
 
   int64_t segments() const { return 1 + more_count; }
   // Segment 0 is shape.range over k and v.
