@@ -70,7 +70,7 @@ class RatMixer final : public Mixer {
   kernels::Rows<T> ends(T* data, const MixerPass& pass, int64_t b, int64_t count) const {
     return {data + (b * pass.tokens + L_ - 1) * D_, count, D_, L_ * D_};
   }
-  // body(first row, rows, tokens of a sequence of them, first token) for blocks of whole chunks of a sequence, whose rows
+  // body(first row, rows, tokens of a sequence of them, first token) for blocks of whole chunks of a sequence, which
   // stay in a core's cache from one operation to the next. Long chunks, and devices: everything as one block.
   template <class Body>
   Status for_chunk_blocks(const MixerPass& pass, const Body& body) const {

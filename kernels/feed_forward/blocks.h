@@ -1,6 +1,6 @@
 // The inner kernels of the CPU's fused feed-forward, for a block of rows on the calling thread. CPU only.
 //
-// Every product of 32 x 32 hidden values is taken on while it lies in the first-level cache: GELU, its derivative and the
+// Every product of 32 x 32 hidden values is taken on while it lies in the first-level cache: GELU, its derivative and
 // rounding to the next product's operand cost no pass over memory.
 #pragma once
 

@@ -50,12 +50,11 @@ struct Normal {
 inline __m512 gelu(__m512 x) { return _mm512_mul_ps(x, Normal(x).cdf); }
 
 // A row of 32 bf16 as two vectors.
-inline __m512 low(__m512i row) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(row)), 16)); }
-inline __m512 high(__m512i row) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(row, 1)), 16));
-}
+inline __m512 widened(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+inline __m512 low(__m512i row) { return widened(_mm512_castsi512_si256(row)); }
+inline __m512 high(__m512i row) { return widened(_mm512_extracti64x4_epi64(row, 1)); }
 
-// Products of squares of rows with all panels, square by square: to(r, j, values) takes 32 x 32 of row square r and panel j.
+// Products of squares of rows with all panels: to(r, j, values) takes the 32 x 32 of row square r and panel j.
 template <class Unit, class To>
 inline void for_each_product(const uint16_t* a, int64_t row_squares, int64_t k, const uint16_t* panels,
                              int64_t cols, const To& to) {
@@ -83,20 +82,22 @@ void forward(const ForwardBlock& b, void (*multiply)(const SquareProduct&)) {
   auto* const a = scratch.ensure<uint16_t>(padded * (D + F));
   uint16_t* const hidden = a + padded * D;
   all_rows_to_squares(normed, rows, D, a);
-  for_each_product<Unit>(a, padded / step, D, b.fc1, F, [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
-    const int64_t at = r * F * step + j * square;
-    for (int64_t i = 0; i < square; i += step) {
-      const __m512 v0 = _mm512_load_ps(values + i), v1 = _mm512_load_ps(values + i + tile);
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(kept + at + i), two_to_bf16(v1, v0));
-      _mm512_store_si512(hidden + at + i, two_to_bf16(gelu(v1), gelu(v0)));
-    }
-  });
+  for_each_product<Unit>(
+      a, padded / step, D, b.fc1, F, [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
+        const int64_t at = r * F * step + j * square;
+        for (int64_t i = 0; i < square; i += step) {
+          const __m512 v0 = _mm512_load_ps(values + i), v1 = _mm512_load_ps(values + i + tile);
+          _mm512_stream_si512(reinterpret_cast<__m512i*>(kept + at + i), two_to_bf16(v1, v0));
+          _mm512_store_si512(hidden + at + i, two_to_bf16(gelu(v1), gelu(v0)));
+        }
+      });
   _mm_sfence();
   multiply({.a = hidden, .rows = rows, .k = F, .panels = b.fc2, .cols = D, .c = b.y, .start = b.x});
 }
 
 // GELU and its derivative on 32 x 32 values: hidden ones, in pairs, and their gradient, in pairs and as rows.
-inline void hidden_square(const float* grad, const uint16_t* before_gelu, uint16_t* hidden, uint16_t* pairs, uint16_t* rows) {
+inline void hidden_square(const float* grad, const uint16_t* before_gelu, uint16_t* hidden, uint16_t* pairs,
+                          uint16_t* rows) {
   for (int64_t k = 0; k < step; k += 2, hidden += 2 * tile, pairs += 2 * tile) {
     __m512 h[2][2], g[2][2];  // of two rows, two vectors each
     for (int64_t i = 0; i < 2; ++i) {
@@ -129,12 +130,11 @@ void backward(const BackwardBlock& b, void (*multiply)(const SquareProduct&)) {
     columns_to_squares(b.grad + r * D, D, std::min(step, rows - r), b.first_row + r, b.grad_y);
     columns_to_squares(normed + r * D, D, std::min(step, rows - r), b.first_row + r, b.normed);
   }
-  for_each_product<Unit>(a, padded / step, D, b.fc2, F,
-                   [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
-                     const int64_t at = r * F * step + j * square, row = b.first_row + r * step;
-                     hidden_square(values, kept + at, b.hidden.at(row, j * step), b.grad_hidden.at(row, j * step),
-                                   wide + at);
-                   });
+  for_each_product<Unit>(
+      a, padded / step, D, b.fc2, F, [&, F = F, kept = before_gelu](int64_t r, int64_t j, const float* values) {
+        const int64_t at = r * F * step + j * square, row = b.first_row + r * step;
+        hidden_square(values, kept + at, b.hidden.at(row, j * step), b.grad_hidden.at(row, j * step), wide + at);
+      });
   multiply({.a = wide, .rows = rows, .k = F, .panels = b.fc1, .cols = D, .c = b.grad_normed});
 }
 

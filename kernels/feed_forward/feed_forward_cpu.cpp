@@ -1,6 +1,6 @@
-// The feed-forward half in bf16. Rows go by in blocks that stay in a core's cache; of what is as wide as the hidden layer,
-// only bf16 goes to memory. Gradients of weights follow in a second pass, cut into tiles by shape alone, so that no sum
-// depends on the number of threads.
+// The feed-forward half in bf16. Rows go by in blocks that stay in a core's cache; of what is as wide as the hidden
+// layer, only bf16 goes to memory. Gradients of weights follow in a second pass, cut into tiles by shape alone, so
+// that no sum depends on the number of threads.
 #include <algorithm>
 #include <array>
 

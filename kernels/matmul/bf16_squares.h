@@ -1,5 +1,5 @@
-// Operands of bf16 products as squares (kernels/matmul/bf16_tiles.h), and gradients of weights from them, on the calling
-// thread. CPU only, with AVX-512 bf16 or AMX instructions; columns are whole squares, missing rows are zeros.
+// Operands of bf16 products as squares (kernels/matmul/bf16_tiles.h), and gradients of weights from them. CPU only,
+// with AVX-512 bf16 or AMX instructions; columns are whole squares, missing rows are zeros.
 #pragma once
 
 #include <cstdint>

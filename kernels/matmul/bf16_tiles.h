@@ -1,5 +1,5 @@
-// Products of 32 x 32 values by AMX tiles or by AVX-512 bf16 dot products: the pieces of which the CPU's bf16 kernels are
-// made. For files compiled for x86-64 by GCC, which run them only where the CPU has the instructions.
+// Products of 32 x 32 values by AMX tiles or by AVX-512 bf16 dot products: of these the CPU's bf16 kernels are made.
+// For files compiled for x86-64 by GCC, which run them only where the CPU has the instructions.
 //
 // A square is 32 x 32 bf16 without gaps, in one of two forms: rows, [32][32 of k], of a left operand; or pairs,
 // [2 tiles][16 pairs of k][16 columns][2], of a right one.

@@ -128,8 +128,8 @@ void outer_sums(const float* a, int64_t a_stride, int64_t m, const float* b, int
     for (int64_t j = 0; j < n; j += panel_width)
       for (int64_t r = 0; r < m; r += panel_width) {
         float* c = sums + r * n_wide + j;
-        unit.product({a_columns + r * stride, stride, Unit::parts * step, whole / step / Unit::parts, panels + j * whole, c, n_wide, i > 0 ? c : nullptr,
-                      n_wide},
+        unit.product({a_columns + r * stride, stride, Unit::parts * step, whole / step / Unit::parts,
+                      panels + j * whole, c, n_wide, i > 0 ? c : nullptr, n_wide},
                      true);
       }
   }

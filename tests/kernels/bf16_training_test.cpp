@@ -253,8 +253,9 @@ TEST(Bf16Training, LinearBackwardIsTwoProducts) {
 TEST(Bf16Training, LinearBackwardRefusesWrongShapes) {
   std::vector<float> data(64 * 64);
   const Output square(data.data(), 64, 64);
+  const Output half(data.data(), 32, 64);
   const Status status = linear_backward(
-      {.grad_y = square, .x = square, .weight = square, .grad_x = square, .grad_weight = Output(data.data(), 32, 64)}, {});
+      {.grad_y = square, .x = square, .weight = square, .grad_x = square, .grad_weight = half}, {});
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().message, "linear_backward: grad_weight is (32, 64) but must be (64, 64)");
 }
@@ -262,7 +263,8 @@ TEST(Bf16Training, LinearBackwardRefusesWrongShapes) {
 TEST(Bf16Training, SmallProductsInPartsAreThoseInF32) {
   if (!cpu_supports(Dtype::bf16x3)) GTEST_SKIP() << "this CPU has no AMX";
   const int64_t m = 130, n = 70, k = 45;
-  const auto a = test::uniform(size(m * k), 1), b = test::uniform(size(k * n), 2), start = test::uniform(size(m * n), 3);
+  const auto a = test::uniform(size(m * k), 1), b = test::uniform(size(k * n), 2);
+  const auto start = test::uniform(size(m * n), 3);
   for (const bool ta : {false, true})
     for (const bool tb : {false, true})
       for (const bool add : {false, true}) {
@@ -280,8 +282,8 @@ TEST(Bf16Training, AttentionInPartsIsThatInF32) {
   if (!cpu_supports(Dtype::bf16x3)) GTEST_SKIP() << "this CPU has no AMX";
   const int64_t T = 700, H = 2, P = 16, D = H * P, L = 7, K = T / L;
   const auto draw = [](int64_t n, uint64_t seed) { return test::uniform(size(n), seed, -1.5f, 1.5f); };
-  const auto q = draw(T * D, 1), k = draw(K * D, 2), v = draw(K * D, 3), own_k = draw(T * D, 4), own_v = draw(T * D, 5);
-  const auto grad = draw(T * D, 6);
+  const auto q = draw(T * D, 1), k = draw(K * D, 2), v = draw(K * D, 3);
+  const auto own_k = draw(T * D, 4), own_v = draw(T * D, 5), grad = draw(T * D, 6);
   std::vector<float> out[2], grads[2];
   for (int i = 0; i < 2; ++i) {
     std::vector<float> lse(size(H * T));
