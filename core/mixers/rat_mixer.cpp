@@ -63,7 +63,10 @@ kernels::RangeAttentionArgs RatMixer::attention_args(const MixerPass& pass, cons
   args.own_v = Input(saved[state_v].data(), rows, D_);
   args.out = Output(saved[pre_gate].data(), rows, D_);
   args.lse = Output(saved[log_sum].data(), pass.batch * H_, pass.tokens);
-  if (pass.dtype == kernels::Dtype::bf16) args.dtype = pass.exec.backend->careful(pass.dtype);
+  if (pass.dtype == kernels::Dtype::bf16) {  // softmax amplifies errors of scores
+    args.score_dtype = pass.exec.backend->careful(pass.dtype);
+    args.dtype = pass.dtype;
+  }
   return args;
 }
 

@@ -149,7 +149,7 @@ class Backward {
       if (scratch.grad_scores.size() < scratch.scores.size()) scratch.grad_scores.resize(scratch.scores.size());
       float* grad = scratch.grad_scores.data();
       const int64_t keys = tile.keys();
-      const Dtype dtype = tile.dtype(a_);
+      const Dtype dtype = tile.of_size(a_.dtype);
       gemm_on_this_thread(dtype, false, true, rows, keys, n, 1.0f, to_out, grad_out.stride, tile.v(block),
                           tile.segment.v.stride, false, grad, keys);
       weights_from_lse(weights, block.lse(a_));

@@ -278,14 +278,14 @@ TEST(Bf16Training, SmallProductsInPartsAreThoseInF32) {
 }
 
 // Where a tile has many keys; the shares of few keys stay in f32.
-TEST(Bf16Training, AttentionInPartsIsThatInF32) {
+TEST(Bf16Training, AttentionIsThatInF32) {
   if (!cpu_supports(Dtype::bf16x3)) GTEST_SKIP() << "this CPU has no AMX";
   const int64_t T = 700, H = 2, P = 16, D = H * P, L = 7, K = T / L;
   const auto draw = [](int64_t n, uint64_t seed) { return test::uniform(size(n), seed, -1.5f, 1.5f); };
   const auto q = draw(T * D, 1), k = draw(K * D, 2), v = draw(K * D, 3);
   const auto own_k = draw(T * D, 4), own_v = draw(T * D, 5), grad = draw(T * D, 6);
-  std::vector<float> out[2], grads[2];
-  for (int i = 0; i < 2; ++i) {
+  std::vector<float> out[3], grads[3];
+  for (int i = 0; i < 3; ++i) {
     std::vector<float> lse(size(H * T));
     out[i].resize(size(T * D)), grads[i].resize(size(4 * T * D + 2 * K * D));
     RangeAttentionArgs args;
@@ -294,7 +294,8 @@ TEST(Bf16Training, AttentionInPartsIsThatInF32) {
     args.k = {k.data(), D, K * D}, args.v = {v.data(), D, K * D};
     args.own_k = {own_k.data(), T, D}, args.own_v = {own_v.data(), T, D};
     args.out = {out[i].data(), T, D}, args.lse = {lse.data(), H, T};
-    args.dtype = i == 0 ? Dtype::f32 : Dtype::bf16x3;
+    args.score_dtype = i == 0 ? Dtype::f32 : Dtype::bf16x3;
+    args.dtype = i == 0 ? Dtype::f32 : i == 1 ? Dtype::bf16x3 : Dtype::bf16;
     ASSERT_OK(range_attention(args, {}));
     float* const to = grads[i].data();
     RangeAttentionBackwardArgs back{.forward = args};
@@ -306,7 +307,10 @@ TEST(Bf16Training, AttentionInPartsIsThatInF32) {
   }
   EXPECT_LE(test::relative_error(out[1], out[0]), 5e-5);
   EXPECT_LE(test::relative_error(grads[1], grads[0]), 5e-5);
-  EXPECT_NE(out[0], out[1]);  // or the dtype is not used
+  EXPECT_LE(test::relative_error(out[2], out[0]), rounding);
+  EXPECT_LE(test::relative_error(grads[2], grads[0]), rounding);
+  EXPECT_NE(out[0], out[1]);  // or the dtypes are not used
+  EXPECT_NE(out[1], out[2]);
 }
 
 }  // namespace
