@@ -205,7 +205,7 @@ Status Model::Impl::loss_head_unfused(const kernels::LossHeadArgs& args, const P
 }
 
 Result<const RoundedWeights*> Model::Impl::fused_weights() {
-  if (dtype != kernels::Dtype::bf16 || exec.backend->rat_layer == nullptr) return nullptr;
+  if (dtype != kernels::Dtype::bf16 || exec.backend->feed_forward == nullptr) return nullptr;
   RAT_TRY(rounded.ensure(store.values()));
   return &rounded;
 }

@@ -1,6 +1,7 @@
 #include "core/sequence_layer.h"
 
 #include "core/mixer_list.h"
+#include "kernels/matmul/linear_backward.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/rms_norm/rms_norm.h"
 
@@ -93,28 +94,24 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
   }
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul(
-        {.a = grad_rows, .b = Input(out_proj_->value.data(), D_, D_), .c = narrow, .dtype = pass.dtype}, pass.exec));
-    RAT_TRY(kernels::matmul({.a = grad_rows,
-                             .b = Input(mixed, rows, D_),
-                             .c = Output(out_proj_->grad.data(), D_, D_),
-                             .transpose_a = true,
-                             .accumulate = true,
-                             .dtype = pass.dtype},
-                            pass.exec));
+    RAT_TRY(kernels::linear_backward({.grad_y = grad_rows,
+                                      .x = Input(mixed, rows, D_),
+                                      .weight = Input(out_proj_->value.data(), D_, D_),
+                                      .grad_x = narrow,
+                                      .grad_weight = Output(out_proj_->grad.data(), D_, D_),
+                                      .dtype = pass.dtype},
+                                     pass.exec));
   }
   RAT_TRY(mixer_->backward(pass, extra_, projected, mixed, narrow.data, wide.data));
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul({.a = wide,
-                             .b = normed,
-                             .c = Output(in_proj_->grad.data(), N_, D_),
-                             .transpose_a = true,
-                             .accumulate = true,
-                             .dtype = pass.dtype},
-                            pass.exec));
-    RAT_TRY(kernels::matmul(
-        {.a = wide, .b = Input(in_proj_->value.data(), N_, D_), .c = narrow, .dtype = pass.dtype}, pass.exec));
+    RAT_TRY(kernels::linear_backward({.grad_y = wide,
+                                      .x = normed,
+                                      .weight = Input(in_proj_->value.data(), N_, D_),
+                                      .grad_x = narrow,
+                                      .grad_weight = Output(in_proj_->grad.data(), N_, D_),
+                                      .dtype = pass.dtype},
+                                     pass.exec));
   }
   const OpTimer timer(pass.times, Op::norm);
   return kernels::rms_norm_backward({.x = x_rows,

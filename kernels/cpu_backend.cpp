@@ -45,6 +45,10 @@ const Backend& cpu_backend() {
       .adamw = cpu::adamw,
       .squared_norm = cpu::squared_norm,
       .round_weights = cpu::round_weights,
+      .fuses_feed_forward = cpu::fuses_feed_forward,
+      .feed_forward_saved = cpu::feed_forward_saved,
+      .feed_forward = cpu::feed_forward,
+      .feed_forward_backward = cpu::feed_forward_backward,
   };
   return backend;
 }

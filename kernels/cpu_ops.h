@@ -42,5 +42,9 @@ Status embedding_backward(const EmbeddingBackwardArgs& args);
 Status adamw(const AdamWArgs& args);
 Status squared_norm(const SquaredNormArgs& args);
 Status round_weights(const RoundWeightsArgs& args);
+bool fuses_feed_forward(const FeedForwardShape& shape);
+std::size_t feed_forward_saved(const FeedForwardShape& shape);
+Status feed_forward(const FeedForwardArgs& args);
+Status feed_forward_backward(const FeedForwardBackwardArgs& args);
 
 }  // namespace rat::kernels::cpu

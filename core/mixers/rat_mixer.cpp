@@ -20,19 +20,23 @@ Status RatMixer::forward(const MixerPass& pass, const MixerWeights& weights, flo
   const Output q = in.columns(3 * D_, W_), k = in.columns(3 * D_ + W_, W_);
   const Output k_states = states(saved[state_k].ensure(rows * D_), rows);
   const Output v_states = states(saved[state_v].ensure(rows * D_), rows);
-  {
-    const OpTimer timer(pass.times, Op::scan);
-    RAT_TRY(kernels::sigmoid({.x = z, .bias = {}}, pass.exec));
-    RAT_TRY(kernels::sigmoid({.x = gate, .bias = weights.value[0]}, pass.exec));
-    RAT_TRY(kernels::gated_scan({gate, k, k_states, pass.tokens, L_}, pass.exec));
-    RAT_TRY(kernels::gated_scan({gate, v, v_states, pass.tokens, L_}, pass.exec));
-  }
-  const OpTimer timer(pass.times, Op::attention);
   const auto* rotation = table(pass.tokens);
   const Output q_rotated(saved[rotated_q].ensure(rows * W_), rows, W_);
+  {
+    const OpTimer timer(pass.times, Op::scan);
+    RAT_TRY(for_chunk_blocks(pass, [&](int64_t row, int64_t count, int64_t tokens, int64_t first) -> Status {
+      const auto of = [&](const auto& view) { return view.row_range(row, count); };
+      RAT_TRY(kernels::sigmoid({.x = of(z), .bias = {}}, pass.exec));
+      RAT_TRY(kernels::sigmoid({.x = of(gate), .bias = weights.value[0]}, pass.exec));
+      RAT_TRY(kernels::gated_scan({of(gate), of(k), of(k_states), tokens, L_}, pass.exec));
+      RAT_TRY(kernels::gated_scan({of(gate), of(v), of(v_states), tokens, L_}, pass.exec));
+      return kernels::rope(
+          {.x = of(q), .y = of(q_rotated), .table = rotation, .tokens = tokens, .chunk_len = L_, .first = first},
+          pass.exec);
+    }));
+  }
+  const OpTimer timer(pass.times, Op::attention);
   float* end_keys = saved[end_k].ensure(pass.batch * C * D_);
-  RAT_TRY(
-      kernels::rope({.x = q, .y = q_rotated, .table = rotation, .tokens = pass.tokens, .chunk_len = L_}, pass.exec));
   for (int64_t b = 0; b < pass.batch && C > 0; ++b)
     RAT_TRY(kernels::rope({.x = ends<const float>(k_states.data, pass, b, C),
                            .y = Output(end_keys + b * C * D_, C, D_),
@@ -59,6 +63,10 @@ kernels::RangeAttentionArgs RatMixer::attention_args(const MixerPass& pass, cons
   args.own_v = Input(saved[state_v].data(), rows, D_);
   args.out = Output(saved[pre_gate].data(), rows, D_);
   args.lse = Output(saved[log_sum].data(), pass.batch * H_, pass.tokens);
+  if (pass.dtype == kernels::Dtype::bf16) {  // softmax amplifies errors of scores
+    args.score_dtype = pass.exec.backend->careful(pass.dtype);
+    args.dtype = pass.dtype;
+  }
   return args;
 }
 
@@ -74,6 +82,7 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
   const Output to_v = states(work[grad_state_v].ensure(rows * D_), rows);
   const Output to_q(work[grad_q].ensure(rows * W_), rows, W_);
   const Output q_grad = grad.columns(3 * D_, W_), gate_grad = grad.columns(2 * D_, D_);
+  const auto* rotation = table(pass.tokens);
   float* to_ends = work[grad_end_k].ensure(pass.batch * C * D_);
   {
     const OpTimer timer(pass.times, Op::attention);
@@ -94,15 +103,6 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
                                                .grad_own_k = to_k,
                                                .grad_own_v = to_v},
                                               pass.exec));
-    const auto* rotation = table(pass.tokens);
-    RAT_TRY(kernels::rope({.x = to_q,
-                           .y = q_grad,
-                           .table = rotation,
-                           .tokens = pass.tokens,
-                           .chunk_len = L_,
-                           .inverse = true,
-                           .add = true},
-                          pass.exec));
     for (int64_t b = 0; b < pass.batch && C > 0; ++b)
       RAT_TRY(kernels::rope({.x = Input(to_ends + b * C * D_, C, D_),
                              .y = ends<float>(to_k.data, pass, b, C),
@@ -113,22 +113,36 @@ Status RatMixer::backward(const MixerPass& pass, const MixerWeights& weights, co
                             pass.exec));
   }
   const OpTimer timer(pass.times, Op::scan);
-  kernels::GatedScanBackwardArgs scan{.gate = in.columns(2 * D_, D_),
-                                      .input = in.columns(D_, D_),
-                                      .state = Input(saved[state_v].data(), rows, D_),
-                                      .grad_state = to_v,
-                                      .grad_input = grad.columns(D_, D_),
-                                      .grad_gate = gate_grad,
-                                      .tokens = pass.tokens,
-                                      .chunk_len = L_};
-  RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
-  scan.input = in.columns(3 * D_ + W_, W_);
-  scan.state = Input(saved[state_k].data(), rows, D_);
-  scan.grad_state = to_k;
-  scan.grad_input = grad.columns(3 * D_ + W_, W_);
-  scan.add_grad_gate = true;
-  RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
-  return kernels::gate_gradient({.gate = scan.gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
+  const Input gate = in.columns(2 * D_, D_);
+  const Input k_states(saved[state_k].data(), rows, D_), v_states(saved[state_v].data(), rows, D_);
+  RAT_TRY(for_chunk_blocks(pass, [&](int64_t row, int64_t count, int64_t tokens, int64_t first) -> Status {
+    const auto of = [&](const auto& view) { return view.row_range(row, count); };
+    RAT_TRY(kernels::rope({.x = of(to_q),
+                           .y = of(q_grad),
+                           .table = rotation,
+                           .tokens = tokens,
+                           .chunk_len = L_,
+                           .first = first,
+                           .inverse = true,
+                           .add = true},
+                          pass.exec));
+    kernels::GatedScanBackwardArgs scan{.gate = of(gate),
+                                        .input = of(in.columns(D_, D_)),
+                                        .state = of(v_states),
+                                        .grad_state = of(to_v),
+                                        .grad_input = of(grad.columns(D_, D_)),
+                                        .grad_gate = of(gate_grad),
+                                        .tokens = tokens,
+                                        .chunk_len = L_};
+    RAT_TRY(kernels::gated_scan_backward(scan, pass.exec));
+    scan.input = of(in.columns(3 * D_ + W_, W_));
+    scan.state = of(k_states);
+    scan.grad_state = of(to_k);
+    scan.grad_input = of(grad.columns(3 * D_ + W_, W_));
+    scan.add_grad_gate = true;
+    return kernels::gated_scan_backward(scan, pass.exec);
+  }));
+  return kernels::gate_gradient({.gate = gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
 }
 
 kernels::RatLayerArgs RatMixer::fused_args(const MixerPass& pass, const LayerWeights& layer,

@@ -1,7 +1,10 @@
 // The mixer `rat`: rat_mixer.cpp computes whole sequences, rat_mixer_decode.cpp generates.
 #pragma once
 
+#include <algorithm>
+
 #include "core/mixer.h"
+#include "kernels/base/parallel.h"
 #include "kernels/range_attention/range_attention.h"
 #include "kernels/rat_layer/rat_layer.h"
 #include "kernels/rope/rope.h"
@@ -67,6 +70,20 @@ class RatMixer final : public Mixer {
   template <class T>
   kernels::Rows<T> ends(T* data, const MixerPass& pass, int64_t b, int64_t count) const {
     return {data + (b * pass.tokens + L_ - 1) * D_, count, D_, L_ * D_};
+  }
+  // body(first row, rows, tokens of a sequence of them, first token) for blocks of whole chunks of a sequence, which
+  // stay in a core's cache from one operation to the next. Long chunks, and devices: everything as one block.
+  template <class Body>
+  Status for_chunk_blocks(const MixerPass& pass, const Body& body) const {
+    constexpr int64_t most = 64;
+    if (L_ > most || !pass.exec.backend->host) return body(0, pass.rows(), pass.tokens, 0);
+    const int64_t size = most / L_ * L_, blocks = (pass.tokens + size - 1) / size;
+    kernels::parallel_for(pass.batch * blocks, [&](int64_t i) {
+      const int64_t first = i % blocks * size, count = std::min(size, pass.tokens - first);
+      const Status status = body(i / blocks * pass.tokens + first, count, count, first);
+      RAT_CHECK(bool(status), status.error().message);  // shapes do not depend on the block: only a mistake of ours
+    });
+    return ok();
   }
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected) const;
 

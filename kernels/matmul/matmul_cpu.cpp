@@ -150,6 +150,38 @@ void sgemm_on_this_thread(bool transpose_a, bool transpose_b, int64_t m, int64_t
             fmt::format("dnnl_sgemm {} x {} x {} returned {}", m, n, k, static_cast<int>(status)));
 }
 
+void gemm_on_this_thread(Dtype dtype, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+                         const float* a, int64_t lda, const float* b, int64_t ldb, bool add, float* c, int64_t ldc) {
+  if (dtype == Dtype::f32)
+    return sgemm_on_this_thread(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, add ? 1.0f : 0.0f, c, ldc);
+  const auto kernels = kernels_for(dtype);
+  RAT_CHECK(bool(kernels), "a dtype is checked before products are cut into blocks");
+  RAT_CHECK(!transpose_a || alpha == 1.0f, "a transposed operand is not scaled");
+  if (transpose_a) return (*kernels)->outer({a, lda, b, ldb, m, n, k, c, ldc, add});
+  static thread_local Scratch packed, scaled;
+  const int64_t width = (*kernels)->panel_cols(), bytes = (*kernels)->panel_bytes(k);
+  auto* const panels = packed.ensure<std::byte>(pieces(n, width) * bytes);
+  for (int64_t j = 0; j < n; j += width)
+    (*kernels)->pack(transpose_b ? b + j * ldb : b + j, ldb, transpose_b, k, std::min(width, n - j),
+                     panels + j / width * bytes);
+  if (alpha != 1.0f) {
+    float* const copy = scaled.ensure<float>(m * k);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < k; ++j) copy[i * k + j] = alpha * a[i * lda + j];
+    a = copy, lda = k;
+  }
+  (*kernels)->multiply({.a = a,
+                        .a_stride = lda,
+                        .rows = m,
+                        .k = k,
+                        .cols = n,
+                        .panels = panels,
+                        .c = c,
+                        .c_stride = ldc,
+                        .start = add ? c : nullptr,
+                        .start_stride = ldc});
+}
+
 Status matmul(const MatmulArgs& args) {
   const int64_t m = args.c.rows, n = args.c.cols;
   const int64_t k = args.transpose_a ? args.a.rows : args.a.cols;

@@ -63,6 +63,8 @@ struct KeyTile {
   int64_t keys() const { return last - first; }
   const float* k(const QueryBlock& block) const { return segment.k.row(block.b, first) + block.kv_at; }
   const float* v(const QueryBlock& block) const { return segment.v.row(block.b, first) + block.kv_at; }
+  // Of its products: laying out few keys for another dtype takes longer than multiplying them in f32.
+  Dtype of_size(Dtype dtype) const { return keys() < 64 ? Dtype::f32 : dtype; }
 };
 
 // Calls body(tile) for tiles of nearly equal size, at most 512 keys, that cover what the block sees, in order.
@@ -82,9 +84,9 @@ void for_each_tile(const RangeAttentionArgs& a, const QueryBlock& block, const B
 inline ScoreTile tile_scores(const RangeAttentionArgs& a, const QueryBlock& block, const KeyTile& tile,
                              BlockScratch& scratch) {
   scratch.fit(block.rows(), tile.keys());
-  sgemm_on_this_thread(false, true, block.rows(), tile.keys(), a.shape.head_size, score_scale(a.shape),
-                       block.first_row(a.q), a.q.stride, tile.k(block), tile.segment.k.stride, 0.0f,
-                       scratch.scores.data(), tile.keys());
+  gemm_on_this_thread(tile.of_size(a.score_dtype), false, true, block.rows(), tile.keys(), a.shape.head_size,
+                      score_scale(a.shape), block.first_row(a.q), a.q.stride, tile.k(block), tile.segment.k.stride,
+                      false, scratch.scores.data(), tile.keys());
   for (int64_t r = 0; r < block.rows(); ++r) {
     const auto column = [&](int64_t key) {
       return static_cast<int32_t>(std::clamp(key, tile.first, tile.last) - tile.first);

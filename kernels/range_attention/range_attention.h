@@ -21,6 +21,7 @@
 #include <array>
 
 #include "kernels/backend.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 
 namespace rat::kernels {
@@ -87,6 +88,8 @@ struct RangeAttentionArgs {
   Output lse;
   std::array<KeySegment, 2> more = {};
   int64_t more_count = 0;
+  // Of the products with keys and values that are not own, where the CPU multiplies many of them at a time.
+  Dtype score_dtype = Dtype::f32, dtype = Dtype::f32;
 
   int64_t segments() const { return 1 + more_count; }
   // Segment 0 is shape.range over k and v.

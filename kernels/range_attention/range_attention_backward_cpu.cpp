@@ -149,18 +149,19 @@ class Backward {
       if (scratch.grad_scores.size() < scratch.scores.size()) scratch.grad_scores.resize(scratch.scores.size());
       float* grad = scratch.grad_scores.data();
       const int64_t keys = tile.keys();
-      sgemm_on_this_thread(false, true, rows, keys, n, 1.0f, to_out, grad_out.stride, tile.v(block),
-                           tile.segment.v.stride, 0.0f, grad, keys);
+      const Dtype dtype = tile.of_size(a_.dtype);
+      gemm_on_this_thread(dtype, false, true, rows, keys, n, 1.0f, to_out, grad_out.stride, tile.v(block),
+                          tile.segment.v.stride, false, grad, keys);
       weights_from_lse(weights, block.lse(a_));
       softmax_gradient(weights, grad, scratch.mean_grad.data(), score_scale(a_.shape));
-      sgemm_on_this_thread(false, false, rows, n, keys, 1.0f, grad, keys, tile.k(block), tile.segment.k.stride,
-                           add_query ? 1.0f : 0.0f, grad_q, args_.grad_q.stride);
+      gemm_on_this_thread(dtype, false, false, rows, n, keys, 1.0f, grad, keys, tile.k(block), tile.segment.k.stride,
+                          add_query, grad_q, args_.grad_q.stride);
       add_query = true;
       const Target to = target(block, group, part, slot, tile);
-      sgemm_on_this_thread(true, false, keys, n, rows, 1.0f, grad, keys, block.first_row(a_.q), a_.q.stride, 1.0f, to.k,
-                           to.k_stride);
-      sgemm_on_this_thread(true, false, keys, n, rows, 1.0f, weights.scores, keys, to_out, grad_out.stride, 1.0f, to.v,
-                           to.v_stride);
+      gemm_on_this_thread(dtype, true, false, keys, n, rows, 1.0f, grad, keys, block.first_row(a_.q), a_.q.stride, true,
+                          to.k, to.k_stride);
+      gemm_on_this_thread(dtype, true, false, keys, n, rows, 1.0f, weights.scores, keys, to_out, grad_out.stride, true,
+                          to.v, to.v_stride);
     });
     for (int64_t r = 0; r < rows && !add_query; ++r) std::fill_n(grad_q + r * args_.grad_q.stride, n, 0.0f);  // no key
   }

@@ -35,8 +35,8 @@ void attend_block(const RangeAttentionArgs& a, const QueryBlock& block, float* o
   for_each_tile(a, block, [&](const KeyTile& tile) {
     const ScoreTile scores = tile_scores(a, block, tile, scratch);
     softmax_tile(scores, max, sum, out, out_stride, head);
-    sgemm_on_this_thread(false, false, rows, head, tile.keys(), 1.0f, scores.scores, tile.keys(), tile.v(block),
-                         tile.segment.v.stride, started ? 1.0f : 0.0f, out, out_stride);
+    gemm_on_this_thread(tile.of_size(a.dtype), false, false, rows, head, tile.keys(), 1.0f, scores.scores,
+                        tile.keys(), tile.v(block), tile.segment.v.stride, started, out, out_stride);
     started = true;
   });
   finish_softmax(rows, max, sum, out, out_stride, head, lse);
