@@ -9,16 +9,19 @@ namespace rat::kernels::cuda {
 template <>
 struct Pack<e4m3, 16> { uint4 raw; };
 
-__device__ __forceinline__ void unpack(const Pack<e4m3, 16>& pack, float (&out)[16]) {
+__device__ __forceinline__ void unpack(const Pack<e4m3, 16>& pack, __half2 (&out)[8]) {
   const unsigned* words = reinterpret_cast<const unsigned*>(&pack.raw);
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const auto two = static_cast<__nv_fp8x2_storage_t>(words[i / 2] >> (i % 2 * 16));
-    const float2 pair = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3)));
-    out[2 * i] = pair.x;
-    out[2 * i + 1] = pair.y;
+    out[i] = __half2(__nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3));
   }
 }
+
+// The power of two at or below a number that is not negative; 0 below 2^-126, infinity for infinities and NaN.
+__device__ __forceinline__ unsigned exponent_of(float x) { return __float_as_uint(x) & 0x7f800000u; }
+// 1 / of it: 2^127 of 0.
+__device__ __forceinline__ float inverse_of(unsigned exponent) { return __uint_as_float(0x7f000000u - exponent); }
 
 __device__ __forceinline__ float scale_of(unsigned short bits) { return __uint_as_float(unsigned{bits} << 16); }
 

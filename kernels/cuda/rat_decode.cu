@@ -138,6 +138,98 @@ __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, in
     if (ends) append_quantised(a, head, b, h, c);
 }
 
+// A lane's E channels of the query.
+template <class C, int E>
+struct Query {
+  float channel[E];
+
+  __device__ Query(const float* from, int) {
+#pragma unroll
+    for (int i = 0; i < E; ++i) channel[i] = from[i];
+  }
+  __device__ float dot(const Pack<C, E>& key) const {
+    float k[E], sum = 0.0f;
+    unpack(key, k);
+#pragma unroll
+    for (int i = 0; i < E; ++i) sum = fmaf(channel[i], k[i], sum);
+    return sum;
+  }
+  __device__ float whole(float sum, ushort2) const { return sum; }
+};
+
+// As halves with a power of two for all of the query: below 2, times 448 at most, four added.
+template <int E>
+struct Query<e4m3, E> {
+  __half2 channel[E / 2];
+  float unit;
+
+  __device__ Query(const float* from, int lanes) {
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < E; ++i) largest = fmaxf(largest, fabsf(from[i]));
+    for (int step = lanes / 2; step > 0; step >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    const unsigned exponent = exponent_of(largest);
+    unit = __uint_as_float(exponent);
+#pragma unroll
+    for (int i = 0; i < E / 2; ++i)
+      channel[i] = __floats2half2_rn(from[2 * i] * inverse_of(exponent), from[2 * i + 1] * inverse_of(exponent));
+  }
+  __device__ float dot(const Pack<e4m3, E>& key) const {
+    __half2 k[E / 2];
+    unpack(key, k);
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < E / 2; i += 4) {
+      __half2 four = __hmul2(channel[i], k[i]);
+#pragma unroll
+      for (int j = 1; j < 4; ++j) four = __hfma2(channel[i + j], k[i + j], four);
+      sum += __low2float(four) + __high2float(four);
+    }
+    return sum;
+  }
+  __device__ float whole(float sum, ushort2 scale) const { return sum * (unit * scale_of(scale.x)); }
+};
+
+// out += the weighted values of kAhead keys.
+template <class C, int E>
+__device__ void add_values(const Pack<C, E> (&value)[kAhead], const float (&weight)[kAhead], const ushort2 (&)[kAhead],
+                           float (&out)[E]) {
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    float v[E];
+    unpack(value[u], v);
+#pragma unroll
+    for (int i = 0; i < E; ++i) out[i] = fmaf(weight[u], v[i], out[i]);
+  }
+}
+
+// As halves, weights with their scales relative to the largest of these keys.
+template <int E>
+__device__ void add_values(const Pack<e4m3, E> (&value)[kAhead], const float (&weight)[kAhead],
+                           const ushort2 (&scale)[kAhead], float (&out)[E]) {
+  float scaled[kAhead];
+  unsigned exponent = 0;
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    scaled[u] = weight[u] == 0.0f ? 0.0f : weight[u] * scale_of(scale[u].y);  // the scale of no key may be anything
+    exponent = max(exponent, exponent_of(scaled[u]));
+  }
+  __half2 sum[E / 2];
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    const __half2 relative = __float2half2_rn(scaled[u] * inverse_of(exponent));
+    __half2 v[E / 2];
+    unpack(value[u], v);
+#pragma unroll
+    for (int i = 0; i < E / 2; ++i) sum[i] = u == 0 ? __hmul2(relative, v[i]) : __hfma2(relative, v[i], sum[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < E / 2; ++i) {
+    out[2 * i] = fmaf(__uint_as_float(exponent), __low2float(sum[i]), out[2 * i]);
+    out[2 * i + 1] = fmaf(__uint_as_float(exponent), __high2float(sum[i]), out[2 * i + 1]);
+  }
+}
+
 // LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
 template <class T, class C, int E>
 __device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b, int h, int64_t begin, int64_t end,
@@ -162,21 +254,15 @@ __device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b,
   };
   fetch(begin);
   __syncthreads();  // the query is in shared memory; the first keys are on their way meanwhile
-  float query[E];
-#pragma unroll
-  for (int i = 0; i < E; ++i) query[i] = head.query[part * E + i];
+  const Query<C, E> query(head.query + part * E, lanes);
   for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
     if (first > begin) fetch(first);
     float score[kAhead], top = result.top;
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      float k[E], dot = 0.0f;
-      unpack(key[u], k);
-#pragma unroll
-      for (int i = 0; i < E; ++i) dot = fmaf(query[i], k[i], dot);
+      float dot = query.dot(key[u]);
       for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-      if constexpr (kQuantised<C>) dot *= scale_of(scale[u].x);
-      score[u] = first + u * slots + slot < end ? dot : -INFINITY;
+      score[u] = first + u * slots + slot < end ? query.whole(dot, scale[u]) : -INFINITY;
       top = fmaxf(top, score[u]);
     }
     if (first + slot >= end) continue;  // this lane has no key here; one whose score is NaN must be seen
@@ -184,16 +270,10 @@ __device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b,
     result.sum *= shrink;
 #pragma unroll
     for (int i = 0; i < E; ++i) result.out[i] *= shrink;
+    float weight[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      float v[E];
-      unpack(value[u], v);
-      float weight = exp2_fast(score[u] - top);
-      result.sum += weight;
-      if constexpr (kQuantised<C>) weight *= scale_of(scale[u].y);
-#pragma unroll
-      for (int i = 0; i < E; ++i) result.out[i] = fmaf(weight, v[i], result.out[i]);
-    }
+    for (int u = 0; u < kAhead; ++u) result.sum += weight[u] = exp2_fast(score[u] - top);
+    add_values(value, weight, scale, result.out);
     result.top = top;
   }
   result.join_lanes(lanes);
@@ -222,6 +302,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
   const int split = static_cast<int>(blockIdx.z);
   const int64_t position = *a.position, c = position / s.chunk_len;
+  // By the number of keys, not by the room for them, so that results do not depend on what the cache held before.
+  const int splits = static_cast<int>(min(int64_t{a.splits}, max(int64_t{1}, c / a.keys_of_split)));
+  if (split >= splits) return;
   const int l = static_cast<int>(position % s.chunk_len);
   T* y = a.y + b * s.channels() + h * P;
   if (position < 0 || c >= a.capacity) {
@@ -229,7 +312,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
     return;
   }
   rotate_query(a, head, b, h, c);
-  const int64_t per_split = (c + a.splits - 1) / a.splits, begin = min(c, split * per_split);
+  const int64_t per_split = (c + splits - 1) / splits, begin = min(c, split * per_split);
   const Part<E> part = attend<T, C, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
   if (split == 0) update_state(a, head, b, h, c, l);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -241,7 +324,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   }
   __syncthreads();
   const T* z = a.proj + b * a.proj_stride + h * P;
-  if (a.splits == 1) {
+  if (splits == 1) {
     for (int i = threadIdx.x; i < P; i += kThreads) {
       const Part<1> whole = join_warps(head, i, true);
       y[i] = from_float<T>(whole.out[0] / whole.sum * sigmoid<T>(to_float(z[i])));
@@ -263,13 +346,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   }
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) head.last = atomicAdd(arrived, 1u) == static_cast<unsigned>(a.splits) - 1;
+  if (threadIdx.x == 0) head.last = atomicAdd(arrived, 1u) == static_cast<unsigned>(splits) - 1;
   __syncthreads();
   if (!head.last) return;
   __threadfence();
   for (int i = threadIdx.x; i < P; i += kThreads) {
     Part<1> whole{-INFINITY, 0.0f, {0.0f}};
-    for (int other = 0; other < a.splits; ++other) {
+    for (int other = 0; other < splits; ++other) {
       const volatile float* theirs = parts + other * (P + 2);
       const float out[1] = {theirs[i]};
       whole.join(theirs[P], theirs[P + 1], out);
@@ -297,7 +380,7 @@ int rat_decode_splits(const RatShape& s, int64_t keys) {
     cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   const int64_t items = s.batch * s.heads;
   const int64_t wanted = (int64_t{4} * processors + items - 1) / items;
-  return static_cast<int>(std::clamp<int64_t>(std::min(wanted, keys / 64), 1, kMostSplits));
+  return static_cast<int>(std::clamp<int64_t>(std::min(wanted, keys / kKeysOfSplit), 1, kMostSplits));
 }
 
 std::size_t rat_decode_workspace(const RatShape& s, int splits) {

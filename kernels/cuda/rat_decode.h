@@ -8,7 +8,8 @@
 //         rope (capacity + 1, P/2) or null; position: one int32 on the device, the same for all sequences, so that a
 //         captured graph can be replayed while it advances.
 // C, the cache's type: T, or e4m3 with a scale per row (kernels/cuda/quantise.h), which multiplies the row's score or
-// weight once. Running states and the own key are never quantised.
+// weight once. Running states and the own key are never quantised. Products with rows of e4m3 are of halves, scaled so that
+// none overflows: a few keys, or channels, are added in half precision, everything else in float32.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
 // results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256,
 // with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales.
@@ -19,6 +20,8 @@
 #include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
+
+inline constexpr int64_t kKeysOfSplit = 32;
 
 template <class T, class C = T>
 struct RatDecodeArgs {
@@ -34,11 +37,12 @@ struct RatDecodeArgs {
   KeyRows<C> keys, values;
   KeyRows<ushort2> scales;  // of e4m3
   T* y = nullptr;
-  int splits = 1;
+  int splits = 1;  // at most: fewer where there are not keys_of_split keys for each
+  int64_t keys_of_split = kKeysOfSplit;
   float* workspace = nullptr;  // rat_decode_workspace bytes, zeroed once before the first call
 };
 
-// Enough blocks to fill the device when `keys` chunk ends are cached, and at least 64 keys per block.
+// Enough blocks to fill the device when `keys` chunk ends are cached, and at least kKeysOfSplit for each.
 int rat_decode_splits(const RatShape& shape, int64_t keys);
 std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 

@@ -282,7 +282,7 @@ void decode_case(Checks& checks, const RatShape& s, int splits, bool positions) 
   args.proj = step.get(), args.proj_stride = W, args.gate_bias = bias.get(), args.rope = positions ? rope.get() : nullptr;
   args.state_k = state_k.get(), args.state_v = state_v.get();
   args.keys = head_major(keys.get(), one, capacity), args.values = head_major(values.get(), one, capacity);
-  args.y = y.get(), args.splits = splits, args.workspace = workspace.get();
+  args.y = y.get(), args.splits = splits, args.keys_of_split = 1, args.workspace = workspace.get();
   Doubles all(static_cast<std::size_t>(s.rows() * D));
   for (int64_t t = 0; t < s.tokens; ++t) {
     require(cudaMemcpy2D(step.get(), static_cast<std::size_t>(W) * sizeof(T), proj.get() + t * W,

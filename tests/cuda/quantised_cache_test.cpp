@@ -150,7 +150,7 @@ struct Decoding {
     args.proj = step.get(), args.proj_stride = s.proj_width(), args.gate_bias = bias.get();
     args.rope = reference.positions ? rope.get() : nullptr;
     args.state_k = state_k.get(), args.state_v = state_v.get();
-    args.y = y.get(), args.splits = splits, args.workspace = workspace.get();
+    args.y = y.get(), args.splits = splits, args.keys_of_split = 1, args.workspace = workspace.get();
   }
   static RatShape one_token(RatShape shape) {
     shape.tokens = 1;
