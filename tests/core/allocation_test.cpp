@@ -28,6 +28,12 @@ void* operator new(std::size_t size, std::align_val_t align) { return allocate(s
 void* operator new[](std::size_t size, std::align_val_t align) {
   return allocate(size, static_cast<std::size_t>(align));
 }
+// The library's would call those above, but a sanitizer brings its own.
+void* operator new(std::size_t size, std::align_val_t align, const std::nothrow_t&) noexcept try {
+  return allocate(size, static_cast<std::size_t>(align));
+} catch (const std::bad_alloc&) {
+  return nullptr;
+}
 void operator delete(void* data) noexcept { std::free(data); }
 void operator delete[](void* data) noexcept { std::free(data); }
 void operator delete(void* data, std::size_t) noexcept { std::free(data); }
