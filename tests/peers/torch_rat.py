@@ -1,13 +1,19 @@
 """A RAT language model in plain PyTorch, and how fast it trains and decodes: the peer that `rat bench` is compared with.
 
-Usage: python3 torch_rat.py [--seq-len T] [--tokens N] [--mode eager,compile] [--dtype f32,bf16-autocast,bf16-pure]
-                            [--what train,decode] [--scan loop,doubling] [--device cpu|cuda] [--check]
+Usage: python3 torch_rat.py [--seq-len T] [--tokens N] [--mode eager,compile,compile-layers] [--dtype f32,bf16-autocast,bf16-pure]
+                            [--what train,decode,layer-train,layer-prefill] [--scan loop,doubling,associative]
+                            [--attention plain|flex] [--device cpu|cuda] [--check]
 Prints one JSON list with medians and quartiles. Needs only torch. The equations are those of tests/golden/golden.py.
+`compile-layers` compiles one layer for all of them: minutes sooner than the whole model where there are many.
+`layer-...` is the sequence half of one block alone, with its norm, projections and residual, as `rat bench layer` has it.
 
 What was chosen for speed, so that the comparison is with a fair PyTorch program:
-- the recurrence runs over the L positions of all chunks of all sequences at once (`loop`), or by recursive doubling in
-  log2 L steps (`doubling`); torch.compile fuses either into few kernels;
-- attention is over the chunk-end states (C columns), and the own key is one more column of the same softmax: no T x T;
+- the recurrence runs over the L positions of all chunks of all sequences at once (`loop`), by recursive doubling in
+  log2 L steps (`doubling`), or as PyTorch's associative scan with a backward scan written out (`associative`: compiled, on
+  a GPU); torch.compile fuses each into few kernels;
+- attention is over the chunk-end states (C columns), and the own key is one more column of the same softmax: no T x T.
+  With `flex` it is FlexAttention over the chunk ends, joined with the own key through the log-sum-exp: no T x C either;
+  its block mask is made outside the timed steps;
 - AdamW and clipping are PyTorch's fused and multi-tensor ones;
 - bf16 either by autocast (f32 master weights, as ours) or with the whole model in bf16 (no master weights: faster and
   less accurate). Decoding keeps a cache of fixed size under torch.compile, so that nothing is compiled again.
@@ -15,6 +21,8 @@ What was chosen for speed, so that the comparison is with a fair PyTorch program
 import argparse, json, math, statistics, sys, time
 import torch
 import torch.nn.functional as F
+from torch._higher_order_ops.associative_scan import associative_scan
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 
 def wide(x):  # softmax and loss of bf16 values are computed in f32, as autocast does
@@ -54,7 +62,26 @@ def scan_doubling(gate, state):
     return state
 
 
-SCANS = {"loop": scan_loop, "doubling": scan_doubling}
+def join(left, right):  # of (gate, state): first left, then right
+    return left[0] * right[0], right[0] * left[1] + right[1]
+
+
+class ScanAssociative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, fresh):
+        states = associative_scan(join, (gate, fresh), 2, combine_mode="pointwise")[1]
+        ctx.save_for_backward(gate, states)
+        return states
+
+    @staticmethod
+    def backward(ctx, grad):
+        gate, states = ctx.saved_tensors
+        after = F.pad(gate[:, :, 1:], (0, 0, 0, 1))  # the gate that a state goes through to the next one
+        total = associative_scan(join, (after, grad.contiguous()), 2, reverse=True, combine_mode="pointwise")[1]
+        return total * F.pad(states[:, :, :-1], (0, 0, 1, 0)), total
+
+
+SCANS = {"loop": scan_loop, "doubling": scan_doubling, "associative": ScanAssociative.apply}
 
 
 class Layer(torch.nn.Module):
@@ -81,7 +108,21 @@ class Layer(torch.nn.Module):
     def feed_forward(self, x):
         return x + self.fc2(F.gelu(self.fc1(rms_norm(x, self.ln))))
 
-    def forward(self, x, cos, sin, mask):  # x (B, T, D), T a multiple of L
+    def attend(self, q, keys, values, own_k, own_v, mask):  # (B, H, T or C, P); q of the own key is not rotated
+        (rotated, q), scale, C = q, self.P ** -0.5, keys.shape[2]
+        own = (q * own_k).sum(-1, keepdim=True) * scale
+        if self.a.attention == "flex":
+            y, lse = flex_attention(rotated, keys, values, block_mask=mask, scale=scale, return_lse=True)
+            both = torch.logaddexp(lse[..., None], wide(own))
+            return y * torch.exp(lse[..., None] - both).to(y.dtype) + own_v * torch.exp(own - both).to(y.dtype)
+        scores = rotated @ keys.transpose(-1, -2) * scale + mask
+        weights = torch.softmax(wide(torch.cat([scores, own], -1)), -1).to(values.dtype)
+        return weights[..., :C] @ values + weights[..., C:] * own_v
+
+    def forward(self, x, cos, sin, mask):
+        return self.feed_forward(self.mix(x, cos, sin, mask))
+
+    def mix(self, x, cos, sin, mask):  # x (B, T, D), T a multiple of L
         a, P = self.a, self.P
         B, T, D = x.shape
         L, C, H = a.chunk, T // a.chunk, a.heads
@@ -91,14 +132,10 @@ class Layer(torch.nn.Module):
         vs, ks = scan(gate, chunks((1 - g) * v)), scan(gate, chunks((1 - g) * k))
         heads = lambda t: t.reshape(B, T, H, P).transpose(1, 2)
         ends = lambda t: t[:, :, -1].reshape(B, C, H, P).transpose(1, 2)
-        qh, scale = heads(q), P ** -0.5
+        qh = heads(q)
         by_chunk = rotate(qh.view(B, H, C, L, P), cos[:, None], sin[:, None]).view(B, H, T, P).to(ks.dtype)
-        scores = by_chunk @ rotate(ends(ks), cos, sin).to(ks.dtype).transpose(-1, -2) * scale + mask
-        own = (qh * heads(ks)).sum(-1, keepdim=True) * scale
-        weights = torch.softmax(wide(torch.cat([scores, own], -1)), -1).to(vs.dtype)
-        y = weights[..., :C] @ ends(vs) + weights[..., C:] * heads(vs)
-        x = x + self.out_proj(z * y.transpose(1, 2).reshape(B, T, D))
-        return self.feed_forward(x)
+        y = self.attend((by_chunk, qh), rotate(ends(ks), cos, sin).to(ks.dtype), ends(vs), heads(ks), heads(vs), mask)
+        return x + self.out_proj(z * y.transpose(1, 2).reshape(B, T, D))
 
     # One token. `ends` (2, H, C, P): rotated keys and values of finished chunks, `seen` (C): 0 or -inf; state (2, D).
     def step(self, x, state, ends, seen, keep, cos, sin):
@@ -142,6 +179,9 @@ class Model(torch.nn.Module):
 def chunk_tables(a, T):
     C = T // a.chunk
     cos, sin = rope_tables(torch.arange(C), a.d_model // a.heads)
+    if a.attention == "flex":
+        L = a.chunk
+        return cos, sin, create_block_mask(lambda b, h, t, c: c < t // L, None, None, T, C, device=torch.get_default_device())
     chunk = torch.arange(T) // a.chunk
     mask = torch.zeros(T, C).masked_fill(torch.arange(C)[None] >= chunk[:, None], -math.inf)
     return cos, sin, mask
@@ -173,10 +213,13 @@ def train(a, mode, dtype):
     B = max(1, a.tokens // a.seq_len)
     data = torch.randint(a.vocab, (B, a.seq_len + 1))
     cos, sin, mask = chunk_tables(a, a.seq_len)
-    if pure or auto:
+    if (pure or auto) and a.attention == "plain":
         mask = mask.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     forward = torch.compile(model) if mode == "compile" else model
+    if mode == "compile-layers":
+        for one in model.layers:
+            one.compile()
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -190,6 +233,31 @@ def train(a, mode, dtype):
     return {**row, "seq_len": a.seq_len, "batch": B, "tokens_per_s": 1000 * B * a.seq_len / row["median_ms"]}
 
 
+def layer(a, mode, dtype, backward):
+    """The sequence half of a block alone, all in bf16 (`bf16-pure`) or f32."""
+    torch.manual_seed(1)
+    kind = torch.bfloat16 if dtype == "bf16-pure" else torch.float32
+    one, B = Layer(a).to(kind), max(1, a.tokens // a.seq_len)
+    cos, sin, mask = chunk_tables(a, a.seq_len)
+    if a.attention == "plain":
+        mask = mask.to(kind)
+    x = torch.randn(B, a.seq_len, a.d_model, dtype=kind, requires_grad=backward)
+    grad = torch.randn_like(x)
+    mix = one.mix if mode == "eager" else torch.compile(one.mix)
+
+    def step():
+        if not backward:
+            with torch.no_grad():
+                return mix(x, cos, sin, mask)
+        x.grad = None
+        one.zero_grad(set_to_none=True)
+        mix(x, cos, sin, mask).backward(grad)
+
+    row = timed(step, a.repetitions, 2, a.seconds)
+    peak = torch.cuda.max_memory_allocated() if a.device == "cuda" else 0
+    return {**row, "seq_len": a.seq_len, "batch": B, "tokens_per_s": 1000 * B * a.seq_len / row["median_ms"], "peak_bytes": peak}
+
+
 @torch.inference_mode()
 def decode(a, mode, dtype):
     torch.manual_seed(1)
@@ -200,14 +268,14 @@ def decode(a, mode, dtype):
     ends, states = torch.randn(N, 2, H, C, P).to(kind), torch.randn(N, 2, a.d_model).to(kind)
     all_cos, all_sin = rope_tables(torch.arange(C), P)
     seen = torch.zeros(C).masked_fill(torch.arange(C) >= a.seq_len // a.chunk, -math.inf).to(kind)
-    step = torch.compile(model.step) if mode == "compile" else model.step
+    step = model.step if mode == "eager" else torch.compile(model.step)
     position, token = a.seq_len, torch.tensor(1)
     one, zero = torch.ones((), dtype=kind), torch.zeros((), dtype=kind)
 
     def once():
         nonlocal position, states, token
         chunk = position // a.chunk % C
-        used = slice(None) if mode == "compile" else slice(a.seq_len // a.chunk)
+        used = slice(a.seq_len // a.chunk) if mode == "eager" else slice(None)
         keep = zero if position % a.chunk == 0 else one
         logits, states, new = step(token, states, ends[:, :, :, used], seen[used], keep, all_cos[chunk], all_sin[chunk])
         if position % a.chunk == a.chunk - 1:
@@ -221,7 +289,7 @@ def decode(a, mode, dtype):
 
 def check():
     """The layer against the step-by-step definition, and both scans against each other, in double precision."""
-    a = argparse.Namespace(d_model=32, heads=4, groups=2, chunk=4, layers=2, vocab=17, scan="loop")
+    a = argparse.Namespace(d_model=32, heads=4, groups=2, chunk=4, layers=2, vocab=17, scan="loop", attention="plain")
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
     model, T = Model(a).double(), 16
@@ -230,7 +298,7 @@ def check():
     tokens = torch.randint(17, (1, T + 1))
     cos, sin, mask = chunk_tables(a, T)
     losses = []
-    for a.scan in SCANS:
+    for a.scan in ("loop", "doubling"):
         losses.append(model(tokens[:, :-1], tokens[:, 1:], cos, sin, mask).item())
     P, C = 8, T // 4
     ends, states, total = torch.zeros(2, 2, 4, C, P), torch.zeros(2, 2, 32), 0.0
@@ -246,6 +314,30 @@ def check():
     return 0 if worst < 1e-9 else 1
 
 
+def check_flex():
+    """On a GPU: loss and gradients of FlexAttention with the associative scan against the plain model, in f32."""
+    torch.set_default_device("cuda")
+    a = argparse.Namespace(d_model=64, heads=4, groups=2, chunk=4, layers=2, vocab=17, scan="loop", attention="plain")
+    torch.manual_seed(0)
+    model, T, results = Model(a), 256, []
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randint(17, (2, T + 1))
+    for a.scan, a.attention in (("loop", "plain"), ("associative", "flex")):
+        model.zero_grad()
+        run = torch.compile(model) if a.attention == "flex" else model
+        loss = run(tokens[:, :-1], tokens[:, 1:], *chunk_tables(a, T))
+        loss.backward()
+        results.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    (loss, grad), (flex_loss, flex_grad) = results
+    error = ((grad - flex_grad).norm() / grad.norm()).item()
+    print(f"loss {loss:.6f}, flex {flex_loss:.6f}; gradients differ by {error:.1e}")
+    return 0 if abs(loss - flex_loss) < 1e-3 and error < 1e-2 else 1  # products of FlexAttention are in tf32
+
+
+TIMED = {"train": train, "decode": decode, "layer-train": lambda *a: layer(*a, True), "layer-prefill": lambda *a: layer(*a, False)}
+
+
 def main():
     parser = argparse.ArgumentParser()
     for name, value in dict(seq_len=512, tokens=8192, d_model=256, heads=4, groups=2, layers=4, vocab=256, chunk=16, repetitions=20, threads=2).items():
@@ -255,23 +347,25 @@ def main():
     parser.add_argument("--dtype", default="f32,bf16-autocast,bf16-pure")
     parser.add_argument("--what", default="train,decode")
     parser.add_argument("--scan", default="loop")
+    parser.add_argument("--attention", default="plain", choices=["plain", "flex"])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--check", action="store_true")
     a = parser.parse_args()
     if a.check:
-        return check()
+        return check_flex() if a.device == "cuda" else check()
     torch.set_num_threads(a.threads)
     torch.set_default_device(a.device)
     rows, scans = [], a.scan.split(",")
     for what in a.what.split(","):
         for dtype in a.dtype.split(","):
-            if what == "decode" and dtype == "bf16-autocast":
-                continue  # nothing to keep in f32 without training
+            if what != "train" and dtype == "bf16-autocast":
+                continue  # nothing to keep in f32 without an optimizer
             for mode in a.mode.split(","):
-                for a.scan in scans if what == "train" else scans[:1]:
+                for a.scan in scans if what != "decode" else scans[:1]:
                     torch._dynamo.reset()
-                    row = (train if what == "train" else decode)(a, mode, dtype)
-                    rows.append({"what": what, "mode": mode, "dtype": dtype, "scan": a.scan, "torch": torch.__version__, **row})
+                    row = TIMED[what](a, mode, dtype)
+                    rows.append({"what": what, "mode": mode, "dtype": dtype, "scan": a.scan, "attention": a.attention,
+                                 "torch": torch.__version__, **row})
                     print(json.dumps(rows[-1]), file=sys.stderr)
     print(json.dumps(rows, indent=1))
     return 0
