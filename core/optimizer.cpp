@@ -43,36 +43,28 @@ Result<AdamW::StepResult> AdamW::step(std::span<const Parameter> parameters, dou
   RAT_TRY(m_.prepare());
   RAT_TRY(v_.prepare());
   tensors_.clear();
-  gradients_.clear();
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
+  for (std::size_t i = 0; i < parameters.size(); ++i)
     tensors_.push_back({.value = parameters[i].value,
                         .grad = parameters[i].grad,
                         .m = place_[i].of(m_.device()),
                         .v = place_[i].of(v_.device())});
-    gradients_.push_back(parameters[i].grad);
-  }
-  double squares = 0;
-  RAT_TRY(kernels::squared_norm({.tensors = gradients_, .sum = &squares}, exec_));
-  StepResult result{std::sqrt(squares), false};
-  if (!std::isfinite(result.grad_norm)) {
-    result.skipped = true;
-    return result;
-  }
-  ++steps_;
   m_.device_writes();
   v_.device_writes();
-  const auto t = static_cast<double>(steps_);
-  RAT_TRY(kernels::adamw(
-      {.tensors = tensors_,
-       .lr = lr,
-       .beta1 = config_.beta1,
-       .beta2 = config_.beta2,
-       .eps = config_.eps,
-       .weight_decay = config_.weight_decay,
-       .correction1 = 1.0 - std::pow(config_.beta1, t),
-       .correction2 = 1.0 - std::pow(config_.beta2, t),
-       .grad_scale = config_.clip > 0 ? std::min(1.0, config_.clip / (result.grad_norm + 1e-6)) : 1.0},  // as PyTorch
-      exec_));
+  const auto t = static_cast<double>(steps_ + 1);
+  double squares = 0;
+  RAT_TRY(kernels::adamw({.tensors = tensors_,
+                          .lr = lr,
+                          .beta1 = config_.beta1,
+                          .beta2 = config_.beta2,
+                          .eps = config_.eps,
+                          .weight_decay = config_.weight_decay,
+                          .correction1 = 1.0 - std::pow(config_.beta1, t),
+                          .correction2 = 1.0 - std::pow(config_.beta2, t),
+                          .clip = config_.clip,
+                          .squared_norm = &squares},
+                         exec_));
+  const StepResult result{std::sqrt(squares), !std::isfinite(squares)};
+  if (!result.skipped) ++steps_;
   return result;
 }
 

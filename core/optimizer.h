@@ -1,5 +1,6 @@
 // AdamW with global-norm clipping, and the learning-rate schedule.
-// Decoupled weight decay on every parameter, as the published training code: p -= lr * (m^ / (sqrt(v^) + eps) + wd * p).
+// Decoupled weight decay on every parameter, as the published training code: p -= lr * (m^ / (sqrt(v^) + eps) + wd *
+// p).
 #pragma once
 
 #include <span>
@@ -25,7 +26,8 @@ enum class Schedule { constant, cosine };
 
 // Learning rate for step `step` (0-based) of `steps`: linear warm-up over `warmup` steps, then constant or a cosine
 // to `final_fraction * lr` at the last step.
-double learning_rate(Schedule schedule, double lr, int64_t step, int64_t steps, int64_t warmup, double final_fraction = 0.1);
+double learning_rate(Schedule schedule, double lr, int64_t step, int64_t steps, int64_t warmup,
+                     double final_fraction = 0.1);
 
 class AdamW {
  public:
@@ -33,11 +35,11 @@ class AdamW {
   AdamW(std::span<const Parameter> parameters, OptimizerConfig config, const kernels::Exec& exec = {});
 
   struct StepResult {
-    double grad_norm = 0;   // global L2 norm before clipping
-    bool skipped = false;   // the norm was NaN or infinite: nothing was changed
+    double grad_norm = 0;  // global L2 norm before clipping
+    bool skipped = false;  // the norm was NaN or infinite: nothing was changed
   };
-  // Clips, then updates every parameter with learning rate `lr`. Gradients are left as they are. An error only where the
-  // device has failed.
+  // Clips, then updates every parameter with learning rate `lr`. Gradients are left as they are. An error only where
+  // the device has failed.
   Result<StepResult> step(Model& model, double lr);
   // The same for parameters that lie where the optimizer computes.
   Result<StepResult> step(std::span<const Parameter> parameters, double lr);
@@ -60,8 +62,7 @@ class AdamW {
   int64_t steps_ = 0;
   std::vector<Place> place_;
   Mirrored m_, v_;
-  std::vector<kernels::AdamWTensor> tensors_;      // kept, so that a step allocates nothing
-  std::vector<std::span<const float>> gradients_;
+  std::vector<kernels::AdamWTensor> tensors_;  // kept, so that a step allocates nothing
 };
 
 }  // namespace rat

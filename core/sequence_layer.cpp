@@ -127,12 +127,12 @@ Status SequenceLayer::check_cache(const MixerPass& pass) const {
   using enum kernels::CacheDtype;
   const kernels::CacheDtype wanted = pass.cache_dtype.value_or(f32);
   if (wanted == f32) return ok();
-  return fail(ErrorCode::unsupported,
-              "a cache in {} is one of 'rat' layers in bf16 on the cuda device, with heads of 64 or 128 and a width of "
-              "at most 2048, a multiple of 64; this is a layer of '{}' in {} on the {} device, with heads of {} and a "
-              "width of {}",
-              kernels::cache_dtype_name(wanted), type_->name, kernels::dtype_name(pass.dtype), pass.exec.backend->name,
-              P_, D_);
+  return fail(
+      ErrorCode::unsupported,
+      "a cache in {} is one of 'rat', 'attention' and 'swa' layers in bf16 on the cuda device, with heads of 64 or "
+      "128 that share no keys and a width of at most 2048, a multiple of 64; this is a layer of '{}' in {} on the "
+      "{} device, with heads of {} and a width of {}",
+      kernels::cache_dtype_name(wanted), type_->name, kernels::dtype_name(pass.dtype), pass.exec.backend->name, P_, D_);
 }
 
 Status SequenceLayer::prefill(const MixerPass& pass, const float* x, MixerState& state, float* y, bool residual) {
@@ -155,14 +155,13 @@ Status SequenceLayer::step(const MixerPass& pass, int64_t position, const float*
   RAT_TRY(kernels::rms_norm({.x = Input(x, B, D_), .weight = norm_->value, .y = normed}, pass.exec));
   {
     const OpTimer timer(pass.times, Op::gemm);
-    RAT_TRY(kernels::matmul(
-        {.a = normed,
-         .b = Input(in_proj_->value.data(), N_, D_),
-         .c = projected,
-         .transpose_b = true,
-         .dtype = pass.dtype,
-         .b_bf16 = pass.rounded ? pass.rounded->of(in_proj_->value) : nullptr},
-        pass.exec));
+    RAT_TRY(kernels::matmul({.a = normed,
+                             .b = Input(in_proj_->value.data(), N_, D_),
+                             .c = projected,
+                             .transpose_b = true,
+                             .dtype = pass.dtype,
+                             .b_bf16 = pass.rounded ? pass.rounded->of(in_proj_->value) : nullptr},
+                            pass.exec));
   }
   {
     const OpTimer timer(pass.times, Op::attention);

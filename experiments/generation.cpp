@@ -76,6 +76,7 @@ Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<
                 most_samples);
   RAT_ASSIGN(const kernels::Dtype dtype, kernels::parse_dtype(config.dtype));
   RAT_TRY(model.set_dtype(dtype));
+  model.set_cache_dtype(config.cache);
   std::unique_ptr<Generation> generation(new Generation(config, dtype));
   generation->state_ = model.start_decoding();
   const Stopwatch watch;
@@ -114,11 +115,13 @@ void Generation::fill(GenerationStatus& status, int64_t sample) const {
   status.sample = sample;
   status.seed = config_.sampling.seed + static_cast<uint64_t>(sample);
   status.dtype = config_.dtype;
+  status.device = config_.device;
   status.tokens = tokens(sample);
   status.prompt_tokens = prompt_tokens_;
   status.next_probabilities = probabilities(
       std::span(logits_).subspan(static_cast<std::size_t>(sample) * vocab, vocab), config_.sampling.temperature);
   status.cache_bytes = state_->cache_bytes();
+  status.cache_dtype = state_->cache_dtype();
   status.position = state_->position();
   status.prefill_ms = prefill_ms_;
   status.prefill_tokens_per_s = prefill_ms_ > 0 ? 1000.0 * static_cast<double>(prompt_tokens_) / prefill_ms_ : 0;

@@ -39,6 +39,7 @@ void InspectSession::Impl::start_generation(const InspectPrompt& prompt) {
   if (!model) return publish_generation("No run is open; choose one first.", true);
   auto started = [&]() -> Result<std::unique_ptr<Generation>> {
     RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(prompt.text));
+    RAT_TRY(move_to(prompt.config.device));
     return Generation::start(*model, std::move(tokens), prompt.config, &generation_stop);
   }();
   if (!started) {

@@ -44,7 +44,7 @@ struct InspectWishes {
 };
 
 struct InspectSession::Impl {
-  Impl() : dtypes(device_dtypes()), thread([this] { loop(); }) {}
+  Impl() : thread([this] { loop(); }) {}
   ~Impl() {
     wish([](InspectWishes& wishes) { wishes.quit = true; }, {&load_stop, &trace_stop, &generation_stop});
     thread.join();
@@ -60,13 +60,13 @@ struct InspectSession::Impl {
     wake.notify_one();
   }
 
-  static std::vector<std::string> device_dtypes();
   void loop();
   void turn();
   bool take_stop();
   std::optional<InspectSource> take_source();
   void load(const InspectSource& source);
   Status load_weights_of(const InspectSource& source, const RunSpec& spec);
+  Status move_to(const std::string& wanted);
   void open_data(const RunSpec& spec);
   std::optional<std::vector<LayerConfig>> take_layers();
   void change_layers(std::vector<LayerConfig> layers);
@@ -86,6 +86,7 @@ struct InspectSession::Impl {
   // Session thread only.
   std::unique_ptr<Model> model;
   ModelConfig model_config;
+  std::string device = "cpu";  // of the model
   std::unique_ptr<DataSource> data;
   std::string data_key;      // what `data` was opened for
   std::string data_problem;  // why there is none
@@ -101,7 +102,7 @@ struct InspectSession::Impl {
   std::unique_ptr<Generation> generation;
   int64_t remaining = 0;
   int64_t shown_sample = 0;
-  const std::vector<std::string> dtypes;  // of the device, the CPU
+  std::vector<Device> devices;  // that can be used
   InspectClock::time_point generation_published{}, followed_at{};
   double follow_cost_ms = 0;
 

@@ -5,15 +5,9 @@
 
 namespace rat {
 
-// Models to look at lie on the CPU.
-std::vector<std::string> InspectSession::Impl::device_dtypes() {
-  std::vector<std::string> names;
-  for (const kernels::Dtype dtype : kernels::dtypes())
-    if (kernels::cpu_supports(dtype)) names.emplace_back(kernels::dtype_name(dtype));
-  return names;
-}
-
 void InspectSession::Impl::loop() {
+  devices = rat::devices();  // asking a GPU takes its time, so not where the session is made
+  std::erase_if(devices, [](const Device& one) { return !one.problem.empty(); });
   publish_status();
   for (;;) {
     {
@@ -104,7 +98,7 @@ void InspectSession::Impl::load(const InspectSource& source) {
   checkpoint = source.run ? source.run->checkpoint : "";
   if (!same_run) publish_status("", false, true);
   drop_generation();
-  const auto loaded = [&]() -> Status {
+  const Status done = [&]() -> Status {
     if (source.run && checkpoint.empty())
       return fail(ErrorCode::not_found, "Run '{}' has no complete checkpoint yet, so there are no weights to look at.",
                   run_name);
@@ -119,16 +113,36 @@ void InspectSession::Impl::load(const InspectSource& source) {
     return ok();
   }();
   if (load_stop.requested()) return;  // a newer wish is waiting, or the end
-  if (loaded) return publish_status();
+  if (done) return publish_status();
   model.reset();
   run_id.clear(), run_name.clear(), checkpoint.clear();
-  publish_status(loaded.error().message, true);
+  publish_status(done.error().message, true);
+}
+
+// A copy of the model, weights and layers, on another device takes its place; where that fails, it stays.
+Status InspectSession::Impl::move_to(const std::string& wanted) {
+  if (wanted == device) return ok();
+  const auto copy = [&]() -> Result<std::unique_ptr<Model>> {
+    RAT_ASSIGN(std::unique_ptr<Model> other, Model::create(model_config, 0, wanted));
+    RAT_TRY(other->set_layers(model->config().layers));
+    const auto from = std::as_const(*model).parameters();
+    const auto to = other->parameters();
+    for (std::size_t i = 0; i < to.size(); ++i) std::ranges::copy(from[i].value, to[i].value.begin());
+    return other;
+  };
+  try {
+    RAT_ASSIGN(model, copy());
+  } catch (const std::exception& error) {  // the device's memory is full, or it has failed
+    return fail(ErrorCode::unsupported, "The model could not be moved to {} ({}).", wanted, error.what());
+  }
+  device = wanted;
+  return ok();
 }
 
 Status InspectSession::Impl::load_weights_of(const InspectSource& source, const RunSpec& spec) {
   if (!model || !(model_config == spec.model)) {
     model.reset();  // before the new one: memory for one is enough
-    RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed));
+    RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed, device));
     model_config = spec.model;
     chosen_layers.clear();
   }
@@ -238,7 +252,7 @@ void InspectSession::Impl::update_trace() {
 }
 
 void InspectSession::Impl::publish_status(const std::string& message, bool is_error, bool busy) {
-  InspectStatus next{run_id, run_name, step, checkpoint, busy, message, is_error, {}, {}, {}, dtypes};
+  InspectStatus next{run_id, run_name, step, checkpoint, busy, message, is_error, {}, {}, {}, devices};
   if (model) {
     next.trained_layers = model_config.layers;
     next.layers = model->config().layers;

@@ -6,12 +6,15 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/devices.h"
 #include "core/sampler.h"
 #include "core/trace/snapshot.h"
 #include "experiments/trainer.h"
+#include "kernels/base/cache_dtype.h"
 
 namespace rat {
 
@@ -33,7 +36,7 @@ struct TrainingStatus {
          tokens_per_s_q3 = 0;  // train, over the last 200 steps, warm-up excluded
   double step_ms_median = 0, step_ms_q1 = 0, step_ms_q3 = 0;
   std::vector<float> recent_step_ms;  // the last 200 steps, oldest first
-  OpTimes op_ms_per_step;             // mean over the same steps
+  OpTimes op_ms_per_step;             // mean over the same steps; on a device each counts as the newest one timed op by op
   double probe_share = 0;             // probe time / training time since start
   double probe_budget = 0.02;
   int64_t peak_bytes = 0;  // of the process
@@ -80,6 +83,8 @@ struct GenerationConfig {
   SamplingConfig sampling;
   int64_t samples = 1;
   std::string dtype = "f32";  // of matrix products
+  std::string device = "cpu";
+  std::optional<kernels::CacheDtype> cache = {};  // of keys and values; nothing: as the layers compute
 };
 
 struct GenerationStatus {
@@ -93,7 +98,9 @@ struct GenerationStatus {
   int64_t prompt_tokens = 0;
   bool running = false;
   std::vector<float> next_probabilities;  // (V) of the token to come, after temperature
+  std::string device = "cpu";
   int64_t cache_bytes = 0;  // of all samples
+  std::string cache_dtype;  // "f32", "bf16, f32": of the layers
   int64_t position = 0;     // of each
   double prefill_ms = 0;
   double prefill_tokens_per_s = 0, decode_tokens_per_s = 0;  // of all samples together
@@ -110,7 +117,7 @@ struct InspectStatus {
   bool message_is_error = false;
   std::vector<LayerConfig> trained_layers, layers;  // of the weights; as they are looked at now
   std::string layer_note;                           // what the difference means; empty: there is none
-  std::vector<std::string> dtypes;                  // in which the device that generates can compute
+  std::vector<Device> devices;                      // on which it can generate here, the CPU first
 };
 
 class InspectSession {

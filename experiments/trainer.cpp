@@ -9,7 +9,6 @@ namespace rat {
 namespace {
 
 constexpr int64_t most_skipped_in_a_row = 10;
-constexpr int64_t op_times_every = 10;  // steps between stored op_ms/*
 
 Status check_device(const RunSpec& spec) {
   RAT_ASSIGN(const kernels::Backend* const device, kernels::find_backend(spec.device));

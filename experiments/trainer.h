@@ -12,6 +12,8 @@
 
 namespace rat {
 
+inline constexpr int64_t op_times_every = 10;  // steps between stored op_ms/*
+
 struct StepReport {
   int64_t step = 0;  // steps done, 1-based after the first
   double loss = 0;   // train, nats

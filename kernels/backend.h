@@ -43,12 +43,12 @@ struct CrossEntropyArgs;
 struct EmbeddingArgs;
 struct EmbeddingBackwardArgs;
 struct AdamWArgs;
-struct SquaredNormArgs;
 struct RoundWeightsArgs;
 struct RatLayerShape;
 struct RatLayerArgs;
 struct RatLayerBackwardArgs;
-struct RatLayerStepArgs;
+struct LayerStepShape;
+struct LayerStepArgs;
 struct AttentionLayerShape;
 struct AttentionLayerArgs;
 struct AttentionLayerBackwardArgs;
@@ -122,7 +122,6 @@ struct Backend {
   Status (*embedding)(const EmbeddingArgs&) = nullptr;
   Status (*embedding_backward)(const EmbeddingBackwardArgs&) = nullptr;
   Status (*adamw)(const AdamWArgs&) = nullptr;
-  Status (*squared_norm)(const SquaredNormArgs&) = nullptr;
   Status (*round_weights)(const RoundWeightsArgs&) = nullptr;
 
   // Whole halves of a block, and the end of the model, in bf16; null: composed of the ops above.
@@ -130,12 +129,13 @@ struct Backend {
   std::size_t (*rat_layer_saved)(const RatLayerShape&) = nullptr;
   Status (*rat_layer)(const RatLayerArgs&) = nullptr;
   Status (*rat_layer_backward)(const RatLayerBackwardArgs&) = nullptr;
-  std::size_t (*rat_layer_step_workspace)(const RatLayerShape&, int64_t capacity) = nullptr;
-  Status (*rat_layer_step)(const RatLayerStepArgs&) = nullptr;
   bool (*fuses_attention_layer)(const AttentionLayerShape&) = nullptr;
   std::size_t (*attention_layer_saved)(const AttentionLayerShape&) = nullptr;
   Status (*attention_layer)(const AttentionLayerArgs&) = nullptr;
   Status (*attention_layer_backward)(const AttentionLayerBackwardArgs&) = nullptr;
+  // Of layers that one of the two fuses.
+  std::size_t (*layer_step_workspace)(const LayerStepShape&, int64_t capacity) = nullptr;
+  Status (*layer_step)(const LayerStepArgs&) = nullptr;
   bool (*fuses_feed_forward)(const FeedForwardShape&) = nullptr;
   std::size_t (*feed_forward_saved)(const FeedForwardShape&) = nullptr;
   Status (*feed_forward)(const FeedForwardArgs&) = nullptr;

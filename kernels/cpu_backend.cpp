@@ -43,7 +43,6 @@ const Backend& cpu_backend() {
       .embedding = cpu::embedding,
       .embedding_backward = cpu::embedding_backward,
       .adamw = cpu::adamw,
-      .squared_norm = cpu::squared_norm,
       .round_weights = cpu::round_weights,
       .fuses_feed_forward = cpu::fuses_feed_forward,
       .feed_forward_saved = cpu::feed_forward_saved,

@@ -40,7 +40,6 @@ Status cross_entropy(const CrossEntropyArgs& args);
 Status embedding(const EmbeddingArgs& args);
 Status embedding_backward(const EmbeddingBackwardArgs& args);
 Status adamw(const AdamWArgs& args);
-Status squared_norm(const SquaredNormArgs& args);
 Status round_weights(const RoundWeightsArgs& args);
 bool fuses_feed_forward(const FeedForwardShape& shape);
 std::size_t feed_forward_saved(const FeedForwardShape& shape);

@@ -234,6 +234,9 @@ std::shared_ptr<const TrainingStatus> Workbench::keep_last_run(std::shared_ptr<c
   if (next->activity != SessionActivity::idle || !next->run_id.empty() || status_->run_id.empty()) return next;
   auto kept = std::make_shared<TrainingStatus>(*status_);
   kept->activity = SessionActivity::idle;
+  // Of a short run the last steps may have come and gone between two looks.
+  if (next->last.step > kept->step && next->last.step <= kept->steps_total)
+    kept->last = next->last, kept->step = next->last.step;
   kept->queue = next->queue;
   kept->message = next->message;
   kept->message_is_error = next->message_is_error;

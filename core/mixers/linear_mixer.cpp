@@ -110,7 +110,8 @@ class LinearMixer final : public Mixer {
             .q = in.columns(KV_, D_),
             .k = in.columns(KV_ + D_, KV_),
             .v = in.columns(0, KV_),
-            .out = Output((*pass.saved)[attended].data(), pass.rows(), D_)};
+            .out = Output((*pass.saved)[attended].data(), pass.rows(), D_),
+            .dtype = pass.dtype};
   }
   Status absorb(const MixerPass& pass, const Input& in, MixerState& state) const {
     return kernels::linear_absorb(

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/mixers/attention_products.h"
 #include "core/mixers/mixers.h"
 #include "core/model.h"
 #include "core/op_times.h"
@@ -63,10 +64,7 @@ kernels::RangeAttentionArgs RatMixer::attention_args(const MixerPass& pass, cons
   args.own_v = Input(saved[state_v].data(), rows, D_);
   args.out = Output(saved[pre_gate].data(), rows, D_);
   args.lse = Output(saved[log_sum].data(), pass.batch * H_, pass.tokens);
-  if (pass.dtype == kernels::Dtype::bf16) {  // softmax amplifies errors of scores
-    args.score_dtype = pass.exec.backend->careful(pass.dtype);
-    args.dtype = pass.dtype;
-  }
+  set_products(pass, args);
   return args;
 }
 

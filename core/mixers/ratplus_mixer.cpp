@@ -5,6 +5,7 @@
 // Columns of `projected`: output gate o (D), query (D), key (D), value (D), forget gate g (D).
 #include <algorithm>
 
+#include "core/mixers/attention_products.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -137,6 +138,7 @@ kernels::RangeAttentionArgs RatplusMixer::attention_args(const MixerPass& pass, 
   args.v = {v, D_, T * D_};
   args.out = Output(saved[pre_gate].data(), rows, D_);
   args.lse = Output(saved[log_sum].data(), pass.batch * H_, T);
+  set_products(pass, args);
   if (window_.window < 0) return args;
   args.more_count = 2;
   args.more[0] = {.keys = T / window_.dilation,

@@ -5,6 +5,7 @@
 // them.
 #include <algorithm>
 
+#include "core/mixers/attention_products.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -124,6 +125,7 @@ class RattentionMixer final : public Mixer {
     args.v = {projected, width(), T * width()};
     args.out = Output((*pass.saved)[local].data(), rows, D_);
     args.lse = Output((*pass.saved)[log_sum].data(), pass.batch * H_, T);
+    set_products(pass, args);
     return args;
   }
 
@@ -136,7 +138,8 @@ class RattentionMixer final : public Mixer {
             .q = in.columns(KV_, D_),
             .k = in.columns(KV_ + D_, KV_),
             .v = in.columns(0, KV_),
-            .out = Output((*pass.saved)[residual].data(), pass.rows(), D_)};
+            .out = Output((*pass.saved)[residual].data(), pass.rows(), D_),
+            .dtype = pass.dtype};
   }
 
   Status sum_normed(const MixerPass& pass, const MixerWeights& weights, const Input& near, const Input& far,

@@ -3,6 +3,7 @@
 namespace rat::kernels {
 
 Status adamw(const AdamWArgs& args, const Exec& exec) {
+  RAT_CHECK(args.squared_norm != nullptr, "adamw says how long the gradient was");
   for (const AdamWTensor& tensor : args.tensors) {
     const std::size_t n = tensor.value.size();
     if (tensor.grad.size() != n || tensor.m.size() != n || tensor.v.size() != n)
@@ -10,11 +11,6 @@ Status adamw(const AdamWArgs& args, const Exec& exec) {
                   tensor.grad.size(), tensor.m.size(), tensor.v.size());
   }
   return exec.run(&Backend::adamw, "adamw", args);
-}
-
-Status squared_norm(const SquaredNormArgs& args, const Exec& exec) {
-  RAT_CHECK(args.sum != nullptr, "squared_norm needs a sum");
-  return exec.run(&Backend::squared_norm, "squared_norm", args);
 }
 
 }  // namespace rat::kernels

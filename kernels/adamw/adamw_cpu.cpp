@@ -14,7 +14,7 @@ HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
 namespace HWY_NAMESPACE {
 
-void AdamWRange(const AdamWArgs& a, const AdamWTensor& tensor, int64_t begin, int64_t end) {
+void AdamWRange(const AdamWArgs& a, const AdamWTensor& tensor, float scale, int64_t begin, int64_t end) {
   float* HWY_RESTRICT value = tensor.value.data() + begin;
   const float* HWY_RESTRICT grad = tensor.grad.data() + begin;
   float* HWY_RESTRICT m = tensor.m.data() + begin;
@@ -23,7 +23,7 @@ void AdamWRange(const AdamWArgs& a, const AdamWTensor& tensor, int64_t begin, in
   const float beta1 = f(a.beta1), fresh1 = f(1.0 - a.beta1), beta2 = f(a.beta2), fresh2 = f(1.0 - a.beta2);
   const float inverse_correction2 = f(1.0 / a.correction2), rate = f(a.lr / a.correction1),
               keep = f(1.0 - a.lr * a.weight_decay);
-  const float scale = f(a.grad_scale), eps = f(a.eps);
+  const float eps = f(a.eps);
   for_each_vector(end - begin, [&](auto d, int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, scale));
     const auto mean = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + i), hn::Mul(hn::Set(d, fresh1), g));
@@ -70,15 +70,14 @@ double squares(std::span<const float> x) {
 }  // namespace
 
 Status adamw(const AdamWArgs& args) {
+  *args.squared_norm = 0;
+  for (const AdamWTensor& tensor : args.tensors) *args.squared_norm += squares(tensor.grad);
+  if (!std::isfinite(*args.squared_norm)) return ok();
+  const auto scale = static_cast<float>(clip_scale(args.clip, *args.squared_norm));
   for (const AdamWTensor& tensor : args.tensors)
     parallel_ranges(static_cast<int64_t>(tensor.value.size()), int64_t{1} << 15, [&](int64_t begin, int64_t end) {
-      HWY_DYNAMIC_DISPATCH(AdamWRange)(args, tensor, begin, end);
+      HWY_DYNAMIC_DISPATCH(AdamWRange)(args, tensor, scale, begin, end);
     });
-  return ok();
-}
-
-Status squared_norm(const SquaredNormArgs& args) {
-  for (const std::span<const float> tensor : args.tensors) *args.sum += squares(tensor);
   return ok();
 }
 

@@ -63,7 +63,8 @@ __device__ int tensor_of_block(const Table<Tensor>& table) {
 __device__ bool aligned(const void* data) { return reinterpret_cast<uintptr_t>(data) % sizeof(float4) == 0; }
 
 struct Rates {
-  float beta1, fresh1, beta2, fresh2, inverse_correction2, rate, keep, scale, eps;
+  float beta1, fresh1, beta2, fresh2, inverse_correction2, rate, keep, eps;
+  double clip;
 
   explicit Rates(const AdamWArgs& a)
       : beta1(f(a.beta1)),
@@ -73,21 +74,25 @@ struct Rates {
         inverse_correction2(f(1.0 / a.correction2)),
         rate(f(a.lr / a.correction1)),
         keep(f(1.0 - a.lr * a.weight_decay)),
-        scale(f(a.grad_scale)),
-        eps(f(a.eps)) {}
+        eps(f(a.eps)),
+        clip(a.clip) {}
   static float f(double x) { return static_cast<float>(x); }
 };
 
 // Rounded as on the CPU: intrinsics keep the compiler from fusing more.
-__device__ __forceinline__ void step(const Rates& rates, float& value, float grad, float& m, float& v) {
-  const float g = __fmul_rn(grad, rates.scale);
+__device__ __forceinline__ void step(const Rates& rates, float scale, float& value, float grad, float& m, float& v) {
+  const float g = __fmul_rn(grad, scale);
   m = fmaf(rates.beta1, m, __fmul_rn(rates.fresh1, g));
   v = fmaf(rates.beta2, v, __fmul_rn(rates.fresh2, __fmul_rn(g, g)));
   const float root = __fadd_rn(sqrtf(__fmul_rn(v, rates.inverse_correction2)), rates.eps);
   value = __fsub_rn(__fmul_rn(value, rates.keep), __fmul_rn(rates.rate, m) / root);
 }
 
-__global__ void __launch_bounds__(threads) adamw_chunks(const __grid_constant__ Table<Moments> table, Rates rates) {
+__global__ void __launch_bounds__(threads) adamw_chunks(const __grid_constant__ Table<Moments> table, Rates rates,
+                                                         const double* squared_norm) {
+  const double squares = *squared_norm;
+  if (!isfinite(squares)) return;
+  const auto scale = static_cast<float>(rates.clip > 0 ? fmin(1.0, rates.clip / (sqrt(squares) + 1e-6)) : 1.0);
   const int index = tensor_of_block(table);
   const Moments& tensor = table.tensors[index];
   const int64_t begin = (static_cast<int64_t>(blockIdx.x) - table.first[index]) * chunk;
@@ -101,15 +106,15 @@ __global__ void __launch_bounds__(threads) adamw_chunks(const __grid_constant__ 
     float4 x = reinterpret_cast<float4*>(value)[i], first = reinterpret_cast<float4*>(m)[i];
     float4 second = reinterpret_cast<float4*>(v)[i];
     const float4 g = reinterpret_cast<const float4*>(grad)[i];
-    step(rates, x.x, g.x, first.x, second.x);
-    step(rates, x.y, g.y, first.y, second.y);
-    step(rates, x.z, g.z, first.z, second.z);
-    step(rates, x.w, g.w, first.w, second.w);
+    step(rates, scale, x.x, g.x, first.x, second.x);
+    step(rates, scale, x.y, g.y, first.y, second.y);
+    step(rates, scale, x.z, g.z, first.z, second.z);
+    step(rates, scale, x.w, g.w, first.w, second.w);
     reinterpret_cast<float4*>(value)[i] = x;
     reinterpret_cast<float4*>(m)[i] = first;
     reinterpret_cast<float4*>(v)[i] = second;
   }
-  for (int64_t i = quads * 4 + threadIdx.x; i < n; i += threads) step(rates, value[i], grad[i], m[i], v[i]);
+  for (int64_t i = quads * 4 + threadIdx.x; i < n; i += threads) step(rates, scale, value[i], grad[i], m[i], v[i]);
 }
 
 // A thread's few squares are summed in single precision, everything else in double.
@@ -139,37 +144,35 @@ __global__ void __launch_bounds__(threads) join(const double* sums, int64_t n, d
 
 }  // namespace
 
+// The norm stays on the device for the update, which is started before the host has it.
 Status adamw(const AdamWArgs& args) {
+  *args.squared_norm = 0;
+  int64_t chunks = 0;
+  for (const AdamWTensor& tensor : args.tensors) chunks += blocks_for(static_cast<int64_t>(tensor.grad.size()), chunk);
+  if (chunks == 0) return ok();
+  RAT_ASSIGN(double* const sums, scratch<double>(0, chunks + 1));  // the last: the total
+  double* const total = sums + chunks;
+  int64_t done = 0;
+  const auto gradient = [](const AdamWTensor& x) {
+    return Values{x.grad.data(), static_cast<int64_t>(x.grad.size())};
+  };
+  RAT_TRY(for_each_table<Values>(args.tensors, gradient, [&](const Table<Values>& table) {
+    square_chunks<<<static_cast<unsigned>(table.chunks), threads, 0, stream()>>>(table, sums + done);
+    done += table.chunks;
+    return launched("adamw");
+  }));
+  join<<<1, threads, 0, stream()>>>(sums, chunks, total);
+  RAT_TRY(launched("adamw"));
+  RAT_TRY(start_read_back(total, sizeof(double)));
   const Rates rates(args);
-  const auto entry = [](const AdamWTensor& x) {
+  const auto moments = [](const AdamWTensor& x) {
     return Moments{x.value.data(), x.grad.data(), x.m.data(), x.v.data(), static_cast<int64_t>(x.value.size())};
   };
-  return for_each_table<Moments>(args.tensors, entry, [&](const Table<Moments>& table) {
-    adamw_chunks<<<static_cast<unsigned>(table.chunks), threads, 0, stream()>>>(table, rates);
+  RAT_TRY(for_each_table<Moments>(args.tensors, moments, [&](const Table<Moments>& table) {
+    adamw_chunks<<<static_cast<unsigned>(table.chunks), threads, 0, stream()>>>(table, rates, total);
     return launched("adamw");
-  });
-}
-
-Status squared_norm(const SquaredNormArgs& args) {
-  int64_t chunks = 0;
-  for (const std::span<const float> tensor : args.tensors)
-    chunks += blocks_for(static_cast<int64_t>(tensor.size()), chunk);
-  if (chunks == 0) return ok();
-  auto sums = scratch<double>(0, chunks + 1);  // the last: the total
-  if (!sums) return sums.error();
-  const auto entry = [](std::span<const float> x) { return Values{x.data(), static_cast<int64_t>(x.size())}; };
-  int64_t done = 0;
-  RAT_TRY(for_each_table<Values>(args.tensors, entry, [&](const Table<Values>& table) {
-    square_chunks<<<static_cast<unsigned>(table.chunks), threads, 0, stream()>>>(table, *sums + done);
-    done += table.chunks;
-    return launched("squared_norm");
   }));
-  join<<<1, threads, 0, stream()>>>(*sums, chunks, *sums + chunks);
-  RAT_TRY(launched("squared_norm"));
-  double total = 0;
-  RAT_TRY(to_host(&total, *sums + chunks, sizeof(total)));
-  *args.sum += total;
-  return ok();
+  return finish_read_back(args.squared_norm, sizeof(double));
 }
 
 }  // namespace rat::kernels::gpu

@@ -25,12 +25,15 @@ std::size_t attention_layer_saved(const AttentionLayerShape& shape, const Exec& 
 Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
   RAT_TRY(check("attention_layer", args, exec));
   RAT_TRY(expect_shape("attention_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
+  if (args.cache.capacity > 0)
+    RAT_TRY(check_cache("attention_layer", args.shape.step(), args.cache, args.shape.tokens));
   return exec.run(&Backend::attention_layer, "attention_layer", args);
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("attention_layer_backward", args.forward, exec));
-  RAT_TRY(check_gradient("attention_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
+  RAT_TRY(
+      check_gradient("attention_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
   return exec.run(&Backend::attention_layer_backward, "attention_layer_backward", args);
 }
 

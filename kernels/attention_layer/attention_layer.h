@@ -1,5 +1,6 @@
 // A whole layer of softmax attention over tokens in one call, for backends that fuse it: what core/sequence_layer.cpp
-// and core/mixers/attention_mixer.cpp compose of single ops, with bf16 between them. Training only.
+// and core/mixers/attention_mixer.cpp compose of single ops, with bf16 between them: for training and for prefill;
+// kernels/layer_step goes on token by token.
 //
 //   y = x + W_out attend( W_in rms_norm(x) );  token t attends to tokens t-W .. t, or 0 .. t
 //
@@ -16,6 +17,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
 #include "kernels/base/stream_gradient.h"
+#include "kernels/layer_step/layer_step.h"
 
 namespace rat::kernels {
 
@@ -26,6 +28,7 @@ struct AttentionLayerShape {
 
   int64_t rows() const { return batch * tokens; }
   int64_t channels() const { return heads * head_size; }
+  LayerStepShape step() const { return {batch, heads, head_size, 0, 1, window, rope_base}; }
 };
 
 struct AttentionLayerArgs {
@@ -35,6 +38,8 @@ struct AttentionLayerArgs {
   Input x;
   Output y;
   void* saved = nullptr;
+  bool residual = true;   // false: y without x
+  LayerCache cache = {};  // prefill: an empty one is filled
 };
 
 struct AttentionLayerBackwardArgs {

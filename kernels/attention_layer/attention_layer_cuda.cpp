@@ -1,12 +1,15 @@
-// The layer of kernels/cuda/attention_layer.h. What backward needs lies in the caller's block, the rest in scratch that all
-// layers share.
-#include "kernels/cuda/attention_layer.h"
+// The layer of kernels/cuda/attention_layer.h. What backward needs lies in the caller's block, the rest in scratch that
+// all layers share.
+#include <algorithm>
 
 #include "kernels/attention_layer/attention_layer.h"
+#include "kernels/cuda/attention_layer.h"
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/layer_step/layer_step_cuda.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -41,9 +44,10 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   args.shape = shape_of(a.shape);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(a.shape, a.saved, args.buffers);
-  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, a.shape.tokens));
+  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(a.shape.tokens, a.cache.angles)));
   args.path = cuda::best_path<Half>(a.shape.head_size, a.shape.tokens);
   args.x = a.x.data;
+  args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
   return args;
 }
@@ -51,8 +55,8 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
 }  // namespace
 
 bool fuses_attention_layer(const AttentionLayerShape& s) {
-  return cuda::best_path<Half>(s.head_size) != cuda::AttentionPath::simple && s.channels() % 64 == 0 &&
-         s.channels() <= 2048 && cuda::check_shape("attention_layer", shape_of(s)).ok();
+  return on_tensor_cores(s.head_size) && s.channels() % 64 == 0 && s.channels() <= 2048 &&
+         cuda::check_shape("attention_layer", shape_of(s)).ok();
 }
 
 std::size_t attention_layer_saved(const AttentionLayerShape& s) {
@@ -63,7 +67,15 @@ std::size_t attention_layer_saved(const AttentionLayerShape& s) {
 Status attention_layer(const AttentionLayerArgs& a) {
   RAT_ASSIGN(const auto args, layer_args(a));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  return answer(cuda::attention_layer(args, *gemm, stream()));
+  RAT_TRY(answer(cuda::attention_layer(args, *gemm, stream())));
+  if (a.cache.capacity == 0) return ok();
+  const auto rows = [&](cuda::ProjectedPart part) {
+    return cuda::read_only(cuda::part_of(args.buffers.proj, args.shape, part));
+  };
+  const int64_t count = a.shape.step().rows_after(a.shape.tokens);  // the newest, where a window keeps only some
+  RAT_TRY(keep_rows(args.shape, rows(cuda::ProjectedPart::key), rows(cuda::ProjectedPart::value),
+                    a.shape.tokens - count, count, a.cache));
+  return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {

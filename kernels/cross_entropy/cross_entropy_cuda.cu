@@ -102,23 +102,15 @@ __device__ void write_gradient(const float* x, To* to, int n, int quads, int lan
   for (int i = 4 * quads + lane; i < n; i += Width) put(to + i, gradient(x[i], i));
 }
 
-// `Width` threads have one row. results[row]: its loss, and 1 where the target is the argmax. `gradient`: the logits
-// themselves, or rows of bf16.
+// One row, by `Width` threads: its loss, and 1 where the target is the argmax, for the first of them.
 template <int Width, class To>
-__global__ void __launch_bounds__(threads) entropy_rows(Input logits, Rows<To> gradient, const int32_t* targets,
-                                                        float scale, double2* results) {
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (threads / Width) + threadIdx.x / Width;
-  if (row >= logits.rows) return;  // all threads of a row, so all of a warp
-  const int lane = threadIdx.x % Width, n = static_cast<int>(logits.cols), target = targets[row];
-  const float* const x = logits.data + row * logits.stride;
-  To* const to = gradient.data + row * gradient.stride;
+__device__ double2 entropy_row(const float* x, To* to, int n, int target, float scale, int lane) {
   const bool wide = reinterpret_cast<uintptr_t>(x) % sizeof(float4) == 0 &&
                     reinterpret_cast<uintptr_t>(to) % (4 * sizeof(To)) == 0;
   const int quads = wide ? n / 4 : 0;
   if (target < 0) {
-    if (lane == 0) results[row] = {0, 0};
     for (int i = lane; i < n && scale != 0.0f; i += Width) put(to + i, 0.0f);
-    return;
+    return {0, 0};
   }
   const float aimed = lane == 0 ? x[target] : 0.0f;  // before the barriers below: the gradient replaces it
   Softmax s;
@@ -126,20 +118,41 @@ __global__ void __launch_bounds__(threads) entropy_rows(Input logits, Rows<To> g
   for (int i = 4 * quads + lane; i < n; i += Width) take(s, x[i], i);
   if constexpr (Width == 32) join_warp(s);
   else join_block(s);
+  double2 result{0, 0};
   if (lane == 0) {
     const double loss = static_cast<double>(s.largest) + log(static_cast<double>(s.total)) - static_cast<double>(aimed);
-    results[row] = {loss, s.first == target ? 1.0 : 0.0};
+    result = {loss, s.first == target ? 1.0 : 0.0};
   }
   __syncwarp();  // lane 0 has read its target
   if (scale != 0.0f) write_gradient<Width>(x, to, n, quads, lane, target, s, scale);
+  return result;
+}
+
+// results: of each block's rows. `gradient`: the logits themselves, or rows of bf16.
+template <int Width, class To>
+__global__ void __launch_bounds__(threads) entropy_rows(Input logits, Rows<To> gradient, const int32_t* targets,
+                                                        float scale, double2* results) {
+  constexpr int together = threads / Width;
+  __shared__ double2 of_rows[together];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * together + threadIdx.x / Width;
+  const int lane = threadIdx.x % Width;
+  double2 result{0, 0};
+  if (row < logits.rows)  // all threads of a row, so all of a warp
+    result = entropy_row<Width>(logits.data + row * logits.stride, gradient.data + row * gradient.stride,
+                                static_cast<int>(logits.cols), targets[row], scale, lane);
+  if (lane == 0) of_rows[threadIdx.x / Width] = result;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int i = 1; i < together; ++i) result.x += of_rows[i].x, result.y += of_rows[i].y;
+  results[blockIdx.x] = result;
 }
 
 constexpr int join_threads = 1024;
 
-__global__ void __launch_bounds__(join_threads) join_rows(const double2* results, int64_t rows, double2* sums) {
+__global__ void __launch_bounds__(join_threads) join_results(const double2* results, int64_t count, double2* sums) {
   double loss = 0, correct = 0;
 #pragma unroll 8
-  for (int64_t i = threadIdx.x; i < rows; i += join_threads) {
+  for (int64_t i = threadIdx.x; i < count; i += join_threads) {
     const double2 result = results[i];
     loss += result.x, correct += result.y;
   }
@@ -149,15 +162,15 @@ __global__ void __launch_bounds__(join_threads) join_rows(const double2* results
   if (threadIdx.x == 0) *sums = {loss, correct};
 }
 
+// Blocks, each with a result.
+unsigned blocks_of(const Input& logits) {
+  return blocks_for(logits.rows, logits.cols <= widest_of_a_warp ? threads / 32 : 1);
+}
+
 template <class To>
 Status launch(const CrossEntropyArgs& args, const Rows<To>& gradient, const int32_t* targets, double2* results) {
-  const int64_t rows = args.logits.rows;
-  if (args.logits.cols <= widest_of_a_warp)
-    entropy_rows<32, To><<<blocks_for(rows, threads / 32), threads, 0, stream()>>>(args.logits, gradient, targets,
-                                                                                   args.grad_scale, results);
-  else
-    entropy_rows<threads, To><<<static_cast<unsigned>(rows), threads, 0, stream()>>>(args.logits, gradient, targets,
-                                                                                     args.grad_scale, results);
+  const auto kernel = args.logits.cols <= widest_of_a_warp ? entropy_rows<32, To> : entropy_rows<threads, To>;
+  kernel<<<blocks_of(args.logits), threads, 0, stream()>>>(args.logits, gradient, targets, args.grad_scale, results);
   return launched("cross_entropy");
 }
 
@@ -168,16 +181,17 @@ Status start_entropy(const CrossEntropyArgs& args, __nv_bfloat16* rounded) {
   static_assert(entropy_slots == 2);
   auto targets = scratch<int32_t>(0, rows);
   if (!targets) return targets.error();
-  auto results = scratch<double2>(1, rows + 1);  // the last: their sums
+  const int64_t blocks = blocks_of(args.logits);
+  auto results = scratch<double2>(1, blocks + 1);  // the last: their sums
   if (!results) return results.error();
   RAT_TRY(to_device(*targets, args.targets.data(), args.targets.size_bytes()));
   if (rounded != nullptr)
     RAT_TRY(launch(args, Rows<__nv_bfloat16>(rounded, rows, cols), *targets, *results));
   else
     RAT_TRY(launch(args, args.logits, *targets, *results));
-  join_rows<<<1, join_threads, 0, stream()>>>(*results, rows, *results + rows);
+  join_results<<<1, join_threads, 0, stream()>>>(*results, blocks, *results + blocks);
   RAT_TRY(launched("cross_entropy"));
-  return start_read_back(*results + rows, sizeof(double2));
+  return start_read_back(*results + blocks, sizeof(double2));
 }
 
 Status finish_entropy(std::span<const int32_t> targets, CrossEntropySums& sums) {

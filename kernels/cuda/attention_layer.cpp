@@ -9,15 +9,7 @@ namespace rat::kernels::cuda {
 namespace {
 
 using bf16 = __nv_bfloat16;
-
-enum Part { value, query, key };
-
-// The heads of one part where they lie in (N, 3D) rows.
-template <class T>
-KeyRows<T> part_of(T* proj, const RatShape& s, Part part) {
-  const int64_t D = s.channels();
-  return {proj + part * D, s.tokens * 3 * D, s.head_size, 3 * D};
-}
+using Part = ProjectedPart;
 
 }  // namespace
 
@@ -41,10 +33,10 @@ Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t str
   ChunkAttentionArgs<bf16> attention;
   attention.shape = s;
   attention.q_rot = b.proj + D, attention.q_stride = 3 * D;
-  attention.keys = read_only(part_of(b.proj, s, key)), attention.values = read_only(part_of(b.proj, s, value));
+  attention.keys = read_only(part_of(b.proj, s, Part::key)), attention.values = read_only(part_of(b.proj, s, Part::value));
   attention.y = b.y, attention.lse = b.lse;
   RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
-  return project<bf16, float>(gemm, b.y, a.weights.out_proj, a.x, a.out, N, D, D, stream);
+  return project<bf16, float>(gemm, b.y, a.weights.out_proj, a.residual, a.out, N, D, D, stream);
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm, cudaStream_t stream) {
@@ -61,10 +53,10 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   ChunkAttentionBackwardArgs<bf16> attention;
   attention.shape = s;
   attention.q_rot = b.proj + D, attention.q_stride = 3 * D;
-  attention.keys = read_only(part_of(b.proj, s, key)), attention.values = read_only(part_of(b.proj, s, value));
+  attention.keys = read_only(part_of(b.proj, s, Part::key)), attention.values = read_only(part_of(b.proj, s, Part::value));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = {part_of(b.grad_proj, s, query), part_of(b.grad_proj, s, key),
-                               part_of(b.grad_proj, s, value), a.forward.rope};
+  attention.token_gradients = {part_of(b.grad_proj, s, Part::query), part_of(b.grad_proj, s, Part::key),
+                               part_of(b.grad_proj, s, Part::value), a.forward.rope};
   RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.forward.path, stream));
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, 3 * D, D, stream));
   // The normed input is not needed any more: its gradient takes its place.

@@ -1,5 +1,6 @@
-// One layer of softmax attention over tokens on the device, for training in bf16 between f32 residual streams: forward
-// and backward, composed of the kernels of this folder. The caller owns every buffer.
+// One layer of softmax attention over tokens on the device, in bf16 between f32 residual streams: forward, for training
+// and prefill, and backward, composed of the kernels of this folder. The caller owns every buffer. A decode step is
+// layer_step of kernels/cuda/rat_layer.h.
 //
 //   out = x + W_out attend(W_in rmsnorm(x)), columns of W_in rmsnorm(x): value | query | key, D each
 //
@@ -45,7 +46,8 @@ struct AttentionLayerArgs {
   float epsilon = 1e-6f;
   AttentionPath path = AttentionPath::simple;
   const float* x = nullptr;
-  float* out = nullptr;  // may be x
+  const float* residual = nullptr;  // null: the mixer alone
+  float* out = nullptr;             // may be x and residual
 };
 
 struct AttentionLayerBackwardArgs {
@@ -56,6 +58,14 @@ struct AttentionLayerBackwardArgs {
   bool grad_is_rounded = false;
   AttentionWeightGradients gradients;
 };
+
+// The heads of one part where they lie in (N, 3D) projected rows.
+enum class ProjectedPart { value, query, key };
+template <class T>
+KeyRows<T> part_of(T* proj, const RatShape& s, ProjectedPart part) {
+  const int64_t D = s.channels();
+  return {proj + static_cast<int64_t>(part) * D, s.tokens * 3 * D, s.head_size, 3 * D};
+}
 
 // window below 0: every earlier token.
 RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window);

@@ -176,7 +176,7 @@ template <class T>
 Status output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_shape("output_gate_backward", a.shape));
   switch (a.shape.head_size) {
-    case 64: return launch_output_gate_backward<T, 4, 16>(a, stream);
+    case 64: return launch_output_gate_backward<T, 8, 8>(a, stream);
     case 128: return launch_output_gate_backward<T, 8, 16>(a, stream);
     case 256: return launch_output_gate_backward<T, 8, 32>(a, stream);
     default: return launch_output_gate_backward<T, 1, 32>(a, stream);

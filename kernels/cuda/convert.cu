@@ -27,17 +27,26 @@ __global__ void to_bf16_kernel(const float* x, bf16* out, int64_t count) {
   store<8>(out + at, values);
 }
 
+// Two loads in flight per thread: one alone leaves a quarter of the bandwidth.
 __global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
-  const int64_t at = first_of_thread();
-  if (at >= count) return;
-  float values[8];
-  load<8>(x + at, values);
+  constexpr int64_t step = kThreads * 8;
+  const int64_t at = int64_t{blockIdx.x} * 2 * step + threadIdx.x * 8;
+  Pack<bf16, 8> packs[2];
 #pragma unroll
-  for (float& value : values) {
-    float bell;
-    value *= normal_cdf(value, bell);
+  for (int i = 0; i < 2; ++i)
+    if (at + i * step < count) packs[i] = load<8>(x + at + i * step);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (at + i * step >= count) return;
+    float values[8];
+    unpack(packs[i], values);
+#pragma unroll
+    for (float& value : values) {
+      float bell;
+      value *= normal_cdf(value, bell);
+    }
+    store<8>(y + at + i * step, values);
   }
-  store<8>(y + at, values);
 }
 
 __global__ void gelu_backward_kernel(const bf16* x, bf16* grad, int64_t count) {
@@ -73,7 +82,7 @@ Status to_bf16(const float* x, bf16* out, int64_t count, cudaStream_t stream) {
 
 Status gelu(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
   RAT_CUDA_TRY(check_count("gelu", count));
-  gelu_kernel<<<blocks(count), kThreads, 0, stream>>>(x, y, count);
+  gelu_kernel<<<(blocks(count) + 1) / 2, kThreads, 0, stream>>>(x, y, count);
   return launched("gelu");
 }
 

@@ -25,12 +25,12 @@ struct DeviceCheck {
     int count = 0;
     cudaDeviceProp properties{};
     if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
-      problem = fmt::format("this machine has no usable NVIDIA GPU ({}); use --device cpu",
+      problem = fmt::format("this machine has no usable NVIDIA GPU ({}); choose the device cpu",
                             error == cudaSuccess ? "none found" : cudaGetErrorString(error));
     } else if (const cudaError_t read = cudaGetDeviceProperties(&properties, 0); read != cudaSuccess) {
-      problem = fmt::format("the GPU cannot be asked for its properties ({}); use --device cpu", cudaGetErrorString(read));
+      problem = fmt::format("the GPU cannot be asked for its properties ({}); choose the device cpu", cudaGetErrorString(read));
     } else if (properties.major < 8) {
-      problem = fmt::format("{} has compute capability {}.{}, but 8.0 (Ampere) or later is needed; use --device cpu",
+      problem = fmt::format("{} has compute capability {}.{}, but 8.0 (Ampere) or later is needed; choose the device cpu",
                             properties.name, properties.major, properties.minor);
     } else {
       name = properties.name;

@@ -24,14 +24,4 @@ inline KeyRows<ushort2> scale_pairs(ushort2* data, const RatShape& shape, int64_
   return {data, shape.heads * capacity, capacity, 1};
 }
 
-struct QuantiseArgs {
-  RatShape shape;
-  KeyRows<const __nv_bfloat16> keys, values;  // full_chunks() rows per head
-  KeyRows<e4m3> to_keys, to_values;
-  KeyRows<ushort2> scales;
-};
-
-// The chunk ends of a prefill into the cache. Refused before any launch: what check_shape refuses.
-Status quantise_chunk_ends(const QuantiseArgs& args, cudaStream_t stream);
-
 }  // namespace rat::kernels::cuda

@@ -1,25 +1,17 @@
 #include "kernels/cuda/rat_decode.h"
 
 #include <algorithm>
-#include <type_traits>
 
-#include "kernels/cuda/device_math.cuh"
-#include "kernels/cuda/mma_tiles.cuh"
-#include "kernels/cuda/quantise.cuh"
+#include "kernels/cuda/decode_keys.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
 
-using tiles::exp2_fast;
+using namespace decoding;
 using tiles::kLog2e;
 
-constexpr int kWarps = 4, kThreads = kWarps * 32;
-constexpr int kAhead = 2;  // keys and values in flight per lane; with 8 blocks a multiprocessor faster than 4 with fewer
 constexpr int kMostSplits = 64;
-constexpr int kMaxHead = 256;
 
-template <class C>
-constexpr bool kQuantised = std::is_same_v<C, e4m3>;
 // Blocks per multiprocessor, as many as registers allow without spills: 16 channels of e4m3 take more a lane than 8 of
 // bf16 at the same bytes in flight, and more still where they are converted in software.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
@@ -27,51 +19,25 @@ constexpr int kQuantisedBlocks = 5;
 #else
 constexpr int kQuantisedBlocks = 6;
 #endif
-template <class C, int E>
-constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : E * sizeof(C) > 16 ? 6 : 8;
+template <class C>
+constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : sizeof(C) == 4 ? 6 : 8;
 
-// A softmax over some of the keys: maximum (log2 units), sum of weights, weighted values of this lane's E channels.
-template <int E>
-struct Part {
-  float top, sum, out[E];
-
-  __device__ void join(float other_top, float other_sum, const float (&other)[E]) {
-    const float highest = fmaxf(top, other_top);
-    const float mine = top == -INFINITY ? 0.0f : exp2_fast(top - highest);
-    const float theirs = other_top == -INFINITY ? 0.0f : exp2_fast(other_top - highest);
-    sum = sum * mine + other_sum * theirs;
-#pragma unroll
-    for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
-    top = highest;
-  }
-  // With those of the lanes of this warp that hold the same channels of other keys.
-  __device__ void join_lanes(int lanes) {
-    __syncwarp();
-    for (int step = lanes; step < 32; step <<= 1) {
-      const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
-      const float other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
-      float other[E];
-#pragma unroll
-      for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
-      join(other_top, other_sum, other);
-    }
-  }
-};
-
-struct Head {  // of one block, in shared memory
-  float query[kMaxHead];  // rotated, times log2(e) / sqrt P
-  float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only at a chunk's last token of an e4m3 cache
-  float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
-  float own_score[kWarps];
-  bool last;
+// Where a token's row has its parts; kTokens: of attention over tokens.
+template <bool kTokens>
+struct Columns {
+  int64_t value, query, key;
+  __device__ explicit Columns(const RatShape& s)
+      : value(kTokens ? 0 : s.value_column()),
+        query(kTokens ? s.channels() : s.query_column()),
+        key(kTokens ? 2 * s.channels() : s.key_column()) {}
 };
 
 // The rotated query, into shared memory; the caller synchronises.
-template <class T, class C>
+template <bool kTokens, class T, class C>
 __device__ void rotate_query(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c) {
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), half = P / 2;
-  const T* q = a.proj + b * a.proj_stride + s.query_column() + h % static_cast<int>(s.groups) * P;
+  const T* q = a.proj + b * a.proj_stride + Columns<kTokens>(s).query + h % static_cast<int>(s.groups) * P;
   const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
   for (int i = threadIdx.x; i < half; i += kThreads) {
     const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
@@ -81,43 +47,53 @@ __device__ void rotate_query(const RatDecodeArgs<T, C>& a, Head& head, int b, in
   }
 }
 
-// The chunk end in shared memory into an e4m3 cache; for the whole block.
+// The key and value in shared memory into row `to` of an e4m3 cache; for the whole block.
 template <class T>
-__device__ void append_quantised(const RatDecodeArgs<T, e4m3>& a, const Head& head, int b, int h, int64_t c) {
+__device__ void append_quantised(const RatDecodeArgs<T, e4m3>& a, const Head& head, int b, int h, int64_t to) {
   __syncthreads();
   const int P = static_cast<int>(a.shape.head_size), warp = threadIdx.x / 32;
   if (warp > 1) return;
-  const unsigned short scale = warp == 0 ? quantise_row(head.own_k, a.keys.at(b, h, c), P)
-                                         : quantise_row(head.own_v, a.values.at(b, h, c), P);
-  if (threadIdx.x % 32 == 0) (warp == 0 ? a.scales.at(b, h, c)->x : a.scales.at(b, h, c)->y) = scale;
+  const unsigned short scale = warp == 0 ? quantise_row(head.own_k, a.keys.at(b, h, to), P)
+                                         : quantise_row(head.own_v, a.values.at(b, h, to), P);
+  if (threadIdx.x % 32 == 0) (warp == 0 ? a.scales.at(b, h, to)->x : a.scales.at(b, h, to)->y) = scale;
 }
 
-// Running state, own score, and the append at a chunk's last token. After the cache was read: its latency is the longer.
-template <class T, class C>
-__device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c, int l) {
+// A channel of the running key and value goes on by one token; attention over tokens has only the token's own.
+template <bool kTokens, class T, class C>
+__device__ float2 own_channel(const RatDecodeArgs<T, C>& a, const T* row, int b, int64_t at, float k_new, float v_new,
+                              int l) {
+  if constexpr (kTokens) return make_float2(k_new, v_new);
+  const float gate = sigmoid<T>(to_float(row[a.shape.gate_column() + at]) + a.gate_bias[at]);
+  const int64_t state = b * a.shape.channels() + at;
+  const float k_old = l == 0 ? 0.0f : a.state_k[state], v_old = l == 0 ? 0.0f : a.state_v[state];
+  const float key = fmaf(gate, k_old - k_new, k_new), value = fmaf(gate, v_old - v_new, v_new);
+  a.state_k[state] = key;
+  a.state_v[state] = value;
+  return make_float2(key, value);
+}
+
+// Running state, own score, and the append at a chunk's last token to row `to`. After the cache was read: its latency is
+// the longer.
+template <bool kTokens, class T, class C>
+__device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, int h, int64_t c, int l, int64_t to) {
   const RatShape& s = a.shape;
+  const Columns<kTokens> columns(s);
   const int P = static_cast<int>(s.head_size), half = P / 2, G = static_cast<int>(s.groups);
   const T* row = a.proj + b * a.proj_stride;
-  const T* q = row + s.query_column() + h % G * P;
-  const T* k = row + s.key_column() + h % G * P;
-  const bool ends = l == s.chunk_len - 1;
+  const T* q = row + columns.query + h % G * P;
+  const T* k = row + columns.key + h % G * P;
+  const bool ends = kTokens || l == s.chunk_len - 1;
   float own = 0.0f;
   for (int i = threadIdx.x; i < half; i += kThreads) {
     float key[2];
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
       const int channel = i + side * half, at = h * P + channel;
-      const float gate = sigmoid<T>(to_float(row[s.gate_column() + at]) + a.gate_bias[at]);
-      const int64_t state = b * s.channels() + at;
-      const float k_new = to_float(k[channel]), v_new = to_float(row[s.value_column() + at]);
-      const float k_old = l == 0 ? 0.0f : a.state_k[state], v_old = l == 0 ? 0.0f : a.state_v[state];
-      key[side] = fmaf(gate, k_old - k_new, k_new);
-      const float value = fmaf(gate, v_old - v_new, v_new);
-      a.state_k[state] = key[side];
-      a.state_v[state] = value;
-      head.own_v[channel] = value;
+      const float2 now = own_channel<kTokens>(a, row, b, at, to_float(k[channel]), to_float(row[columns.value + at]), l);
+      key[side] = now.x;
+      head.own_v[channel] = now.y;
       if constexpr (!kQuantised<C>)
-        if (ends) a.values.at(b, h, c)[channel] = from_float<T>(value);
+        if (ends) a.values.at(b, h, to)[channel] = from_float<T>(now.y);
     }
     own += to_float(q[i]) * key[0] + to_float(q[i + half]) * key[1];
     if (ends) {
@@ -127,194 +103,46 @@ __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, int b, in
         head.own_k[i] = low;
         head.own_k[i + half] = high;
       } else {
-        a.keys.at(b, h, c)[i] = from_float<T>(low);
-        a.keys.at(b, h, c)[i + half] = from_float<T>(high);
+        a.keys.at(b, h, to)[i] = from_float<T>(low);
+        a.keys.at(b, h, to)[i + half] = from_float<T>(high);
       }
     }
   }
   own = sum_over_lanes(own);
   if (threadIdx.x % 32 == 0) head.own_score[threadIdx.x / 32] = own * rsqrtf(static_cast<float>(P)) * kLog2e;
   if constexpr (kQuantised<C>)
-    if (ends) append_quantised(a, head, b, h, c);
+    if (ends) append_quantised(a, head, b, h, to);
 }
 
-// A lane's E channels of the query.
-template <class C, int E>
-struct Query {
-  float channel[E];
-
-  __device__ Query(const float* from, int) {
-#pragma unroll
-    for (int i = 0; i < E; ++i) channel[i] = from[i];
-  }
-  __device__ float dot(const Pack<C, E>& key) const {
-    float k[E], sum = 0.0f;
-    unpack(key, k);
-#pragma unroll
-    for (int i = 0; i < E; ++i) sum = fmaf(channel[i], k[i], sum);
-    return sum;
-  }
-  __device__ float whole(float sum, ushort2) const { return sum; }
-};
-
-// As halves with a power of two for all of the query: below 2, times 448 at most, four added.
-template <int E>
-struct Query<e4m3, E> {
-  __half2 channel[E / 2];
-  float unit;
-
-  __device__ Query(const float* from, int lanes) {
-    float largest = 0.0f;
-#pragma unroll
-    for (int i = 0; i < E; ++i) largest = fmaxf(largest, fabsf(from[i]));
-    for (int step = lanes / 2; step > 0; step >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-    const unsigned exponent = exponent_of(largest);
-    unit = __uint_as_float(exponent);
-#pragma unroll
-    for (int i = 0; i < E / 2; ++i)
-      channel[i] = __floats2half2_rn(from[2 * i] * inverse_of(exponent), from[2 * i + 1] * inverse_of(exponent));
-  }
-  __device__ float dot(const Pack<e4m3, E>& key) const {
-    __half2 k[E / 2];
-    unpack(key, k);
-    float sum = 0.0f;
-#pragma unroll
-    for (int i = 0; i < E / 2; i += 4) {
-      __half2 four = __hmul2(channel[i], k[i]);
-#pragma unroll
-      for (int j = 1; j < 4; ++j) four = __hfma2(channel[i + j], k[i + j], four);
-      sum += __low2float(four) + __high2float(four);
-    }
-    return sum;
-  }
-  __device__ float whole(float sum, ushort2 scale) const { return sum * (unit * scale_of(scale.x)); }
-};
-
-// out += the weighted values of kAhead keys.
-template <class C, int E>
-__device__ void add_values(const Pack<C, E> (&value)[kAhead], const float (&weight)[kAhead], const ushort2 (&)[kAhead],
-                           float (&out)[E]) {
-#pragma unroll
-  for (int u = 0; u < kAhead; ++u) {
-    float v[E];
-    unpack(value[u], v);
-#pragma unroll
-    for (int i = 0; i < E; ++i) out[i] = fmaf(weight[u], v[i], out[i]);
-  }
+// The gate of a channel of the output.
+template <bool kTokens, class T>
+__device__ float output_gate(const T* z, int i) {
+  if constexpr (kTokens) return 1.0f;
+  return sigmoid<T>(to_float(z[i]));
 }
 
-// As halves, weights with their scales relative to the largest of these keys.
-template <int E>
-__device__ void add_values(const Pack<e4m3, E> (&value)[kAhead], const float (&weight)[kAhead],
-                           const ushort2 (&scale)[kAhead], float (&out)[E]) {
-  float scaled[kAhead];
-  unsigned exponent = 0;
-#pragma unroll
-  for (int u = 0; u < kAhead; ++u) {
-    scaled[u] = weight[u] == 0.0f ? 0.0f : weight[u] * scale_of(scale[u].y);  // the scale of no key may be anything
-    exponent = max(exponent, exponent_of(scaled[u]));
-  }
-  __half2 sum[E / 2];
-#pragma unroll
-  for (int u = 0; u < kAhead; ++u) {
-    const __half2 relative = __float2half2_rn(scaled[u] * inverse_of(exponent));
-    __half2 v[E / 2];
-    unpack(value[u], v);
-#pragma unroll
-    for (int i = 0; i < E / 2; ++i) sum[i] = u == 0 ? __hmul2(relative, v[i]) : __hfma2(relative, v[i], sum[i]);
-  }
-#pragma unroll
-  for (int i = 0; i < E / 2; ++i) {
-    out[2 * i] = fmaf(__uint_as_float(exponent), __low2float(sum[i]), out[2 * i]);
-    out[2 * i + 1] = fmaf(__uint_as_float(exponent), __high2float(sum[i]), out[2 * i + 1]);
-  }
-}
-
-// LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
-template <class T, class C, int E>
-__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, int b, int h, int64_t begin, int64_t end,
-                          int lanes) {
-  const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
-  const int slots = kWarps * (32 / lanes);
-  Part<E> result{-INFINITY, 0.0f, {}};
-  const C* keys = a.keys.at(b, h, 0) + part * E;
-  const C* values = a.values.at(b, h, 0) + part * E;
-  Pack<C, E> key[kAhead] = {}, value[kAhead] = {};
-  ushort2 scale[kAhead] = {};
-  const auto fetch = [&](int64_t first) {
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) {
-        key[u] = load<E>(keys + j * a.keys.row);
-        if constexpr (kQuantised<C>) scale[u] = *a.scales.at(b, h, j);
-      }
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + j * a.values.row);
-  };
-  fetch(begin);
-  __syncthreads();  // the query is in shared memory; the first keys are on their way meanwhile
-  const Query<C, E> query(head.query + part * E, lanes);
-  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
-    if (first > begin) fetch(first);
-    float score[kAhead], top = result.top;
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      float dot = query.dot(key[u]);
-      for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-      score[u] = first + u * slots + slot < end ? query.whole(dot, scale[u]) : -INFINITY;
-      top = fmaxf(top, score[u]);
-    }
-    if (first + slot >= end) continue;  // this lane has no key here; one whose score is NaN must be seen
-    const float shrink = exp2_fast(result.top - top);
-    result.sum *= shrink;
-#pragma unroll
-    for (int i = 0; i < E; ++i) result.out[i] *= shrink;
-    float weight[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) result.sum += weight[u] = exp2_fast(score[u] - top);
-    add_values(value, weight, scale, result.out);
-    result.top = top;
-  }
-  result.join_lanes(lanes);
-  return result;
-}
-
-// Joins the warps (and the own key) of this block into thread-per-channel form: (top, sum, out of channel i).
-__device__ Part<1> join_warps(const Head& head, int i, bool with_own) {
-  Part<1> whole{-INFINITY, 0.0f, {0.0f}};
-  if (with_own) {
-    float score = 0.0f;
-    for (int w = 0; w < kWarps; ++w) score += head.own_score[w];
-    whole = {score, 1.0f, {head.own_v[i]}};
-  }
-  for (int w = 0; w < kWarps; ++w) {
-    const float out[1] = {head.outs[w][i]};
-    whole.join(head.tops[w], head.sums[w], out);
-  }
-  return whole;
-}
-
-template <class T, class C, int E>
-__global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
+template <bool kTokens, class T, class C, int E>
+__global__ void __launch_bounds__(kThreads, kBlocks<C>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
   __shared__ Head head;
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
   const int split = static_cast<int>(blockIdx.z);
   const int64_t position = *a.position, c = position / s.chunk_len;
+  const Rows<kTokens> rows(s, c);
   // By the number of keys, not by the room for them, so that results do not depend on what the cache held before.
-  const int splits = static_cast<int>(min(int64_t{a.splits}, max(int64_t{1}, c / a.keys_of_split)));
+  const int splits = static_cast<int>(min(int64_t{a.splits}, max(int64_t{1}, rows.seen / a.keys_of_split)));
   if (split >= splits) return;
   const int l = static_cast<int>(position % s.chunk_len);
   T* y = a.y + b * s.channels() + h * P;
-  if (position < 0 || c >= a.capacity) {
+  if (position < 0 || rows.own >= a.capacity || (a.rope != nullptr && c >= a.angles)) {
     for (int i = threadIdx.x; i < P; i += kThreads) y[i] = from_float<T>(NAN);
     return;
   }
-  rotate_query(a, head, b, h, c);
-  const int64_t per_split = (c + splits - 1) / splits, begin = min(c, split * per_split);
-  const Part<E> part = attend<T, C, E>(a, head, b, h, begin, min(c, begin + per_split), lanes);
-  if (split == 0) update_state(a, head, b, h, c, l);
+  rotate_query<kTokens>(a, head, b, h, c);
+  const int64_t per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
+  const Part<E> part =
+      attend<kTokens, T, C, E>(a, head, rows, b, h, begin, min(rows.seen, begin + per_split), lanes);
+  if (split == 0) update_state<kTokens>(a, head, b, h, c, l, rows.own);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if (lane < lanes) {
 #pragma unroll
@@ -327,7 +155,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   if (splits == 1) {
     for (int i = threadIdx.x; i < P; i += kThreads) {
       const Part<1> whole = join_warps(head, i, true);
-      y[i] = from_float<T>(whole.out[0] / whole.sum * sigmoid<T>(to_float(z[i])));
+      y[i] = from_float<T>(whole.out[0] / whole.sum * output_gate<kTokens>(z, i));
     }
     return;
   }
@@ -357,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
       const float out[1] = {theirs[i]};
       whole.join(theirs[P], theirs[P + 1], out);
     }
-    y[i] = from_float<T>(whole.out[0] / whole.sum * sigmoid<T>(to_float(z[i])));
+    y[i] = from_float<T>(whole.out[0] / whole.sum * output_gate<kTokens>(z, i));
   }
   if (threadIdx.x == 0) *arrived = 0;
 }
@@ -368,7 +196,14 @@ template <class T, class C, int E>
 Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
-  rat_decode_kernel<T, C, E><<<grid, kThreads, 0, stream>>>(a, static_cast<int>(a.shape.head_size) / E);
+  const int lanes = static_cast<int>(a.shape.head_size) / E;
+  if (!a.shape.over_tokens()) {
+    rat_decode_kernel<false, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
+  } else if constexpr (sizeof(T) == 2) {
+    rat_decode_kernel<true, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
+  } else {
+    return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
+  }
   return launched("rat_decode");
 }
 
@@ -399,9 +234,12 @@ Status rat_decode(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   if (a.splits < 1 || a.splits > kMostSplits || (a.splits > 1 && a.workspace == nullptr) || a.capacity < 1)
     return refuse("rat_decode: %d splits (1 to %d, above 1 with a workspace) over a cache of %lld rows", a.splits,
                   kMostSplits, static_cast<long long>(a.capacity));
-  if (a.proj_stride < shape.proj_width())
+  if (a.proj_stride < shape.projected())
     return refuse("rat_decode: row stride %lld is below the %lld projected columns", static_cast<long long>(a.proj_stride),
-                  static_cast<long long>(shape.proj_width()));
+                  static_cast<long long>(shape.projected()));
+  if (shape.over_tokens() && (shape.chunk_len != 1 || shape.groups != shape.heads))
+    return refuse("rat_decode: attention over tokens has chunks of 1 and a key for each head, not %lld and %lld",
+                  static_cast<long long>(shape.chunk_len), static_cast<long long>(shape.groups));
   if constexpr (kQuantised<C>) {
     if (P < 16 || a.scales.data == nullptr)
       return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d and scales",

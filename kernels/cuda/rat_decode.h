@@ -1,19 +1,25 @@
-// One token of every sequence through the RAT layer between its two projections, in one kernel: running state, RoPE,
+// One token of every sequence through a layer between its two projections, in one kernel. RAT: running state, RoPE,
 // attention over the cached chunk ends and the own key, output gate, and at a chunk's last token the append to the cache.
 //
 //   c = position / L, l = position % L;  k~ = gate k~ + (1 - gate) k (from 0 when l = 0), v~ likewise
 //   y = sigmoid(z) softmax-attend(R(c) q over keys[0, c) and q . k~ for the own key);  l = L-1: keys[c] = R(c) k~, ...
 //
-// Shapes: proj (B, W) as in kernels/cuda/shape.h; states (B, D) float32; keys, values: capacity rows per head; y (B, D);
-//         rope (capacity + 1, P/2) or null; position: one int32 on the device, the same for all sequences, so that a
-//         captured graph can be replayed while it advances.
+// Attention over tokens (a shape with offset 1): t = position, W the window or t
+//   y = softmax-attend(R(t) q over the keys of tokens [t - W, t) and q . k for the own key);  keys[ring(t)] = R(t) k, ...
+// The ring has a row more than the window, so that the row that is written is none that this step reads.
+//
+// Shapes: proj (B, projected()) as in kernels/cuda/shape.h; states (B, D) float32, of RAT; keys, values: capacity rows per
+//         head; y (B, D); rope (angles, P/2) or null; position: one int32 on the device, the same for all sequences, so
+//         that a captured graph can be replayed while it advances.
 // C, the cache's type: T, or e4m3 with a scale per row (kernels/cuda/quantise.h), which multiplies the row's score or
 // weight once. Running states and the own key are never quantised. Products with rows of e4m3 are of halves, scaled so that
 // none overflows: a few keys, or channels, are added in half precision, everything else in float32.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
 // results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256,
-// with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales.
-// Trap: a position of capacity * L or more is out of the cache's bounds: the kernel then writes NaN to y and nothing else.
+// with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales; attention over tokens
+// in float32.
+// Trap: a position whose row is outside the cache or whose angle is outside the table: the kernel then writes NaN to y and
+//       nothing else.
 #pragma once
 
 #include "kernels/cuda/quantise.h"
@@ -26,7 +32,8 @@ inline constexpr int64_t kKeysOfSplit = 32;
 template <class T, class C = T>
 struct RatDecodeArgs {
   RatShape shape;  // tokens is not used
-  int64_t capacity = 0;
+  int64_t capacity = 0;  // rows of the cache
+  int64_t angles = 0;    // rows of the rotation table
   const int32_t* position = nullptr;
   const T* proj = nullptr;
   int64_t proj_stride = 0;
@@ -42,7 +49,7 @@ struct RatDecodeArgs {
   float* workspace = nullptr;  // rat_decode_workspace bytes, zeroed once before the first call
 };
 
-// Enough blocks to fill the device when `keys` chunk ends are cached, and at least kKeysOfSplit for each.
+// Enough blocks to fill the device when `keys` rows are cached, and at least kKeysOfSplit for each.
 int rat_decode_splits(const RatShape& shape, int64_t keys);
 std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 

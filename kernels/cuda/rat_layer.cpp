@@ -137,9 +137,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
 }
 
 template <class T, class X, class C>
-Status rat_layer_step(const RatLayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stream) {
+Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stream) {
   RatDecodeArgs<T, C> decode = a.decode;
-  const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.shape.proj_width();
+  const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.shape.projected();
   decode.proj = a.proj;
   decode.proj_stride = W;
   decode.y = a.y;
@@ -153,17 +153,17 @@ Status rat_layer_step(const RatLayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream
   template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);             \
   template Status rat_layer<T, T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
   template Status rat_layer_backward<T, T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \
-  template Status rat_layer_step<T, T, T>(const RatLayerStepArgs<T>&, Gemm&, cudaStream_t);
+  template Status layer_step<T, T, T>(const LayerStepArgs<T>&, Gemm&, cudaStream_t);
 RAT_INSTANTIATE(float)
 RAT_INSTANTIATE(__nv_bfloat16)
 template Status rat_layer<__nv_bfloat16, float>(const RatLayerArgs<__nv_bfloat16, float>&, Gemm&, cudaStream_t);
 template Status rat_layer_backward<__nv_bfloat16, float>(const RatLayerBackwardArgs<__nv_bfloat16, float>&, Gemm&,
                                                          cudaStream_t);
-template Status rat_layer_step<__nv_bfloat16, float, __nv_bfloat16>(const RatLayerStepArgs<__nv_bfloat16, float>&,
+template Status layer_step<__nv_bfloat16, float, __nv_bfloat16>(const LayerStepArgs<__nv_bfloat16, float>&,
                                                                     Gemm&, cudaStream_t);
-template Status rat_layer_step<__nv_bfloat16, float, e4m3>(const RatLayerStepArgs<__nv_bfloat16, float, e4m3>&, Gemm&,
+template Status layer_step<__nv_bfloat16, float, e4m3>(const LayerStepArgs<__nv_bfloat16, float, e4m3>&, Gemm&,
                                                            cudaStream_t);
-template Status rat_layer_step<__nv_bfloat16, __nv_bfloat16, e4m3>(
-    const RatLayerStepArgs<__nv_bfloat16, __nv_bfloat16, e4m3>&, Gemm&, cudaStream_t);
+template Status layer_step<__nv_bfloat16, __nv_bfloat16, e4m3>(
+    const LayerStepArgs<__nv_bfloat16, __nv_bfloat16, e4m3>&, Gemm&, cudaStream_t);
 
 }  // namespace rat::kernels::cuda

@@ -93,7 +93,7 @@ struct RatLayerBackwardArgs {
 
 // C: type of the cache, as RatDecodeArgs'.
 template <class T, class X = T, class C = T>
-struct RatLayerStepArgs {
+struct LayerStepArgs {
   RatDecodeArgs<T, C> decode;  // proj and y are set by the step
   RatWeights<T> weights;
   float epsilon = 1e-6f;
@@ -110,6 +110,6 @@ Status rat_layer(const RatLayerArgs<T, X>& args, Gemm& gemm, cudaStream_t stream
 template <class T, class X = T>
 Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& args, Gemm& gemm, cudaStream_t stream);
 template <class T, class X = T, class C = T>
-Status rat_layer_step(const RatLayerStepArgs<T, X, C>& args, Gemm& gemm, cudaStream_t stream);
+Status layer_step(const LayerStepArgs<T, X, C>& args, Gemm& gemm, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kSumThreads)
   const int64_t begin = blockIdx.y * rows_per_block, end = min(rows, begin + rows_per_block);
   float sum = 0.0f;
   if (col < cols)
-#pragma unroll 8
+#pragma unroll 16
     for (int64_t row = begin + slice; row < end; row += kSlices) sum += values[row * cols + col];
   partial[slice][threadIdx.x % 32] = sum;
   __syncthreads();

@@ -5,7 +5,7 @@
 // short. Token t sees the end states of chunks 0 .. t/L - 1 and its own running state.
 //
 // The attention kernels also take plain attention over tokens, which is L = 1, G = H and `offset` 1: the keys of token t
-// are those of the tokens up to itself, or of its window.
+// are those of the tokens up to itself, or of its window. Its proj (N, 3D) has the columns v | q | k; the columns below are those of RAT.
 #pragma once
 
 #include <cstdint>
@@ -41,6 +41,10 @@ struct RatShape {
   RAT_HD int64_t gate_column() const { return 2 * channels(); }
   RAT_HD int64_t query_column() const { return 3 * channels(); }
   RAT_HD int64_t key_column() const { return 3 * channels() + group_width(); }
+  RAT_HD bool over_tokens() const { return offset == 1; }
+  RAT_HD int64_t projected() const { return over_tokens() ? 3 * channels() : proj_width(); }
+  // Where the decode cache keeps chunk end, or token, j: a window's tokens in a ring.
+  RAT_HD int64_t ring_row(int64_t j) const { return window < 0 ? j : j % (window + 1); }
 };
 
 // Head sizes that the scan and the simple attention take: even up to 32, 64, 128 or 256.

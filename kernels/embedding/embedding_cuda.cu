@@ -1,5 +1,5 @@
-// Embedding rows. Backward: the host sorts the rows by id, so that each sum is made in order by one thread per column;
-// an id with very many rows is cut into pieces, whose sums are joined in order.
+// Embedding rows. Backward: the host sorts the rows by id, so that each sum is made in order by four threads per column,
+// whose sums are joined in order; an id with very many rows is cut into pieces, whose sums are joined in order, too.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -11,7 +11,7 @@
 namespace rat::kernels::gpu {
 namespace {
 
-constexpr int threads = 256, columns_per_block = 128;
+constexpr int threads = 256, columns_per_block = 128, quarters = 4;  // of a piece
 constexpr int32_t rows_per_piece = 512;
 
 // A warp per row.
@@ -37,16 +37,25 @@ struct Join {
   int32_t id, begin, end;
 };
 
-__global__ void __launch_bounds__(columns_per_block) sum_pieces(const Piece* pieces, const int32_t* order, Input grad,
-                                                                Output table, float* partials) {
+__global__ void __launch_bounds__(columns_per_block* quarters)
+    sum_pieces(const Piece* pieces, const int32_t* order, Input grad, Output table, float* partials) {
+  __shared__ float sums[quarters][columns_per_block];
   const Piece piece = pieces[blockIdx.x];
   const int64_t c = static_cast<int64_t>(blockIdx.y) * columns_per_block + threadIdx.x;
-  if (c >= grad.cols) return;
+  const auto bound = [&](unsigned quarter) {
+    return piece.begin + static_cast<int32_t>((piece.end - piece.begin) * quarter / quarters);
+  };
+  float sum = 0.0f;
+  if (c < grad.cols)
+#pragma unroll 8
+    for (int32_t i = bound(threadIdx.y); i < bound(threadIdx.y + 1); ++i) sum += grad.data[order[i] * grad.stride + c];
+  sums[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= grad.cols) return;
   float* const to =
       piece.partial < 0 ? table.data + piece.id * table.stride + c : partials + piece.partial * grad.cols + c;
-  float sum = piece.partial < 0 ? *to : 0.0f;
-#pragma unroll 8
-  for (int32_t i = piece.begin; i < piece.end; ++i) sum += grad.data[order[i] * grad.stride + c];
+  sum = piece.partial < 0 ? *to : 0.0f;
+  for (int quarter = 0; quarter < quarters; ++quarter) sum += sums[quarter][threadIdx.x];
   *to = sum;
 }
 
@@ -128,8 +137,8 @@ Status embedding_backward(const EmbeddingBackwardArgs& args) {
   auto partials = scratch<float>(2, std::max<int64_t>(1, sorted.partials * args.grad_table.cols));
   if (!partials) return partials.error();
   const unsigned column_blocks = blocks_for(args.grad_table.cols, columns_per_block);
-  sum_pieces<<<dim3(static_cast<unsigned>(sorted.pieces.size()), column_blocks), columns_per_block, 0, stream()>>>(
-      *pieces, *order, args.grad_out, args.grad_table, *partials);
+  sum_pieces<<<dim3(static_cast<unsigned>(sorted.pieces.size()), column_blocks), dim3(columns_per_block, quarters), 0,
+               stream()>>>(*pieces, *order, args.grad_out, args.grad_table, *partials);
   RAT_TRY(launched("embedding_backward"));
   if (sorted.joins.empty()) return ok();
   auto joins = uploaded(3, sorted.joins);

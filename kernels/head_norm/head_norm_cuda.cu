@@ -150,7 +150,7 @@ Status head_norm(const HeadNormArgs& args) {
 Status head_norm_backward(const HeadNormBackwardArgs& args) {
   if (args.head_size > largest_head)
     return Error{ErrorCode::unsupported,
-                 "head_norm_backward on the GPU takes heads of up to 1,024 values; use --device cpu"};
+                 "head_norm_backward on the GPU takes heads of up to 1,024 values; choose the device cpu"};
   const int64_t rows = args.x.rows, cols = args.x.cols;
   if (rows == 0) return ok();
   const int64_t slices = std::min<int64_t>(512, (rows + 7) / 8);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "kernels/base/dtype.h"
 #include "kernels/base/rows.h"
 
 namespace rat::kernels {
@@ -24,6 +25,7 @@ struct LinearAttentionArgs {
   int64_t shift = 0;
   Input q, k, v;
   Output out;
+  Dtype dtype = Dtype::f32;  // bf16: a GPU rounds what it multiplies, in heads of 64 and 128
 };
 
 struct LinearAttentionBackwardArgs {

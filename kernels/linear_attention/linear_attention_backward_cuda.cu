@@ -1,6 +1,7 @@
 // Gradients of linear attention. Of the queries through the states of earlier keys; of keys and values through the
 // states of later queries, which are sums over the heads that share them.
 #include "kernels/cuda_ops.h"
+#include "kernels/linear_attention/mma_cuda.h"
 #include "kernels/linear_attention/tiles.cuh"
 
 namespace rat::kernels::gpu {
@@ -125,6 +126,7 @@ Status backward(const LinearAttentionBackwardArgs& args, const Plan& plan) {
 Status linear_attention_backward(const LinearAttentionBackwardArgs& args) {
   const Plan plan(args.forward);
   if (plan.length == 0) return ok();
+  if (takes_tensor_cores(args.forward)) return gradients_on_tensor_cores(args);
   return with_padded_head(args.forward.head_size, [&](auto wide) { return backward<wide()>(args, plan); });
 }
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cuda_ops.h"
+#include "kernels/linear_attention/mma_cuda.h"
 #include "kernels/linear_attention/tiles.cuh"
 
 namespace rat::kernels::gpu {
@@ -139,6 +140,7 @@ Status linear_attention(const LinearAttentionArgs& args) {
     RAT_TRY(launched("linear_attention"));
   }
   if (plan.length == 0) return ok();
+  if (takes_tensor_cores(args)) return attend_on_tensor_cores(args);
   return with_padded_head(args.head_size, [&](auto wide) { return attend_tiles<wide()>(args, plan); });
 }
 

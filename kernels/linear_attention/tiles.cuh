@@ -289,7 +289,7 @@ Status with_padded_head(int64_t head_size, const Body& body) {
   if (head_size <= 64) return body(std::integral_constant<int, 64>{});
   if (head_size <= 128) return body(std::integral_constant<int, 128>{});
   return Error{ErrorCode::unsupported,
-               "linear attention on the GPU takes heads of up to 128 channels; use more heads or --device cpu"};
+               "linear attention on the GPU takes heads of up to 128 channels; use more heads or the device cpu"};
 }
 
 template <int Wide>

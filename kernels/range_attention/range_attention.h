@@ -88,7 +88,8 @@ struct RangeAttentionArgs {
   Output lse;
   std::array<KeySegment, 2> more = {};
   int64_t more_count = 0;
-  // Of the products with keys and values that are not own, where the CPU multiplies many of them at a time.
+  // Of the products with keys and values that are not own: on the CPU where it multiplies many of them at a time; on a GPU
+  // bf16 also rounds what is multiplied, in heads of 64 and 128 over tokens, whole or a window.
   Dtype score_dtype = Dtype::f32, dtype = Dtype::f32;
 
   int64_t segments() const { return 1 + more_count; }

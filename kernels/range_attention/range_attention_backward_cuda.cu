@@ -2,6 +2,7 @@
 // p (dp - m), the own key's included. Three kernels, none with atomics, so that every sum has a fixed order: each query
 // by itself (m and the own key), tiles of queries (grad_q), and tiles of keys (grad_k and grad_v), segment by segment.
 #include "kernels/range_attention/range_attention_cuda.cuh"
+#include "kernels/range_attention/token_attention_cuda.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -318,6 +319,7 @@ Status add_key_gradients(const Attention& a, const Given& given, int segment, co
 }  // namespace
 
 Status range_attention_backward(const RangeAttentionBackwardArgs& args) {
+  if (is_token_attention(args.forward)) return token_attention_backward(args);
   const AttentionShape& shape = args.forward.shape;
   RAT_TRY(fits(op, shape.head_size));
   const Attention a = attention_of(args.forward);

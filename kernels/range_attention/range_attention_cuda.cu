@@ -1,6 +1,7 @@
 // Forward attention on the GPU: a tile of queries against tiles of the keys that any of them sees, under a running
 // maximum; the weights themselves for display; and one query against many keys for decoding.
 #include "kernels/range_attention/range_attention_cuda.cuh"
+#include "kernels/range_attention/token_attention_cuda.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -319,6 +320,7 @@ __global__ void join_parts(const float* partial, int parts, int heads, int head_
 
 Status range_attention(const RangeAttentionArgs& args) {
   constexpr const char* op = "range_attention";
+  if (is_token_attention(args)) return token_attention(args);
   RAT_TRY(fits(op, args.shape.head_size));
   return for_width(args.shape.head_size, [&](auto width) {
     using Tile = ForwardTile<decltype(width)::value>;

@@ -1,22 +1,23 @@
 // A whole RAT layer in one call, for backends that fuse it: what core/sequence_layer.cpp and core/mixers/rat_mixer.cpp
-// compose of single ops, with bf16 between them: for training, for prefill, and token by token.
+// compose of single ops, with bf16 between them: for training and for prefill; kernels/layer_step goes on token by
+// token.
 //
 //   y = x + W_out( sigmoid(z) * attend( scan( W_in rms_norm(x) ) ) )
 //
 // Source: Wei et al., RAT, arXiv:2507.04416. Everything between the two f32 residual streams is bf16, sums are f32.
-// Shapes: x, y and their gradients (B*T, D) f32 without gaps; weights in the layouts of core/weights.h, the two matrices
+// Shapes: x, y and their gradients (B*T, D) f32 without gaps; weights in the layouts of core/weights.h, the two
+// matrices
 //         rounded by round_weights; gradients of weights f32, added to.
-// Trap:   `saved` carries what backward needs from one call to the other: rat_layer_saved bytes of the backend's memory.
-//         A step's token index is read from the backend's memory, so that a captured step can be replayed; who calls it
-//         sees to it that the cache has room for the chunk of that token.
+// Trap:   `saved` carries what backward needs from one call to the other: rat_layer_saved bytes of the backend's
+// memory.
 #pragma once
 
 #include <span>
 
 #include "kernels/backend.h"
-#include "kernels/base/cache_dtype.h"
 #include "kernels/base/rows.h"
 #include "kernels/base/stream_gradient.h"
+#include "kernels/layer_step/layer_step.h"
 
 namespace rat::kernels {
 
@@ -26,17 +27,7 @@ struct RatLayerShape {
 
   int64_t rows() const { return batch * tokens; }
   int64_t channels() const { return heads * head_size; }
-};
-
-// What generation goes on from, in the backend's memory.
-struct RatLayerCache {
-  CacheDtype dtype = CacheDtype::bf16;           // or fp8
-  int64_t capacity = 0;                          // chunks
-  void *keys = nullptr, *values = nullptr;       // (B, H, capacity, P) of that type: chunk ends, keys rotated
-  uint16_t* scales = nullptr;                    // fp8: (B, H, capacity, 2) bf16: of the key's row and of the value's
-  float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states
-  int32_t* position = nullptr;                   // tokens so far, of every sequence
-  void* workspace = nullptr;                     // rat_layer_step_workspace bytes, zero at first
+  LayerStepShape step() const { return {batch, heads, head_size, groups, chunk_len, -1, rope_base}; }
 };
 
 struct RatLayerArgs {
@@ -46,19 +37,8 @@ struct RatLayerArgs {
   Input x;
   Output y;
   void* saved = nullptr;
-  bool residual = true;     // false: y without x
-  RatLayerCache cache = {};  // prefill: an empty one is filled, and nothing is kept for backward
-};
-
-// One token of each of B sequences; shape.tokens is 1. The cache takes it in, and its position goes on by one.
-struct RatLayerStepArgs {
-  RatLayerShape shape;
-  std::span<const float> norm, gate_bias;
-  const uint16_t *in_proj = nullptr, *out_proj = nullptr;
-  Input x;   // (B, D)
-  Output y;  // (B, D), may be x
-  bool residual = true;
-  RatLayerCache cache;
+  bool residual = true;   // false: y without x
+  LayerCache cache = {};  // prefill: an empty one is filled, and nothing is kept for backward
 };
 
 struct RatLayerBackwardArgs {
@@ -72,7 +52,5 @@ struct RatLayerBackwardArgs {
 std::size_t rat_layer_saved(const RatLayerShape& shape, const Exec& exec);
 [[nodiscard]] Status rat_layer(const RatLayerArgs& args, const Exec& exec);
 [[nodiscard]] Status rat_layer_backward(const RatLayerBackwardArgs& args, const Exec& exec);
-std::size_t rat_layer_step_workspace(const RatLayerShape& shape, int64_t capacity, const Exec& exec);
-[[nodiscard]] Status rat_layer_step(const RatLayerStepArgs& args, const Exec& exec);
 
 }  // namespace rat::kernels

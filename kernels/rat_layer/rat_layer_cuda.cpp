@@ -1,7 +1,5 @@
 // The layer of kernels/cuda/rat_layer.h with a f32 residual stream. What backward needs lies in the caller's block, the
 // rest in scratch that all layers share.
-#include "kernels/rat_layer/rat_layer.h"
-
 #include <cuda_bf16.h>
 
 #include <algorithm>
@@ -10,6 +8,8 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/rat_layer.h"
 #include "kernels/cuda_ops.h"
+#include "kernels/layer_step/layer_step_cuda.h"
+#include "kernels/rat_layer/rat_layer.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -48,56 +48,26 @@ std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<H
   return cutter.used();
 }
 
-template <class C>
-cuda::KeyRows<C> cache_rows(void* data, const cuda::RatShape& shape, int64_t capacity) {
-  return cuda::head_major(static_cast<C*>(data), shape, capacity);
-}
-cuda::KeyRows<ushort2> scale_rows(const RatLayerCache& cache, const cuda::RatShape& shape) {
-  return cuda::scale_pairs(reinterpret_cast<ushort2*>(cache.scales), shape, cache.capacity);
-}
-
 Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
   cuda::RatLayerArgs<Half, float> args;
   args.shape = shape_of(a.shape);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
                   reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(args.shape, a.saved, args.buffers);
-  const int64_t angles = std::max(args.shape.chunks(), a.cache.capacity + 1);
-  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, angles));
+  RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(args.shape.chunks(), a.cache.angles)));
   args.path = cuda::best_path<Half>(a.shape.head_size, args.shape.keys());
   args.x = a.x.data;
   args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
   args.training = a.cache.capacity == 0;
   if (args.training) return args;
-  const RatLayerCache& cache = a.cache;
+  const LayerCache& cache = a.cache;
   if (cache.dtype == CacheDtype::bf16) {  // else the attention reads buffers.keys and values, quantised afterwards
-    args.keys = cache_rows<Half>(cache.keys, args.shape, cache.capacity);
-    args.values = cache_rows<Half>(cache.values, args.shape, cache.capacity);
+    const auto rows = cache_rows<Half>(args.shape, cache);
+    args.keys = rows.keys, args.values = rows.values;
   }
   args.state_k = cache.state_k, args.state_v = cache.state_v;
   return args;
-}
-
-Status quantise(const cuda::RatLayerArgs<Half, float>& args, const RatLayerCache& cache) {
-  const cuda::RatShape& shape = args.shape;
-  const auto from = [&](Half* data) {
-    return cuda::read_only(cuda::head_major(data, shape, std::max<int64_t>(1, shape.full_chunks())));
-  };
-  return answer(cuda::quantise_chunk_ends({.shape = shape,
-                                           .keys = from(args.buffers.keys),
-                                           .values = from(args.buffers.values),
-                                           .to_keys = cache_rows<cuda::e4m3>(cache.keys, shape, cache.capacity),
-                                           .to_values = cache_rows<cuda::e4m3>(cache.values, shape, cache.capacity),
-                                           .scales = scale_rows(cache, shape)},
-                                          stream()));
-}
-
-// Asked for every layer of every step of decoding: the device is only asked once.
-bool on_tensor_cores(int64_t head_size) {
-  static const bool heads_of_64 = cuda::best_path<Half>(64) != cuda::AttentionPath::simple;
-  static const bool heads_of_128 = cuda::best_path<Half>(128) != cuda::AttentionPath::simple;
-  return head_size == 64 ? heads_of_64 : head_size == 128 && heads_of_128;
 }
 
 }  // namespace
@@ -117,54 +87,14 @@ Status rat_layer(const RatLayerArgs& a) {
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rat_layer<Half, float>(args, *gemm, stream())));
   if (a.cache.capacity == 0) return ok();
-  if (a.cache.dtype == CacheDtype::fp8) RAT_TRY(quantise(args, a.cache));
+  if (a.cache.dtype == CacheDtype::fp8) {
+    const auto ends = [&](Half* data) {
+      return cuda::read_only(cuda::head_major(data, args.shape, std::max<int64_t>(1, args.shape.full_chunks())));
+    };
+    RAT_TRY(keep_rows(args.shape, ends(args.buffers.keys), ends(args.buffers.values), 0, args.shape.full_chunks(),
+                      a.cache));
+  }
   return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
-}
-
-// Splits of the keys follow from the capacity, not from how many there are: a captured step stays right while the cache
-// fills.
-std::size_t rat_layer_step_workspace(const RatLayerShape& s, int64_t capacity) {
-  const cuda::RatShape shape = shape_of(s);
-  return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity));
-}
-
-namespace {
-
-// C: what the cache's keys and values are.
-template <class C>
-Status step(const RatLayerStepArgs& a) {
-  cuda::RatLayerStepArgs<Half, float, C> args;
-  const RatLayerCache& cache = a.cache;
-  cuda::RatDecodeArgs<Half, C>& decode = args.decode;
-  const cuda::RatShape shape = decode.shape = shape_of(a.shape);
-  decode.capacity = cache.capacity;
-  decode.position = cache.position;
-  decode.gate_bias = a.gate_bias.data();
-  RAT_ASSIGN(decode.rope, rotations(a.shape.head_size, a.shape.rope_base, cache.capacity + 1));
-  decode.state_k = cache.state_k, decode.state_v = cache.state_v;
-  decode.keys = cache_rows<C>(cache.keys, shape, cache.capacity);
-  decode.values = cache_rows<C>(cache.values, shape, cache.capacity);
-  decode.scales = scale_rows(cache, shape);
-  decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
-  decode.workspace = static_cast<float*>(cache.workspace);
-  args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
-                  reinterpret_cast<const Half*>(a.out_proj)};
-  args.x = a.x.data;
-  args.residual = a.residual ? a.x.data : nullptr;
-  args.out = a.y.data;
-  const int64_t plane = shape.batch * shape.channels();
-  RAT_ASSIGN(args.normed, scratch<Half>(0, plane));
-  RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.proj_width()));
-  RAT_ASSIGN(args.y, scratch<Half>(2, plane));
-  RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  RAT_TRY(answer(cuda::rat_layer_step<Half, float, C>(args, *gemm, stream())));
-  return answer(cuda::advance_position(cache.position, stream()));
-}
-
-}  // namespace
-
-Status rat_layer_step(const RatLayerStepArgs& a) {
-  return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
 }
 
 Status rat_layer_backward(const RatLayerBackwardArgs& a) {

@@ -26,6 +26,17 @@ class CanvasTest : public WindowTest {
     EXPECT_TRUE(wait_for([&] { return canvas->frames_drawn() >= before + 4; })) << id.toStdString();
     return picture(*canvas);
   }
+  // Pictures of the window with this canvas, in both themes and on a small and a large screen.
+  void keep_in_themes_and_sizes(MainWindow& window, const QString& id, const std::string& name) {
+    for (const ThemeKind kind : {ThemeKind::dark, ThemeKind::light})
+      for (const QSize size : {QSize(1280, 800), QSize(2560, 1440)}) {
+        window.set_theme(kind);
+        window.resize(size);
+        run_loop(200);
+        (void)drawn(id);
+        keep(picture(window), fmt::format("{}-{}-{}", name, kind == ThemeKind::dark ? "dark" : "light", size.width()));
+      }
+  }
 };
 
 TEST_F(CanvasTest, EveryCanvasShowsTheOpenedRun) {
@@ -76,15 +87,27 @@ TEST_F(CanvasTest, SeveralSamplesAreGeneratedAndLookedAt) {
   QTest::keyClick(&canvas, Qt::Key_PageDown);
   ASSERT_TRUE(wait_for([&] { return generation()->sample == 1; }));
   EXPECT_NE(generation()->tokens, first);
-  for (const ThemeKind kind : {ThemeKind::dark, ThemeKind::light})
-    for (const QSize size : {QSize(1280, 800), QSize(2560, 1440)}) {
-      window.set_theme(kind);
-      window.resize(size);
-      run_loop(200);
-      (void)drawn("generate");
-      keep(picture(window), fmt::format("generate-samples-{}-{}", kind == ThemeKind::dark ? "dark" : "light",
-                                        size.width()));
-    }
+  keep_in_themes_and_sizes(window, "generate", "generate-samples");
+}
+
+// As options that were saved on another machine; where there is no GPU, its absence is one sentence and the text stays.
+TEST_F(CanvasTest, AnotherDeviceIsOfferedAndAnAbsentOneIsRefused) {
+  MainWindow& window = open();
+  ASSERT_NE(train(tiny_spec()), nullptr);
+  window.bench().open_run(window.bench().runs()->front().id);
+  window.canvases().show_canvas("generate");
+  ImGuiCanvas& canvas = *window.canvases().canvas("generate");
+  canvas.view().set_options(
+      {{"prompt", "the gate"}, {"tokens", "24"}, {"dtype", "bf16"}, {"device", "cuda"}, {"cache", "fp8"}});
+  ASSERT_TRUE(wait_for([&] { return !window.bench().inspect_status().run_id.empty(); }));
+  QTest::keyClick(&canvas, Qt::Key_Return, Qt::ControlModifier);  // heads too small for that cache, or no GPU
+  const auto generation = [&] { return canvas.frame().generation; };
+  ASSERT_TRUE(wait_for([&] { return generation()->message_is_error; }));
+  keep_in_themes_and_sizes(window, "generate", "generate-device");
+  canvas.view().set_options({{"dtype", "f32"}, {"device", "cpu"}});
+  QTest::keyClick(&canvas, Qt::Key_Return, Qt::ControlModifier);
+  EXPECT_TRUE(wait_for([&] { return generation()->tokens.size() == 32 && !generation()->running; }))
+      << generation()->message;
 }
 
 TEST_F(CanvasTest, LiveRunReachesTheCanvas) {

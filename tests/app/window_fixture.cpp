@@ -146,6 +146,7 @@ const RunRow* WindowTest::train(const RunSpec& spec) {
   };
   EXPECT_TRUE(wait_for([&] { return finished() && !window_->bench().busy(); }, 60'000))
       << window_->bench().status().message;
+  EXPECT_EQ(window_->bench().status().step, spec.train.steps) << "the window shows an earlier step of an ended run";
   return finished();
 }
 

@@ -1,11 +1,12 @@
-// What core does around a backend's fused steps of a rat layer: the cache that grows, repeats and refuses. The backend
-// here is the CPU's with the layer written out in plain loops, so that this runs without a GPU; tests/experiments/
-// cuda_decode_test.cpp runs the real one.
+// What core does around a backend's fused steps of a layer: the cache that grows, wraps around, repeats and refuses.
+// The backend here is the CPU's with the layers written out in plain loops, so that this runs without a GPU;
+// tests/experiments/cuda_decode_test.cpp runs the real one.
 #include <cmath>
 #include <cstring>
 
 #include "core/model.h"
 #include "core/rounded_weights.h"
+#include "kernels/attention_layer/attention_layer.h"
 #include "kernels/rat_layer/rat_layer.h"
 #include "tests/support/mixer_layers.h"
 
@@ -52,7 +53,7 @@ uint8_t narrow_e4m3(double value) {
 // Row j of head h of sequence b of a cache's keys, or of its values.
 class CacheRow {
  public:
-  CacheRow(const kernels::RatLayerCache& cache, const kernels::RatLayerShape& s, bool of_keys, int64_t b, int64_t h,
+  CacheRow(const kernels::LayerCache& cache, const kernels::LayerStepShape& s, bool of_keys, int64_t b, int64_t h,
            int64_t j)
       : data_(of_keys ? cache.keys : cache.values), size_(s.head_size) {
     const int64_t row = (b * s.heads + h) * cache.capacity + j;
@@ -93,8 +94,8 @@ std::vector<double> times(const uint16_t* matrix, int64_t rows, const std::vecto
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
-// Channel i of a head turned by chunk c: halves, not neighbouring pairs.
-double rotated(const double* head, int64_t i, int64_t c, const kernels::RatLayerShape& s) {
+// Channel i of a head turned by chunk, or token, c: halves, not neighbouring pairs.
+double rotated(const double* head, int64_t i, int64_t c, const kernels::LayerStepShape& s) {
   if (s.rope_base == 0) return head[i];
   const int64_t half = s.head_size / 2, j = i % half;
   const double angle =
@@ -103,30 +104,51 @@ double rotated(const double* head, int64_t i, int64_t c, const kernels::RatLayer
                   : head[i] * std::cos(angle) + head[i - half] * std::sin(angle);
 }
 
-// One head of one sequence; `proj` is z, v, g, q, k.
-void step_head(const kernels::RatLayerStepArgs& a, const std::vector<double>& proj, int64_t b, int64_t h, double* y) {
-  const kernels::RatLayerShape& s = a.shape;
-  const int64_t P = s.head_size, D = s.channels(), position = *a.cache.position, c = position / s.chunk_len;
-  const double* q = proj.data() + 3 * D + h % s.groups * P;
-  const double* k = q + s.groups * P;
-  std::vector<double> key(static_cast<std::size_t>(P)), value(key.size());
-  double own = 0;
+// The running key and value of a head of RAT take a token in; `proj` is z, v, g, q, k.
+void run_states(const kernels::LayerStepArgs& a, const std::vector<double>& proj, int64_t b, int64_t h,
+                std::vector<double>& key, std::vector<double>& value) {
+  const kernels::LayerStepShape& s = a.shape;
+  const int64_t P = s.head_size, D = s.channels();
   for (int64_t i = 0; i < P; ++i) {
     const int64_t at = h * P + i;
     const double gate = sigmoid(proj[static_cast<std::size_t>(2 * D + at)] +
                                 static_cast<double>(a.gate_bias[static_cast<std::size_t>(at)]));
     const auto next = [&](float& state, double input) {
-      const double before = position % s.chunk_len == 0 ? 0 : static_cast<double>(state);
+      const double before = *a.cache.position % s.chunk_len == 0 ? 0 : static_cast<double>(state);
       return static_cast<double>(state = static_cast<float>(gate * before + (1 - gate) * input));
     };
-    key[static_cast<std::size_t>(i)] = next(a.cache.state_k[b * D + at], k[i]);
-    value[static_cast<std::size_t>(i)] = next(a.cache.state_v[b * D + at], proj[static_cast<std::size_t>(D + at)]);
-    own += q[i] * key[static_cast<std::size_t>(i)];
+    const auto c = static_cast<std::size_t>(i);
+    key[c] = next(a.cache.state_k[b * D + at], key[c]);
+    value[c] = next(a.cache.state_v[b * D + at], value[c]);
   }
+}
+
+// Rows of the cache that a step at `position` reads.
+std::vector<int64_t> rows_seen(const kernels::LayerStepShape& s, int64_t position) {
+  std::vector<int64_t> rows;
+  const int64_t first = s.window < 0 ? 0 : std::max<int64_t>(0, position - s.window);
+  for (int64_t j = first; j < position / s.chunk_len; ++j) rows.push_back(s.window < 0 ? j : j % (s.window + 1));
+  return rows;
+}
+
+// One head of one sequence; `proj` is z, v, g, q, k of RAT, or v, q, k of attention over tokens.
+void step_head(const kernels::LayerStepArgs& a, const std::vector<double>& proj, int64_t b, int64_t h, double* y) {
+  const kernels::LayerStepShape& s = a.shape;
+  const int64_t P = s.head_size, D = s.channels(), position = *a.cache.position, c = position / s.chunk_len;
+  const bool rat = s.groups > 0;
+  const int64_t groups = rat ? s.groups : s.heads;
+  const double* q = proj.data() + (rat ? 3 * D : D) + h % groups * P;
+  const double* k = q + groups * P;
+  const double* v = proj.data() + (rat ? D : 0) + h * P;
+  std::vector<double> key(k, k + P), value(v, v + P);
+  if (rat) run_states(a, proj, b, h, key, value);
+  double own = 0;
+  for (int64_t i = 0; i < P; ++i) own += q[i] * key[static_cast<std::size_t>(i)];
   const auto row = [&](bool of_keys, int64_t j) { return CacheRow(a.cache, s, of_keys, b, h, j); };
   std::vector<double> weights{std::exp(own / std::sqrt(static_cast<double>(P)))};
   double sum = weights[0];
-  for (int64_t j = 0; j < c; ++j) {
+  const std::vector<int64_t> seen = rows_seen(s, position);
+  for (const int64_t j : seen) {
     double score = 0;
     for (int64_t i = 0; i < P; ++i) score += rotated(q, i, c, s) * row(true, j).get(i);
     weights.push_back(std::exp(score / std::sqrt(static_cast<double>(P))));
@@ -134,20 +156,25 @@ void step_head(const kernels::RatLayerStepArgs& a, const std::vector<double>& pr
   }
   for (int64_t i = 0; i < P; ++i) {
     y[i] = weights[0] * value[static_cast<std::size_t>(i)];
-    for (int64_t j = 0; j < c; ++j) y[i] += weights[static_cast<std::size_t>(j + 1)] * row(false, j).get(i);
-    y[i] *= sigmoid(proj[static_cast<std::size_t>(h * P + i)]) / sum;
+    for (std::size_t j = 0; j < seen.size(); ++j) y[i] += weights[j + 1] * row(false, seen[j]).get(i);
+    y[i] *= (rat ? sigmoid(proj[static_cast<std::size_t>(h * P + i)]) : 1) / sum;
   }
   if (position % s.chunk_len != s.chunk_len - 1) return;
   std::vector<double> turned(key.size());
   for (int64_t i = 0; i < P; ++i) turned[static_cast<std::size_t>(i)] = rotated(key.data(), i, c, s);
-  row(true, c).set(turned);
-  row(false, c).set(value);
+  const int64_t to = s.window < 0 ? c : c % (s.window + 1);
+  row(true, to).set(turned);
+  row(false, to).set(value);
 }
 
-Status step(const kernels::RatLayerStepArgs& a) {
-  const kernels::RatLayerShape& s = a.shape;
+Status step(const kernels::LayerStepArgs& a) {
+  const kernels::LayerStepShape& s = a.shape;
   const int64_t D = s.channels();
-  EXPECT_LT(*a.cache.position / s.chunk_len, a.cache.capacity) << "no room";
+  EXPECT_GE(a.cache.capacity, s.rows_at(*a.cache.position)) << "no room";
+  EXPECT_GT(a.cache.angles, *a.cache.position / s.chunk_len) << "no angle";
+  if (s.window >= 0) {
+    EXPECT_LE(a.cache.capacity, s.window + 1) << "more than a window keeps";
+  }
   EXPECT_EQ(*static_cast<const int32_t*>(a.cache.workspace), 0);
   for (int64_t b = 0; b < s.batch; ++b) {
     double squares = 0;
@@ -168,19 +195,21 @@ Status step(const kernels::RatLayerStepArgs& a) {
 }
 
 // Prefill is the steps of its tokens.
-Status whole(const kernels::RatLayerArgs& a) {
+template <class Args>
+Status whole(const Args& a) {
   const int64_t T = a.shape.tokens, D = a.shape.channels();
   EXPECT_EQ(*a.cache.position, 0);
   for (int64_t t = 0; t < T; ++t) {
-    kernels::RatLayerStepArgs one{.shape = a.shape,
-                                  .norm = a.norm,
-                                  .gate_bias = a.gate_bias,
-                                  .in_proj = a.in_proj,
-                                  .out_proj = a.out_proj,
-                                  .x = {},
-                                  .y = {},
-                                  .residual = a.residual,
-                                  .cache = a.cache};
+    kernels::LayerStepArgs one{.shape = a.shape.step(),
+                               .norm = a.norm,
+                               .gate_bias = {},
+                               .in_proj = a.in_proj,
+                               .out_proj = a.out_proj,
+                               .x = {},
+                               .y = {},
+                               .residual = a.residual,
+                               .cache = a.cache};
+    if constexpr (std::is_same_v<Args, kernels::RatLayerArgs>) one.gate_bias = a.gate_bias;
     one.x = {a.x.row(t), a.shape.batch, D, T * D};
     one.y = {a.y.row(t), a.shape.batch, D, T * D};
     RAT_TRY(step(one));
@@ -193,18 +222,21 @@ const kernels::Backend& fusing_backend() {
     kernels::Backend fusing = kernels::cpu_backend();
     fusing.fuses_rat_layer = [](const kernels::RatLayerShape&) { return true; };
     fusing.rat_layer_saved = [](const kernels::RatLayerShape&) { return std::size_t{64}; };
-    fusing.rat_layer_step_workspace = [](const kernels::RatLayerShape&, int64_t) { return std::size_t{64}; };
-    fusing.rat_layer = whole;
-    fusing.rat_layer_step = step;
+    fusing.rat_layer = whole<kernels::RatLayerArgs>;
+    fusing.fuses_attention_layer = [](const kernels::AttentionLayerShape&) { return true; };
+    fusing.attention_layer_saved = [](const kernels::AttentionLayerShape&) { return std::size_t{64}; };
+    fusing.attention_layer = whole<kernels::AttentionLayerArgs>;
+    fusing.layer_step_workspace = [](const kernels::LayerStepShape&, int64_t) { return std::size_t{64}; };
+    fusing.layer_step = step;
     return fusing;
   }();
   return backend;
 }
 
-// A rat mixer on that backend with the weights of a layer on the CPU, which are bf16 values.
-class FusedRat {
+// A mixer on that backend with the weights of a layer on the CPU, which are bf16 values.
+class FusedLayer {
  public:
-  explicit FusedRat(const ModelConfig& config)
+  explicit FusedLayer(const ModelConfig& config)
       : reference(test::layer_of(config)),
         rounded_(fusing_backend()),
         saved_(fusing_backend()),
@@ -219,8 +251,8 @@ class FusedRat {
       at += p.value.size();
     }
     EXPECT_OK(rounded_.ensure(all_));
-    weights_.value = {parameters_[3].value};
-    mixer = (*find_mixer_type("rat"))->create(config, config.layers[0], fusing_backend());
+    for (const Parameter& extra : std::span(parameters_).subspan(3)) weights_.value.push_back(extra.value);
+    mixer = (*find_mixer_type(config.layers[0].kind))->create(config, config.layers[0], fusing_backend());
   }
 
   MixerPass pass(int64_t batch, int64_t tokens) {
@@ -280,29 +312,38 @@ struct Kept {
     return dtype == kernels::CacheDtype::fp8 ? 2 * config.d_model + 4 * config.heads : 4 * config.d_model;
   }
 };
+// Chunk ends after T tokens, or the tokens of the window.
+int64_t rows_after(const LayerConfig& layer, int64_t T) {
+  if (layer.kind == "rat") return T / layer.chunk;
+  return layer.kind == "swa" ? std::min(T, layer.window + 1) : T;
+}
+int64_t running_bytes(const ModelConfig& config) { return config.layers[0].kind == "rat" ? 2 * 4 * config.d_model : 0; }
+
 const Kept all_kept[] = {{{}, 5e-3}, {kernels::CacheDtype::bf16, 5e-3}, {kernels::CacheDtype::fp8, 6e-2}};
 
 TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const char* name : {"rat:1", "rat:3", "rat:1000"})
+  for (const char* name : {"rat:1", "rat:3", "rat:1000", "attention", "swa:1", "swa:9", "swa:70", "swa:1000"})
     for (const int64_t batch : {1, 3}) {
       const ModelConfig config = test::config_of(name);
-      FusedRat rat(config);
-      const int64_t T = 150, D = 24, L = config.layers[0].chunk;
-      ASSERT_TRUE(rat.mixer->fuses_generation(rat.pass(batch, 1)));
+      FusedLayer fused(config);
+      const int64_t T = 150, D = 24;
+      ASSERT_TRUE(fused.mixer->fuses_generation(fused.pass(batch, 1)));
       const auto x = test::uniform(static_cast<std::size_t>(batch * T * D), 5, -2, 2);
-      const auto want = test::forward(*rat.reference, x, batch, T);
+      const auto want = test::forward(*fused.reference, x, batch, T);
       for (const Kept& kept : all_kept) {
-        rat.cache_dtype = kept.dtype;
+        fused.cache_dtype = kept.dtype;
         for (const int64_t split : {0, 1, 63, 64, 140}) {
           SCOPED_TRACE(fmt::format("{} B {} split {}", name, batch, split));
-          const auto state = rat.mixer->start(batch);
-          EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), kept.bound);
-          EXPECT_EQ(state->bytes(), batch * (kept.bytes(config) * (T / L) + 2 * 4 * D));
+          const auto state = fused.mixer->start(batch);
+          EXPECT_LE(test::relative_error(fused.outputs(*state, x, batch, 0, split), want), kept.bound);
+          EXPECT_EQ(state->bytes(),
+                    batch * (kept.bytes(config) * rows_after(config.layers[0], T) + running_bytes(config)));
           EXPECT_EQ(state->cache_dtype(), kept.dtype.value_or(kernels::CacheDtype::bf16));
           ASSERT_OK(state->clear());
-          EXPECT_LE(test::relative_error(rat.outputs(*state, x, batch, 0, split), want), kept.bound) << "a second time";
+          EXPECT_LE(test::relative_error(fused.outputs(*state, x, batch, 0, split), want), kept.bound)
+              << "a second time";
         }
       }
     }
@@ -311,15 +352,15 @@ TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
 TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  FusedRat rat(test::config_of("rat:3"));
+  FusedLayer fused(test::config_of("rat:3"));
   std::vector<float> x(24, 0.5f), y(24);
-  const auto state = rat.mixer->start(1);
+  const auto state = fused.mixer->start(1);
   const auto step = [&](int64_t position, std::optional<kernels::CacheDtype> dtype) {
-    rat.cache_dtype = dtype;
-    const MixerPass pass = rat.pass(1, 1);
-    const Status prepared = rat.mixer->prepare_step(pass, position, *state);
+    fused.cache_dtype = dtype;
+    const MixerPass pass = fused.pass(1, 1);
+    const Status prepared = fused.mixer->prepare_step(pass, position, *state);
     return !prepared ? prepared
-                     : rat.mixer->step_fused(pass, rat.layer(), rat.weights(), x.data(), *state, y.data(), true);
+                     : fused.mixer->step_fused(pass, fused.layer(), fused.weights(), x.data(), *state, y.data(), true);
   };
   ASSERT_OK(step(0, kernels::CacheDtype::fp8));
   const Status refused = step(1, {});
@@ -338,17 +379,22 @@ TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
 TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const auto& [name, kept] : {std::pair{"rat:1", all_kept[0]}, {"rat:3", all_kept[0]}, {"rat:1", all_kept[2]}})
+  for (const auto& [name, kept] : {std::pair{"rat:1", all_kept[0]},
+                                   {"rat:3", all_kept[0]},
+                                   {"rat:1", all_kept[2]},
+                                   {"attention", all_kept[0]},
+                                   {"swa:20", all_kept[0]},
+                                   {"swa:80", all_kept[2]}})
     for (const int64_t prompt : {0, 10, 64}) {
-      FusedRat rat(test::config_of(name));
-      rat.cache_dtype = kept.dtype;
+      FusedLayer fused(test::config_of(name));
+      fused.cache_dtype = kept.dtype;
       const int64_t B = 3, T = 100, D = 24;
       auto x = test::uniform(static_cast<std::size_t>(B * T * D), 5, -2, 2);
       for (int64_t b = 1; b < B; ++b)
         std::copy_n(x.begin(), prompt * D, x.begin() + static_cast<std::ptrdiff_t>(b * T * D));
-      const auto want = test::forward(*rat.reference, x, B, T);
-      const auto one = rat.mixer->start(1);
-      rat.outputs(*one, {x.begin(), x.begin() + static_cast<std::ptrdiff_t>(prompt * D)}, 1, 0, prompt);
+      const auto want = test::forward(*fused.reference, x, B, T);
+      const auto one = fused.mixer->start(1);
+      fused.outputs(*one, {x.begin(), x.begin() + static_cast<std::ptrdiff_t>(prompt * D)}, 1, 0, prompt);
       auto all = one->repeated(B);
       ASSERT_OK(all);
       EXPECT_EQ((*all)->bytes(), B * one->bytes());
@@ -358,7 +404,7 @@ TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
              {std::pair{&x, &rest}, std::pair{const_cast<std::vector<float>*>(&want), &want_rest}})
           to->insert(to->end(), from->begin() + static_cast<std::ptrdiff_t>((b * T + prompt) * D),
                      from->begin() + static_cast<std::ptrdiff_t>((b + 1) * T * D));
-      EXPECT_LE(test::relative_error(rat.outputs(**all, rest, B, prompt, 0), want_rest), kept.bound)
+      EXPECT_LE(test::relative_error(fused.outputs(**all, rest, B, prompt, 0), want_rest), kept.bound)
           << name << " " << prompt;
     }
 }
@@ -366,18 +412,18 @@ TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
 TEST(FusedGeneration, AStateOfAnotherFormIsRefused) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  FusedRat rat(test::config_of("rat:3"));
-  const auto state = rat.mixer->start(1);
-  rat.outputs(*state, test::uniform(5 * 24, 5), 1, 0, 5);
+  FusedLayer fused(test::config_of("rat:3"));
+  const auto state = fused.mixer->start(1);
+  fused.outputs(*state, test::uniform(5 * 24, 5), 1, 0, 5);
   std::vector<float> projected(3 * 24 + 2 * 12), mixed(24);
-  const MixerWeights weights{{rat.reference->parameters()[3].value}, {}};
-  MixerPass single_ops = rat.pass(1, 1);
+  const MixerWeights weights{{fused.reference->parameters()[3].value}, {}};
+  MixerPass single_ops = fused.pass(1, 1);
   single_ops.fused_weights = nullptr;
-  EXPECT_FALSE(rat.mixer->prepare_step(single_ops, 5, *state));
-  const auto plain = rat.mixer->start(1);
-  EXPECT_OK(rat.mixer->prepare_step(single_ops, 0, *plain));
-  EXPECT_OK(rat.mixer->step(single_ops, weights, 0, projected.data(), *plain, mixed.data()));
-  EXPECT_FALSE(rat.mixer->prepare_step(rat.pass(1, 1), 1, *plain));
+  EXPECT_FALSE(fused.mixer->prepare_step(single_ops, 5, *state));
+  const auto plain = fused.mixer->start(1);
+  EXPECT_OK(fused.mixer->prepare_step(single_ops, 0, *plain));
+  EXPECT_OK(fused.mixer->step(single_ops, weights, 0, projected.data(), *plain, mixed.data()));
+  EXPECT_FALSE(fused.mixer->prepare_step(fused.pass(1, 1), 1, *plain));
 }
 
 }  // namespace

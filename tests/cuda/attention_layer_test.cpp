@@ -96,7 +96,7 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions) {
                workspace.get()};
   a.rope = positions ? turns : nullptr;
   a.path = best_path<bf16>(s.head_size);
-  a.x = x.get(), a.out = out.get();
+  a.x = a.residual = x.get(), a.out = out.get();
   require(attention_layer(a, gemm, nullptr));
   AttentionLayerBackwardArgs back;
   back.forward = a, back.grad = grad.get(), back.grad_rounded = rounded.get();

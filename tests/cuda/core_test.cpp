@@ -278,7 +278,7 @@ void decode_case(Checks& checks, const RatShape& s, int splits, bool positions) 
   Device<float> workspace(static_cast<int64_t>(rat_decode_workspace(one, splits) / sizeof(float)));
   require(cudaMemset(workspace.get(), 0, workspace.bytes()), "workspace");
   RatDecodeArgs<T> args;
-  args.shape = one, args.capacity = capacity, args.position = position.get();
+  args.shape = one, args.capacity = capacity, args.angles = capacity + 1, args.position = position.get();
   args.proj = step.get(), args.proj_stride = W, args.gate_bias = bias.get(), args.rope = positions ? rope.get() : nullptr;
   args.state_k = state_k.get(), args.state_v = state_v.get();
   args.keys = head_major(keys.get(), one, capacity), args.values = head_major(values.get(), one, capacity);

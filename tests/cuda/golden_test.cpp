@@ -118,8 +118,9 @@ void golden_case(Checks& checks, const GoldenFile& file, const std::string& name
       stepped(row.count()), proj(s.batch * W);
   Device<float> state_k(s.batch * D), state_v(s.batch * D);
   Device<int32_t> position(Doubles{0.0});
-  RatLayerStepArgs<T> step;
-  step.decode.shape = one, step.decode.capacity = capacity, step.decode.position = position.get();
+  LayerStepArgs<T> step;
+  step.decode.shape = one, step.decode.capacity = capacity, step.decode.angles = s.chunks() + 1,
+  step.decode.position = position.get();
   step.decode.gate_bias = bias.get(), step.decode.rope = forward.rope;
   step.decode.state_k = state_k.get(), step.decode.state_v = state_v.get();
   step.decode.keys = head_major(keys.get(), one, capacity), step.decode.values = head_major(cached.get(), one, capacity);
@@ -131,7 +132,7 @@ void golden_case(Checks& checks, const GoldenFile& file, const std::string& name
                          static_cast<std::size_t>(s.tokens * D) * sizeof(T), static_cast<std::size_t>(D) * sizeof(T),
                          static_cast<std::size_t>(s.batch), cudaMemcpyDeviceToDevice),
             "one token");
-    require(rat_layer_step<T>(step, gemm, nullptr));
+    require(layer_step<T>(step, gemm, nullptr));
     require(advance_position(position.get(), nullptr));
     const Doubles now = stepped.values();
     for (int64_t b = 0; b < s.batch; ++b) std::copy_n(now.begin() + b * D, D, all.begin() + (b * s.tokens + t) * D);

@@ -307,8 +307,8 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
   require(cudaStreamCreate(&stream), "stream");
   const auto step = [&] {
     for (const auto& l : all) {
-      RatLayerStepArgs<bf16, bf16, C> a;
-      a.decode.shape = s, a.decode.capacity = capacity, a.decode.position = position.get();
+      LayerStepArgs<bf16, bf16, C> a;
+      a.decode.shape = s, a.decode.capacity = capacity, a.decode.angles = capacity + 1, a.decode.position = position.get();
       a.decode.gate_bias = l->weights.bias.get(), a.decode.rope = rope.get();
       a.decode.state_k = l->state_k.get(), a.decode.state_v = l->state_v.get();
       a.decode.keys = head_major(l->keys.get(), s, capacity), a.decode.values = head_major(l->values.get(), s, capacity);
@@ -316,7 +316,7 @@ void decode(const Options& o, int64_t seq_len, int64_t batch, Gemm& gemm, Report
       a.decode.splits = splits, a.decode.workspace = reinterpret_cast<float*>(l->workspace.get());
       a.weights = l->weights.view(), a.x = a.residual = l->x.get(), a.normed = l->normed.get();
       a.proj = l->proj.get(), a.y = l->y.get(), a.out = l->out.get();
-      require(rat_layer_step<bf16, bf16, C>(a, gemm, stream));
+      require(layer_step<bf16, bf16, C>(a, gemm, stream));
     }
   };
   step();  // plans the products

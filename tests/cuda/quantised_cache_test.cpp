@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cuda/cache_rows.h"
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/rat_decode.h"
 #include "tests/cuda/reference.h"
@@ -105,11 +106,11 @@ void rows_case(Checks& checks, int64_t P) {
   const Doubles keys = hostile_rows(rows, P, random), values = hostile_rows(rows, P, random);
   const Device<bf16> from_keys(keys), from_values(values);
   const Cache cache(s, chunks + 3);
-  require(quantise_chunk_ends(
-      {s, read_only(head_major(from_keys.get(), s, chunks)), read_only(head_major(from_values.get(), s, chunks)),
-       cache.key_view(), cache.value_view(), cache.scale_view()},
-      nullptr));
-  require(cudaDeviceSynchronize(), "quantise_chunk_ends");
+  require(fill_cache<e4m3>({s, 0, chunks, read_only(head_major(from_keys.get(), s, chunks)),
+                            read_only(head_major(from_values.get(), s, chunks)), cache.key_view(), cache.value_view(),
+                            cache.scale_view()},
+                           nullptr));
+  require(cudaDeviceSynchronize(), "fill_cache");
   bool same = true, untouched = true;
   for (int64_t j = 0; j < cache.capacity; ++j)
     for (const bool of_keys : {true, false}) {
@@ -146,7 +147,7 @@ struct Decoding {
         rope((rows + 1) * (s.head_size / 2)), position(Doubles{0.0}) {
     require(rope_table(rope.get(), rows + 1, s.head_size, 10000.0, nullptr));
     require(cudaMemset(workspace.get(), 0, workspace.bytes()), "workspace");
-    args.shape = one, args.capacity = rows, args.position = position.get();
+    args.shape = one, args.capacity = rows, args.angles = rows + 1, args.position = position.get();
     args.proj = step.get(), args.proj_stride = s.proj_width(), args.gate_bias = bias.get();
     args.rope = reference.positions ? rope.get() : nullptr;
     args.state_k = state_k.get(), args.state_v = state_v.get();

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/attention_layer.h"
 #include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
 #include "tests/cuda/suites.h"
 #include "tests/cuda/token_reference.h"
@@ -14,7 +15,7 @@ namespace {
 
 using namespace kernels::cuda;
 
-constexpr double kF32 = 5e-6, kBf16 = 8e-3, kHostileF32 = 5e-5, kHostileBf16 = 1.5e-2;
+constexpr double kF32 = 5e-6, kBf16 = 8e-3, kHostileF32 = 5e-5, kHostileBf16 = 1.5e-2, kE4m3 = 4e-2;
 constexpr AttentionPath kPaths[] = {AttentionPath::simple, AttentionPath::mma, AttentionPath::wgmma};
 
 template <class T>
@@ -175,6 +176,71 @@ void rotation_case(Checks& checks, const RatShape& s) {
   checks.that("rotate " + describe_tokens(s) + "leaves other columns alone", padding_untouched(got, r.width()));
 }
 
+// Token by token from an empty cache of type C, over the ring of a window.
+template <class C>
+void decode_case(Checks& checks, const RatShape& s, int splits, bool positions) {
+  std::mt19937_64 random(static_cast<uint64_t>(s.tokens + splits));
+  TokenReference r;
+  r.s = s;
+  r.proj = random_values<bf16>(s.rows() * r.width(), random);
+  r.grad_y.assign(at(s.rows() * s.channels()), 0.0);
+  const int64_t W = r.width(), D = s.channels(), rows = s.window < 0 ? s.tokens : std::min(s.tokens, s.window + 1);
+  const Device<bf16> proj(poisoned_padding(r.proj, W)), step(s.batch * W);
+  Device<bf16> y(s.batch * D);
+  if (positions) rotate_rows(r.proj, r, 1.0);
+  r.run();
+  RatShape one = s;
+  one.tokens = 1;
+  const Device<C> keys(s.batch * D * rows), values(keys.count());
+  const Device<ushort2> scales(s.batch * s.heads * rows);
+  const Device<float2> rope(s.tokens * (s.head_size / 2));
+  const Device<int32_t> position(Doubles{0.0});
+  require(rope_table(rope.get(), s.tokens, s.head_size, 10000.0, nullptr));
+  const Device<float> workspace(static_cast<int64_t>(rat_decode_workspace(one, splits) / sizeof(float)));
+  require(cudaMemset(workspace.get(), 0, workspace.bytes()), "workspace");
+  RatDecodeArgs<bf16, C> args;
+  args.shape = one, args.capacity = rows, args.angles = s.tokens, args.position = position.get();
+  args.proj = step.get(), args.proj_stride = W, args.rope = positions ? rope.get() : nullptr;
+  args.keys = head_major(keys.get(), one, rows), args.values = head_major(values.get(), one, rows);
+  args.scales = scale_pairs(scales.get(), one, rows);
+  args.y = y.get(), args.splits = splits, args.keys_of_split = 1, args.workspace = workspace.get();
+  const std::size_t row = static_cast<std::size_t>(W) * sizeof(bf16);
+  Doubles all(at(s.rows() * D));
+  const auto decode = [&](int64_t t) {
+    require(cudaMemcpy2D(step.get(), row, proj.get() + t * W, row * at(s.tokens), row, at(s.batch),
+                         cudaMemcpyDeviceToDevice),
+            "one token");
+    y.poison();
+    require(rat_decode<bf16, C>(args, nullptr));
+    require(advance_position(position.get(), nullptr));
+    return y.values();
+  };
+  for (int64_t t = 0; t < s.tokens; ++t) {
+    const Doubles now = decode(t);
+    for (int64_t b = 0; b < s.batch; ++b)
+      std::copy_n(now.begin() + b * D, D, all.begin() + (b * s.tokens + t) * D);
+  }
+  const bool exact = std::is_same_v<C, bf16>;
+  const std::string name = std::string("decode tokens ") + (exact ? "bf16 " : "e4m3 ") + describe_tokens(s) + " splits " +
+                           std::to_string(splits) + (positions ? " rope" : "");
+  checks.within(name, all, r.y, exact ? kBf16 : kE4m3);
+  if (!positions) return;
+  const Doubles beyond = decode(s.tokens - 1);  // behind the last angle
+  checks.that(name + ": NaN behind the angles",
+              std::all_of(beyond.begin(), beyond.end(), [](double x) { return std::isnan(x); }));
+}
+
+void decode_cases(Checks& checks) {
+  for (const int splits : {1, 2, 5})
+    for (const bool positions : {true, false})
+      for (const int64_t window : {-1, 0, 1, 30, 1000}) {
+        decode_case<bf16>(checks, attention_shape(2, 75, 3, 64, window), splits, positions);
+        decode_case<bf16>(checks, attention_shape(1, 140, 2, 128, window), splits, positions);
+        decode_case<e4m3>(checks, attention_shape(2, 75, 3, 64, window), splits, positions);
+        decode_case<e4m3>(checks, attention_shape(1, 140, 2, 128, window), splits, positions);
+      }
+}
+
 }  // namespace
 
 void test_tokens(Checks& checks) {
@@ -189,6 +255,7 @@ void test_tokens(Checks& checks) {
   rotation_case(checks, attention_shape(2, 1, 1, 64, -1));
   rotation_case(checks, attention_shape(2, 77, 3, 128, -1));
   rotation_case(checks, attention_shape(1, 300, 2, 64, -1));
+  decode_cases(checks);
 }
 
 void test_hostile_tokens(Checks& checks) {
@@ -204,6 +271,8 @@ void test_few_tokens(Checks& checks) {
   random_case<bf16>(checks, 1, 150, 1, 64, 40, kBf16);
   random_case<bf16>(checks, 1, 150, 1, 128, 70, kBf16);
   rotation_case(checks, attention_shape(1, 9, 2, 64, -1));
+  decode_case<bf16>(checks, attention_shape(1, 20, 2, 64, 7), 2, true);
+  decode_case<e4m3>(checks, attention_shape(2, 12, 2, 128, -1), 2, true);
 }
 
 void test_token_determinism(Checks& checks, int runs) {

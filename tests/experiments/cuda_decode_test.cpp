@@ -1,4 +1,4 @@
-// Decoding on a GPU, several sequences at a time: op by op beside the CPU, and the fused step of a rat layer in bf16
+// Decoding on a GPU, several sequences at a time: op by op beside the CPU, and the fused steps of layers in bf16
 // beside the CPU's f32. Skipped without one.
 #include "core/cost_model.h"
 #include "core/mixer_list.h"
@@ -73,21 +73,32 @@ TEST(CudaDecoding, SequencesOfEveryMixerFollowTheCpu) {
 }
 
 struct Fused {
-  int64_t heads, groups, chunk;
+  std::string layer;
+  int64_t heads, groups;
   Positions positions;
   ModelConfig config() const {
-    ModelConfig config = test::config_of(fmt::format("rat:{}", chunk), 256, heads, groups);
+    ModelConfig config = test::config_of(layer, 256, heads, groups);
     config.positions = positions;
     return config;
   }
+  std::string text() const {
+    return fmt::format("{} H {} G {} {}", layer, heads, groups, positions == Positions::rope ? "rope" : "none");
+  }
+  // Rows that the cache of a head has after T tokens, and floats of running states.
+  int64_t rows(int64_t T) const {
+    const LayerConfig one = config().layers[0];
+    if (one.kind == "rat") return T / one.chunk;
+    return one.kind == "swa" ? std::min(T, one.window + 1) : T;
+  }
+  int64_t running() const { return layer.starts_with("rat") ? 2 * 256 : 0; }
 };
 
 std::vector<Fused> fused_cases() {
   std::vector<Fused> all;
   for (const int64_t heads : {2, 4})  // of 128 and of 64 channels
-    for (const int64_t chunk : {1, 16, 40, 1000})
-      for (const Positions positions : {Positions::rope, Positions::none}) all.push_back({heads, 2, chunk, positions});
-  all.push_back({4, 1, 3, Positions::rope});
+    for (const char* layer : {"rat:1", "rat:16", "rat:40", "rat:1000", "attention", "swa:1", "swa:9", "swa:100"})
+      for (const Positions positions : {Positions::rope, Positions::none}) all.push_back({layer, heads, 2, positions});
+  all.push_back({"rat:3", 4, 1, Positions::rope});
   return all;
 }
 
@@ -111,9 +122,9 @@ std::vector<float> layer_outputs(SingleLayer& layer, DecodeState& state, const s
   return all;
 }
 
-// 200 tokens in chunks of one fill the first rooms of the cache and the next, in several parts where there is one
-// sequence.
-TEST(CudaDecoding, FusedRatLayersFollowTheCpuInF32) {
+// 200 tokens in chunks of one, or of attention, fill the first rooms of the cache and the next, in several parts where
+// there is one sequence; windows wrap around.
+TEST(CudaDecoding, FusedLayersFollowTheCpuInF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const Fused& c : fused_cases()) {
     const ModelConfig config = c.config();
@@ -124,14 +135,13 @@ TEST(CudaDecoding, FusedRatLayersFollowTheCpuInF32) {
       const auto x = test::uniform(size(batch * T * D), 5, -2, 2);
       const auto want = test::forward(*cpu, x, batch, T);
       for (const int64_t split : {0, 1, 64, 130}) {
-        SCOPED_TRACE(fmt::format("H {} G {} L {} {} B {} split {}", c.heads, c.groups, c.chunk,
-                                 c.positions == Positions::rope ? "rope" : "none", batch, split));
+        SCOPED_TRACE(fmt::format("{} B {} split {}", c.text(), batch, split));
         const auto state = gpu->start_decoding(batch), again = gpu->start_decoding(batch);
         const auto got = layer_outputs(*gpu, *state, x, split);
         EXPECT_LE(test::relative_error(got, want), 2e-2);
         EXPECT_EQ(got, layer_outputs(*gpu, *again, x, split)) << "a second run differs";
         EXPECT_EQ(state->position(), T);
-        EXPECT_EQ(state->cache_bytes(), batch * D * (2 * 2 * (T / c.chunk) + 2 * 4));  // bf16 ends, f32 running
+        EXPECT_EQ(state->cache_bytes(), batch * (2 * 2 * D * c.rows(T) + 4 * c.running()));  // bf16 rows, f32 running
       }
     }
   }
@@ -140,7 +150,7 @@ TEST(CudaDecoding, FusedRatLayersFollowTheCpuInF32) {
 // Chunk ends in e4m3 are off by 2.6 % in the mean, in keys and in values.
 constexpr double fp8_bound = 5e-2;
 
-TEST(CudaDecoding, FusedRatLayersKeepAnFp8Cache) {
+TEST(CudaDecoding, FusedLayersKeepAnFp8Cache) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const Fused& c : fused_cases()) {
     const ModelConfig config = c.config();
@@ -151,8 +161,7 @@ TEST(CudaDecoding, FusedRatLayersKeepAnFp8Cache) {
       const auto x = test::uniform(size(batch * T * D), 5, -2, 2);
       const auto want = test::forward(*cpu, x, batch, T);
       for (const int64_t split : {0, 64, 130}) {
-        SCOPED_TRACE(fmt::format("H {} G {} L {} {} B {} split {}", c.heads, c.groups, c.chunk,
-                                 c.positions == Positions::rope ? "rope" : "none", batch, split));
+        SCOPED_TRACE(fmt::format("{} B {} split {}", c.text(), batch, split));
         const auto wide = gpu->start_decoding(batch);
         const auto in_bf16 = layer_outputs(*gpu, *wide, x, split);
         gpu->set_cache_dtype(kernels::CacheDtype::fp8);
@@ -160,13 +169,13 @@ TEST(CudaDecoding, FusedRatLayersKeepAnFp8Cache) {
         const auto got = layer_outputs(*gpu, *state, x, split);
         EXPECT_LE(test::relative_error(got, want), fp8_bound);
         EXPECT_LE(test::relative_error(got, in_bf16), fp8_bound);
-        EXPECT_EQ(got == in_bf16, c.chunk > T) << "fp8 changes what chunk ends say, and nothing else";
+        EXPECT_EQ(got == in_bf16, c.rows(T) == 0) << "fp8 changes what the cache says, and nothing else";
         EXPECT_EQ(got, layer_outputs(*gpu, *again, x, split)) << "a second run differs";
         ASSERT_OK(state->restart());
         EXPECT_EQ(got, layer_outputs(*gpu, *state, x, split)) << "a restarted state differs";
         EXPECT_EQ(state->cache_dtype(), "fp8");
         EXPECT_EQ(wide->cache_dtype(), "bf16");
-        EXPECT_EQ(state->cache_bytes(), batch * ((2 * D + 4 * c.heads) * (T / c.chunk) + 2 * 4 * D));
+        EXPECT_EQ(state->cache_bytes(), batch * ((2 * D + 4 * c.heads) * c.rows(T) + 4 * c.running()));
         gpu->set_cache_dtype({});
       }
     }
@@ -175,8 +184,10 @@ TEST(CudaDecoding, FusedRatLayersKeepAnFp8Cache) {
 
 TEST(CudaDecoding, WhatCannotKeepAnFp8CacheIsRefused) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  const auto refusal = [](const std::string& layer, int64_t heads, kernels::Dtype dtype) -> std::string {
-    const auto gpu = test::layer_of(test::config_of(layer, 256, heads, 2), "cuda");
+  const auto refusal = [](const std::string& layer, int64_t heads, kernels::Dtype dtype, int64_t kv_heads = 0) -> std::string {
+    ModelConfig config = test::config_of(layer, 256, heads, 2);
+    config.kv_heads = kv_heads;
+    const auto gpu = test::layer_of(config, "cuda");
     EXPECT_OK(gpu->set_dtype(dtype));
     gpu->set_cache_dtype(kernels::CacheDtype::fp8);
     const auto x = test::uniform(256 * 20, 5);
@@ -189,8 +200,9 @@ TEST(CudaDecoding, WhatCannotKeepAnFp8CacheIsRefused) {
     return step.error().message;
   };
   for (const auto& [message, part] : {std::pair{refusal("rat:16", 2, kernels::Dtype::f32), "'rat' in f32 on the cuda"},
-                                      {refusal("attention", 2, kernels::Dtype::bf16), "'attention' in bf16"},
-                                      {refusal("swa:9", 4, kernels::Dtype::bf16), "'swa' in bf16"},
+                                      {refusal("attention", 2, kernels::Dtype::bf16, 1), "'attention' in bf16"},
+                                      {refusal("linear", 2, kernels::Dtype::bf16), "'linear' in bf16"},
+                                      {refusal("swa:9", 4, kernels::Dtype::f32), "'swa' in f32 on the cuda"},
                                       {refusal("rat:16", 8, kernels::Dtype::bf16), "heads of 32"}}) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
     EXPECT_NE(message.find("a cache in fp8"), std::string::npos) << message;
@@ -201,7 +213,7 @@ TEST(CudaDecoding, FusedStatesRepeat) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const auto& [cache, bound] : {std::pair{kernels::CacheDtype::bf16, 2e-2}, {kernels::CacheDtype::fp8, fp8_bound}})
     for (const Fused& c : fused_cases()) {
-      SCOPED_TRACE(fmt::format("H {} G {} L {} {}", c.heads, c.groups, c.chunk, kernels::cache_dtype_name(cache)));
+      SCOPED_TRACE(fmt::format("{} {}", c.text(), kernels::cache_dtype_name(cache)));
       const ModelConfig config = c.config();
       const int64_t B = 3, T = 100, D = config.d_model;
       const auto cpu = test::layer_of(config), gpu = test::layer_of(config, "cuda");
@@ -228,7 +240,7 @@ TEST(CudaDecoding, FusedStatesRepeat) {
 TEST(CudaDecoding, FusedModelsFollowF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const int64_t batch : {1, 3, 70}) {
-    ModelConfig config = test::config_of("rat:16,swa:9,rat:3", 256, 4, 2);
+    ModelConfig config = test::config_of("rat:16,swa:9,attention,rat:3", 256, 4, 2);
     config.vocab = 61;
     const auto model = *Model::create(config, 7, "cuda");
     for (Parameter& p : model->parameters())
@@ -247,7 +259,8 @@ TEST(CudaDecoding, FusedModelsFollowF32) {
 // A replayed step is the step started op by op, to the bit: while room is taken, after a restart, between two states.
 TEST(CudaDecoding, ReplayedStepsAreThoseStartedOpByOp) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  ModelConfig config = test::config_of("rat:1*2", 256, 4, 2);  // chunks of one: 64, then 128 tokens fill the room
+  // 64, then 128 tokens fill the room of chunks of one and of attention; a window stays as it is and wants new angles.
+  ModelConfig config = test::config_of("rat:1,swa:9,attention", 256, 4, 2);
   config.vocab = 61;
   const auto model = *Model::create(config, 7, "cuda");
   ASSERT_OK(model->set_dtype(kernels::Dtype::bf16));
@@ -281,7 +294,7 @@ TEST(CudaDecoding, ReplayedStepsAreThoseStartedOpByOp) {
 
 TEST(CudaDecoding, AStateOfAnotherPrecisionIsRefused) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  const auto gpu = test::layer_of(Fused{2, 2, 16, Positions::rope}.config(), "cuda");
+  const auto gpu = test::layer_of(Fused{"rat:16", 2, 2, Positions::rope}.config(), "cuda");
   const auto x = test::uniform(20 * 256, 5);
   std::vector<float> y(x.size());
   for (const auto& [first, then] :
@@ -320,7 +333,7 @@ TEST(CudaDecoding, BenchmarksRunOnTheFusedPath) {
 // A whole model from an fp8 cache beside itself in f32, several samples of one prompt.
 TEST(CudaDecoding, AModelGeneratesFromAnFp8Cache) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  ModelConfig config = test::config_of("rat:4,rat:1,rat:16", 256, 4, 2);
+  ModelConfig config = test::config_of("rat:4,swa:20,attention,rat:16", 256, 4, 2);
   config.vocab = 61;
   const auto model = *Model::create(config, 7, "cuda");
   for (Parameter& p : model->parameters())
@@ -342,18 +355,14 @@ TEST(CudaDecoding, AModelGeneratesFromAnFp8Cache) {
   EXPECT_EQ(got, go_on());
 }
 
-TEST(RatLayerStep, IsRefusedWhereItIsNotFused) {
+TEST(LayerStep, IsRefusedWhereItIsNotFused) {
   std::vector<float> x(256);
-  kernels::RatLayerStepArgs args;
-  args.shape = {1, 1, 2, 128, 2, 16, 10000.0};
+  kernels::LayerStepArgs args;
+  args.shape = {1, 2, 128, 2, 16, -1, 10000.0};
   args.x = {x.data(), 1, 256}, args.y = {x.data(), 1, 256};
-  const Status none = kernels::rat_layer_step(args, {});
+  const Status none = kernels::layer_step(args, {});
   ASSERT_FALSE(none);
   EXPECT_EQ(none.error().code, ErrorCode::unsupported);
-  args.shape.tokens = 2;
-  const Status two = kernels::rat_layer_step(args, {});
-  ASSERT_FALSE(two);
-  EXPECT_EQ(two.error().code, ErrorCode::shape_mismatch);
 }
 
 }  // namespace

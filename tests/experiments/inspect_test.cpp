@@ -219,7 +219,9 @@ TEST_F(Inspect, GeneratesInTheDtypeAskedFor) {
   inspect_.open_run(trained("rat:8,attention"));
   inspect_.set_probes({{{Probe::gate, 0}}}, 16);
   ASSERT_TRUE(wait_for([&] { return inspect_.trace()->dtype == "f32"; })) << inspect_.status()->message;
-  const std::vector<std::string> dtypes = inspect_.status()->dtypes;
+  ASSERT_FALSE(inspect_.status()->devices.empty());
+  EXPECT_EQ(inspect_.status()->devices.front().name, "cpu");
+  const std::vector<std::string> dtypes = inspect_.status()->devices.front().dtypes;
   ASSERT_FALSE(dtypes.empty());
   EXPECT_EQ(dtypes.front(), "f32");
   for (const std::string& dtype : dtypes) {
@@ -240,6 +242,45 @@ TEST_F(Inspect, GeneratesInTheDtypeAskedFor) {
   inspect_.generate("the quick", 6, config);
   ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
   EXPECT_NE(inspect_.generation()->message.find("f12"), std::string::npos) << inspect_.generation()->message;
+}
+
+// On each device of this machine: the CPU's text, and back.
+TEST_F(Inspect, GeneratesOnTheDeviceAskedFor) {
+  inspect_.open_run(trained("rat:8,attention"));
+  inspect_.set_layers({{.kind = "rat", .chunk = 4}, {.kind = "attention"}});
+  GenerationConfig config;
+  config.sampling.temperature = 0;
+  const auto text_on = [&](const std::string& device) {
+    config.device = device;
+    inspect_.generate("the quick", 0, {});  // another one, so that the next is seen to be new
+    EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 9; })) << inspect_.generation()->message;
+    inspect_.generate("the quick", 6, config);
+    EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 15; })) << inspect_.generation()->message;
+    EXPECT_EQ(inspect_.generation()->device, device);
+    EXPECT_EQ(inspect_.generation()->cache_dtype, "f32");
+    EXPECT_EQ(inspect_.status()->layers[0].chunk, 4);
+    return inspect_.generation()->tokens;
+  };
+  const auto want = text_on("cpu");
+  for (const Device& device : inspect_.status()->devices) EXPECT_EQ(text_on(device.name), want) << device.name;
+  for (const char* device : {"cuda", "tpu"}) {
+    if (std::ranges::any_of(inspect_.status()->devices, [&](const Device& one) { return one.name == device; })) continue;
+    config.device = device;
+    inspect_.generate("the quick", 6, config);
+    ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; })) << device;
+    EXPECT_EQ(text_on("cpu"), want) << "the weights are still there";
+  }
+}
+
+TEST_F(Inspect, ACacheThatTheDeviceDoesNotHaveIsRefused) {
+  inspect_.open_run(trained("rat:8"));
+  GenerationConfig config;
+  config.cache = kernels::CacheDtype::fp8;
+  inspect_.generate("the quick", 6, config);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+  EXPECT_NE(inspect_.generation()->message.find("a cache in fp8"), std::string::npos) << inspect_.generation()->message;
+  inspect_.generate("the quick", 6, {});
+  EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 15; })) << inspect_.generation()->message;
 }
 
 TEST_F(Inspect, TracesFollowTheGeneration) {

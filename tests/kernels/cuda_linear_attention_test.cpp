@@ -9,6 +9,7 @@ using Results = std::vector<std::vector<float>>;
 
 struct Case {
   int64_t B, T, H, P, KV, shift;  // KV: heads of keys and values
+  Dtype dtype = Dtype::f32;       // of the device's products
   int64_t rows() const { return B * T; }
   int64_t channels() const { return H * P; }
   int64_t kv() const { return KV * P; }
@@ -36,7 +37,15 @@ struct Data {
     return {backend, test::uniform(static_cast<std::size_t>(c.rows() * cols), seed, -2, 2), c.rows(), cols};
   }
   LinearAttentionArgs args(const Output& out = {}) const {
-    return {.tokens = c.T, .heads = c.H, .head_size = c.P, .shift = c.shift, .q = q, .k = k, .v = v, .out = out};
+    return {.tokens = c.T,
+            .heads = c.H,
+            .head_size = c.P,
+            .shift = c.shift,
+            .q = q,
+            .k = k,
+            .v = v,
+            .out = out,
+            .dtype = backend.host ? Dtype::f32 : c.dtype};
   }
 };
 
@@ -72,6 +81,24 @@ TEST(CudaLinearAttention, BackwardIsTheCpusAndAdds) {
   }
 }
 
+// Rounded, on tensor cores, in heads of 64 and 128; the rest in f32 as ever.
+TEST(CudaLinearAttention, Bf16IsTheCpusF32Rounded) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  std::vector<Case> all{{2, 200, 4, 20, 2, 5, Dtype::bf16}, {3, 130, 4, 100, 1, 1, Dtype::bf16}};
+  for (const int64_t P : {64, 128})
+    for (const int64_t KV : {1, 2, 4})
+      for (const int64_t T : {1, 64, 65, 333})
+        for (const int64_t shift : {0, 1, 64, 100, 1000}) all.push_back({2, T, 4, P, KV, shift, Dtype::bf16});
+  for (const Case& c : all) {
+    SCOPED_TRACE(fmt::format("B {} T {} H {} P {} KV {} shift {}", c.B, c.T, c.H, c.P, c.KV, c.shift));
+    const double bound = c.P == 64 || c.P == 128 ? 1e-2 : 2e-5;
+    test::expect_parity(
+        *backend, [&](const Backend& device) { return forward(c, device); }, bound);
+    test::expect_parity(
+        *backend, [&](const Backend& device) { return backward(c, device); }, bound);
+  }
+}
+
 TEST(CudaLinearAttention, WeightsAreTheCpus) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const Case& c : {Case{2, 130, 4, 20, 2, 0}, Case{1, 200, 2, 64, 1, 70}, Case{1, 65, 1, 128, 1, 1}}) {
@@ -88,9 +115,9 @@ TEST(CudaLinearAttention, WeightsAreTheCpus) {
 
 TEST(CudaLinearAttention, StateIsAddedToAndReadAsOnTheCpu) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  for (const Case& c : {Case{1, 1, 4, 16, 2, 0}, Case{1, 200, 4, 20, 2, 0}, Case{1, 65, 2, 64, 1, 0},
-                        Case{1, 64, 3, 128, 3, 0}, Case{1, 7, 2, 1, 2, 0}, Case{3, 1, 4, 20, 2, 0},
-                        Case{5, 1, 2, 128, 1, 0}, Case{3, 70, 4, 64, 2, 0}}) {
+  for (const Case& c :
+       {Case{1, 1, 4, 16, 2, 0}, Case{1, 200, 4, 20, 2, 0}, Case{1, 65, 2, 64, 1, 0}, Case{1, 64, 3, 128, 3, 0},
+        Case{1, 7, 2, 1, 2, 0}, Case{3, 1, 4, 20, 2, 0}, Case{5, 1, 2, 128, 1, 0}, Case{3, 70, 4, 64, 2, 0}}) {
     SCOPED_TRACE(fmt::format("B {} T {} P {}", c.B, c.T, c.P));
     test::expect_parity(*backend, [&](const Backend& device) -> Results {
       const Data data(c, device);

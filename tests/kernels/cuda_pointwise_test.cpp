@@ -122,6 +122,7 @@ TEST(CudaAdamW, ThreeStepsOfManyTensorsAreTheCpus) {
       means.push_back(rows(std::vector<float>(size(sizes[i]), 0.0f)));
       squares.push_back(rows(std::vector<float>(size(sizes[i]), 0.0f)));
     }
+    std::array<double, 3> norms{};
     for (int step = 1; step <= 3; ++step) {
       grads.clear();
       std::vector<AdamWTensor> tensors;
@@ -140,10 +141,11 @@ TEST(CudaAdamW, ThreeStepsOfManyTensorsAreTheCpus) {
                        .weight_decay = 0.1,
                        .correction1 = 1 - std::pow(0.9, step),
                        .correction2 = 1 - std::pow(0.95, step),
-                       .grad_scale = 0.5},
+                       .clip = step == 2 ? 0.0 : 1.0,
+                       .squared_norm = &norms[size(step - 1)]},
                       {.backend = &device}));
     }
-    Results results;
+    Results results{{static_cast<float>(norms[0]), static_cast<float>(norms[1]), static_cast<float>(norms[2])}};
     for (const auto* list : {&values, &means, &squares}) {
       results.emplace_back();
       for (const test::DeviceRows& x : *list) {
@@ -152,13 +154,27 @@ TEST(CudaAdamW, ThreeStepsOfManyTensorsAreTheCpus) {
         results.back().insert(results.back().end(), part.begin(), part.end());
       }
     }
-    std::vector<std::span<const float>> parts;
-    for (const test::DeviceRows& x : values) parts.push_back(x.span());
-    double sum = 2;
-    EXPECT_OK(squared_norm({.tensors = parts, .sum = &sum}, {.backend = &device}));
-    results.push_back({static_cast<float>(sum)});
     return results;
   });
+}
+
+TEST(CudaAdamW, ChangesNothingWhereTheGradientIsNotFinite) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    const auto value = test::uniform(50001, 1), m = test::uniform(50001, 2), v = test::uniform(50001, 3);
+    auto grad = test::uniform(50001, 4);
+    grad[50000] = bad;
+    const test::DeviceRows values(*backend, value, 1, 50001), means(*backend, m, 1, 50001), squares(*backend, v, 1, 50001);
+    const test::DeviceRows grads(*backend, grad, 1, 50001);
+    const AdamWTensor tensor{values.span(), grads.span(), means.span(), squares.span()};
+    double norm = 0;
+    ASSERT_OK(adamw({.tensors = {&tensor, 1}, .lr = 0.1, .eps = 1e-8, .weight_decay = 0.1, .clip = 1, .squared_norm = &norm},
+                    {.backend = backend}));
+    EXPECT_FALSE(std::isfinite(norm));
+    EXPECT_EQ(values.read(), value);
+    EXPECT_EQ(means.read(), m);
+    EXPECT_EQ(squares.read(), v);
+  }
 }
 
 }  // namespace

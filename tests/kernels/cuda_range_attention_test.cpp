@@ -35,8 +35,9 @@ struct Case {
   int64_t B, T, H, P;
   Pattern pattern = Pattern::tokens;
   int64_t chunk = 1, window = -1, dilation = 1, initial = 0;
-  int64_t shared = 1;     // heads that share queries (chunk_ends) or keys (otherwise)
-  int64_t padding = 0;    // columns between the rows of q, out and their gradients
+  int64_t shared = 1;        // heads that share queries (chunk_ends) or keys (otherwise)
+  int64_t padding = 0;       // columns between the rows of q, out and their gradients
+  Dtype dtype = Dtype::f32;  // of the device's products; the CPU's are f32
 
   int64_t D() const { return H * P; }
   int64_t W() const { return pattern == Pattern::chunk_ends ? D() / shared : D(); }
@@ -134,6 +135,7 @@ class Attending {
     args.v = every<const float>(v.data(), c_.chunk);
     args.out = out.rows().columns(0, c_.D());
     args.lse = lse;
+    if (!exec_.backend->host) args.dtype = args.score_dtype = c_.dtype;
     if (own()) {
       args.shape.range = {.chunk_len = c_.chunk, .offset = 0};
       args.own_q = own_q, args.own_k = own_k, args.own_v = v;
@@ -226,7 +228,8 @@ class Attending {
 };
 
 // `size`: of the terms that cancel in gradients.
-void expect_like_the_cpu(const Backend& backend, const Case& c, const Inputs& in, double size = 0.1) {
+void expect_like_the_cpu(const Backend& backend, const Case& c, const Inputs& in, double size = 0.1,
+                         double bound = kernels::bound) {
   const Attending actual(backend, c, in), expected(cpu_backend(), c, in);
   actual.run(), expected.run();
   const auto got = actual.results(), want = expected.results();
@@ -239,9 +242,27 @@ TEST(CudaRangeAttention, MatchesTheCpuForwardAndBackward) {
   for (const Case& c : cases()) expect_like_the_cpu(*backend, c, Inputs(c));
 }
 
+// Of tokens in heads of 64 and 128: rounded, on tensor cores; the rest in f32 as ever.
+TEST(CudaRangeAttention, Bf16IsTheCpusF32Rounded) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const auto in_bf16 = [](Case c) { return c.dtype = Dtype::bf16, c; };
+  for (const int64_t P : {64, 128})
+    for (const int64_t T : {1, 70, 300})
+      for (const int64_t window : {-1, 0, 40, 500})
+        for (const int64_t shared : {1, 2, 4})
+          for (const int64_t padding : {0, 3, 8}) {
+            const Case c = in_bf16({2, T, 4, P, Pattern::tokens, 1, window, 1, 0, shared, padding});
+            expect_like_the_cpu(*backend, c, Inputs(c), 0.2, 1.5e-2);
+          }
+  for (const Case& c : {Case{2, 90, 2, 32}, Case{2, 90, 4, 64, Pattern::chunk_ends, 4, -1, 1, 0, 2},
+                        Case{1, 150, 2, 64, Pattern::dilated, 1, 9, 4, 5}})
+    expect_like_the_cpu(*backend, in_bf16(c), Inputs(c));
+}
+
 TEST(CudaRangeAttention, TwoRunsAreBitEqual) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  for (const Case& c : {Case{2, 300, 2, 64}, Case{1, 299, 4, 20, Pattern::chunk_ends, 7, -1, 1, 0, 2},
+  for (const Case& c : {Case{2, 300, 2, 64}, Case{2, 300, 4, 64, Pattern::tokens, 1, 70, 1, 0, 2, 0, Dtype::bf16},
+                        Case{1, 299, 4, 20, Pattern::chunk_ends, 7, -1, 1, 0, 2},
                         Case{1, 280, 2, 32, Pattern::dilated, 1, 40, 8, 70}}) {
     const Inputs in(c);
     const Attending one(*backend, c, in), two(*backend, c, in);
@@ -335,12 +356,12 @@ std::vector<float> attend_one_on(const Backend& backend, const OneCase& c) {
 
 TEST(CudaAttendOne, MatchesTheCpu) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  for (const OneCase& c : {OneCase{0, 2, 16, 2, 2, true}, OneCase{1, 1, 1, 1, 1, false}, OneCase{5, 4, 20, 2, 4, true},
-                           OneCase{128, 3, 64, 3, 3, false}, OneCase{129, 2, 128, 2, 1, false},
-                           OneCase{1000, 6, 32, 3, 6, true}, OneCase{700, 1, 256, 1, 1, true},
-                           OneCase{300, 2, 200, 2, 2, false}, OneCase{20001, 4, 16, 4, 2, false},
-                           OneCase{0, 4, 20, 2, 4, true, 3}, OneCase{700, 4, 20, 2, 4, true, 3},
-                           OneCase{1000, 4, 64, 4, 2, false, 7}, OneCase{300, 2, 128, 2, 2, true, 200}}) {
+  for (const OneCase& c :
+       {OneCase{0, 2, 16, 2, 2, true}, OneCase{1, 1, 1, 1, 1, false}, OneCase{5, 4, 20, 2, 4, true},
+        OneCase{128, 3, 64, 3, 3, false}, OneCase{129, 2, 128, 2, 1, false}, OneCase{1000, 6, 32, 3, 6, true},
+        OneCase{700, 1, 256, 1, 1, true}, OneCase{300, 2, 200, 2, 2, false}, OneCase{20001, 4, 16, 4, 2, false},
+        OneCase{0, 4, 20, 2, 4, true, 3}, OneCase{700, 4, 20, 2, 4, true, 3}, OneCase{1000, 4, 64, 4, 2, false, 7},
+        OneCase{300, 2, 128, 2, 2, true, 200}}) {
     const std::vector<float> got = attend_one_on(*backend, c), want = attend_one_on(cpu_backend(), c);
     EXPECT_LE(error_of(got, want, 0.0), bound) << c.B << " x " << c.keys << " keys, " << c.H << " heads of " << c.P;
     EXPECT_EQ(got, attend_one_on(*backend, c)) << "a second run differs";

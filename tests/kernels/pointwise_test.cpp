@@ -209,6 +209,8 @@ TEST(AdamW, ThreeStepsMatchFloat64) {
     auto value = test::uniform(n, 1);
     std::vector<float> m(n, 0.0f), v(n, 0.0f);
     test::Values p = test::widen(value), pm(n, 0.0), pv(n, 0.0);
+    const double clips[] = {0.5, 1e3, 0.0};
+    double squares = 0;
     for (int step = 1; step <= 3; ++step) {
       const auto grad = test::uniform(n, size(10 + step));
       const double c1 = 1 - std::pow(0.9, step), c2 = 1 - std::pow(0.95, step);
@@ -221,20 +223,38 @@ TEST(AdamW, ThreeStepsMatchFloat64) {
                        .weight_decay = 0.1,
                        .correction1 = c1,
                        .correction2 = c2,
-                       .grad_scale = 0.5},
+                       .clip = clips[step - 1],
+                       .squared_norm = &squares},
                       {}));
+      const double norm = std::sqrt(test::dot(test::widen(grad), test::widen(grad)));
+      EXPECT_NEAR(squares, norm * norm, 1e-5);
+      const double scale = clips[step - 1] == 0 ? 1.0 : std::min(1.0, clips[step - 1] / (norm + 1e-6));
+      EXPECT_EQ(scale < 1, step == 1) << norm;
       for (std::size_t i = 0; i < n; ++i) {
-        const double g = 0.5 * static_cast<double>(grad[i]);
+        const double g = scale * static_cast<double>(grad[i]);
         pm[i] = 0.9 * pm[i] + 0.1 * g;
         pv[i] = 0.95 * pv[i] + 0.05 * g * g;
         p[i] -= 0.01 * (pm[i] / c1 / (std::sqrt(pv[i] / c2) + 1e-8) + 0.1 * p[i]);
       }
       EXPECT_TRUE(test::close(value, p, 1e-6));
     }
-    double sum = 2;
-    const std::span<const float> tensor(value);
-    ASSERT_OK(squared_norm({.tensors = {&tensor, 1}, .sum = &sum}, {}));
-    EXPECT_NEAR(sum, 2 + test::dot(test::widen(value), test::widen(value)), 1e-5);
+  });
+}
+
+TEST(AdamW, ChangesNothingWhereTheGradientIsNotFinite) {
+  test::for_each_simd_target([] {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 1e30f}) {
+      auto value = test::uniform(40, 1), other = test::uniform(3, 2), m = test::uniform(40, 3), v = test::uniform(40, 4);
+      auto grad = test::uniform(40, 5);
+      grad[38] = bad;  // the square of the last is too large
+      const auto want = std::tuple(value, other, m, v);
+      const AdamWTensor tensors[] = {{other, std::span(grad).first(3), std::span(m).first(3), std::span(v).first(3)},
+                                     {value, grad, m, v}};
+      double squares = 0;
+      ASSERT_OK(adamw({.tensors = tensors, .lr = 0.1, .eps = 1e-8, .weight_decay = 0.1, .squared_norm = &squares}, {}));
+      EXPECT_FALSE(std::isfinite(squares));
+      EXPECT_EQ(std::tuple(value, other, m, v), want);
+    }
   });
 }
 

@@ -127,7 +127,7 @@ std::unique_ptr<View> generate_view() {
 TEST(Generate, AsksForTheSamplesAndTheDtypeThatAreSet) {
   Canvas canvas;
   auto inspect = std::make_shared<InspectStatus>();
-  inspect->run_id = "run", inspect->dtypes = {"f32", "bf16"};
+  inspect->run_id = "run", inspect->devices = {{"cpu", "", "", {"f32", "bf16"}}, {"cuda", "", "", {"f32", "bf16"}}};
   canvas.frame.inspect = inspect;
   std::vector<GenerationConfig> asked;
   canvas.commands.generate = [&](const std::string&, int64_t, const GenerationConfig& config) {
@@ -142,9 +142,21 @@ TEST(Generate, AsksForTheSamplesAndTheDtypeThatAreSet) {
   EXPECT_EQ(asked[0].dtype, "bf16");
   EXPECT_EQ(asked[0].sampling.seed, 5u);
   EXPECT_EQ(asked[0].sampling.temperature, 0.5);
-  view->set_options({{"samples", "0"}, {"dtype", "f12"}});  // nonsense is passed over
+  EXPECT_EQ(asked[0].device, "cpu");
+  view->set_options({{"device", "cuda"}, {"cache", "fp8"}});
+  for (const float width : {900.0f, 200.0f, 60.0f}) canvas.draw(*view, width, 600);
+  EXPECT_TRUE(view->key_pressed(ImGuiKey_Enter, true, false, canvas.frame));
+  ASSERT_EQ(asked.size(), 2u);
+  EXPECT_EQ(asked[1].device, "cuda");
+  EXPECT_EQ(asked[1].cache, kernels::CacheDtype::fp8);
+  view->set_options({{"device", "cpu"}});
+  EXPECT_TRUE(view->key_pressed(ImGuiKey_Enter, true, false, canvas.frame));
+  EXPECT_EQ(asked.back().cache, std::nullopt) << "the CPU has no such cache";
+  view->set_options({{"samples", "0"}, {"dtype", "f12"}, {"device", "tpu"}, {"cache", "f1"}});  // nonsense is passed over
   EXPECT_EQ(view->options().at("samples"), "8");
   EXPECT_EQ(view->options().at("dtype"), "bf16");
+  EXPECT_EQ(view->options().at("device"), "cpu");
+  EXPECT_EQ(view->options().at("cache"), "fp8");
 }
 
 TEST(Generate, PageKeysGoThroughTheSamplesThereAre) {

@@ -17,6 +17,7 @@ void give_everything(Canvas& canvas) {
   auto status = std::make_shared<TrainingStatus>();
   status->run_id = "run", status->activity = SessionActivity::training;
   status->spec.model = canvas.frame.trace->model;
+  status->spec.device = "cuda";
   status->step = 90, status->steps_total = 100;
   for (int i = 0; i < 90; ++i) status->recent_step_ms.push_back(5.0f + static_cast<float>(i % 3));
   status->step_ms_median = 6, status->step_ms_q1 = 5, status->step_ms_q3 = 7;

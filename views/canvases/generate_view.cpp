@@ -10,6 +10,8 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/base/cache_dtype.h"
+#include "kernels/base/device_names.h"
 #include "kernels/base/dtype.h"
 #include "views/canvases/format.h"
 #include "views/canvases/generation_text.h"
@@ -23,6 +25,7 @@ namespace {
 
 constexpr std::size_t shown_candidates = 12;
 constexpr int most_samples = 65535;
+constexpr const char* as_computed = "auto";  // the cache
 constexpr const char* example_prompt = "#include <vector>\n\n// Returns the sum of all values.\n";
 
 class GenerateView final : public View {
@@ -39,7 +42,9 @@ class GenerateView final : public View {
  private:
   void draw_editor(const Pen& pen, Box box, Frame& frame);
   void draw_parameters(const Pen& pen, Box& box, const Frame& frame);
-  void draw_dtypes(const Frame& frame);
+  void choose(const char* id, const char* about, std::string& chosen, std::vector<std::string> offered) const;
+  static std::vector<std::string> device_names(const Frame& frame);
+  std::vector<std::string> dtypes(const Frame& frame) const;
   void draw_sample_choice(const Pen& pen, const Box& box, float& x, float& y, const Frame& frame) const;
   void draw_buttons(const Pen& pen, Box& box, Frame& frame);
   void draw_candidates(const Pen& pen, Box& box, const GenerationStatus& generation, const TokenStyle& style) const;
@@ -55,7 +60,7 @@ class GenerateView final : public View {
   std::string prompt_ = example_prompt;
   int count_ = 200, samples_ = 1, top_k_ = 0, seed_ = 1;
   float temperature_ = 0.8f;
-  std::string dtype_ = "f32";
+  std::string dtype_ = "f32", device_ = "cpu", cache_ = as_computed;
   GenerationText text_;
   LiveStrip strip_;
 };
@@ -72,6 +77,8 @@ void GenerateView::start(Frame& frame, int64_t count) {
   config.sampling.seed = static_cast<uint64_t>(seed_);
   config.samples = samples_;
   config.dtype = dtype_;
+  config.device = device_;
+  if (device_ != "cpu" && cache_ != as_computed) config.cache = *kernels::parse_cache_dtype(cache_);
   if (frame.commands && frame.commands->generate) frame.commands->generate(prompt_, count, config);
 }
 
@@ -82,24 +89,41 @@ bool GenerateView::show_sample(const Frame& frame, int64_t sample) {
   return there;
 }
 
-// Those of the device that generates, and the chosen one, whatever machine it was chosen on.
-void GenerateView::draw_dtypes(const Frame& frame) {
+// A list of what is offered, and the chosen one, whatever machine it was chosen on.
+void GenerateView::choose(const char* id, const char* about, std::string& chosen,
+                          std::vector<std::string> offered) const {
   const bool narrow = ImGui::CalcItemWidth() < 3 * ImGui::GetFrameHeight();
   const bool open =
-      ImGui::BeginCombo("##dtype", dtype_.c_str(), narrow ? ImGuiComboFlags_NoArrowButton : ImGuiComboFlags_None);
-  if (!open) hint("Precision of matrix products");
+      ImGui::BeginCombo(id, chosen.c_str(), narrow ? ImGuiComboFlags_NoArrowButton : ImGuiComboFlags_None);
+  if (!open) hint(about);
   if (!open) return;
-  std::vector<std::string> offered = frame.inspect ? frame.inspect->dtypes : std::vector<std::string>{};
-  if (std::find(offered.begin(), offered.end(), dtype_) == offered.end()) offered.push_back(dtype_);
-  for (const std::string& dtype : offered)
-    if (ImGui::Selectable(dtype.c_str(), dtype == dtype_)) dtype_ = dtype;
+  if (std::find(offered.begin(), offered.end(), chosen) == offered.end()) offered.push_back(chosen);
+  for (const std::string& one : offered)
+    if (ImGui::Selectable(one.c_str(), one == chosen)) chosen = one;
   ImGui::EndCombo();
+}
+
+std::vector<std::string> GenerateView::device_names(const Frame& frame) {
+  std::vector<std::string> names;
+  if (frame.inspect)
+    for (const Device& device : frame.inspect->devices) names.push_back(device.name);
+  return names;
+}
+
+std::vector<std::string> GenerateView::dtypes(const Frame& frame) const {
+  if (frame.inspect)
+    for (const Device& device : frame.inspect->devices)
+      if (device.name == device_) return device.dtypes;
+  return {};
 }
 
 // Label above its field; as many in a row as fit.
 void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame) {
-  constexpr int fields = 6;
-  const float gap = pen.px(8), wanted = (box.width() - gap * (fields - 1)) / fields,
+  const std::vector<std::string> devices = device_names(frame);
+  const bool has_choice = devices.size() > 1 || device_ != "cpu", has_cache = device_ != "cpu";
+  const int fields = 6 + (has_choice ? 1 : 0) + (has_cache ? 1 : 0);
+  const float gap = pen.px(8),
+              wanted = (box.width() - gap * static_cast<float>(fields - 1)) / static_cast<float>(fields),
               field = std::clamp(wanted, pen.px(58), pen.px(84)),
               height = pen.line_height() + pen.px(2) + pen.px(control_height) + pen.px(6);
   const int in_row = std::max(1, static_cast<int>((box.width() + gap) / (field + gap)));
@@ -127,7 +151,17 @@ void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame)
   if (ImGui::InputInt("##seed", &seed_, 0)) seed_ = std::max(seed_, 0);
   hint("Of the first sample; the others have the next numbers");
   place(5, "Dtype");
-  draw_dtypes(frame);
+  choose("##dtype", "Precision of matrix products", dtype_, dtypes(frame));
+  if (has_choice) {
+    place(6, "Device");
+    choose("##device", "Where it generates", device_, devices);
+  }
+  if (has_cache) {
+    place(7, "Cache");
+    choose("##cache",
+           "Precision of keys and values; auto: as the layers compute; fp8: of rat, attention and swa in bf16", cache_,
+           {as_computed, "fp8"});
+  }
   box.take_top(static_cast<float>(rows) * height);
 }
 
@@ -274,8 +308,8 @@ void GenerateView::draw_candidates(const Pen& pen, Box& box, const GenerationSta
 
 void GenerateView::draw_facts(const Pen& pen, Box& box, const GenerationStatus& generation) const {
   const bool begun = !generation.tokens.empty();
-  pen.heading(box.min(), fmt::format("Decode, batch {}, {}", begun ? generation.samples : samples_,
-                                     begun ? generation.dtype : dtype_));
+  pen.heading(box.min(), fmt::format("Decode, batch {}, {}, {}", begun ? generation.samples : samples_,
+                                     begun ? generation.dtype : dtype_, begun ? generation.device : device_));
   box.take_top(pen.caps->FontSize + pen.px(6));
   const auto fact = [&](std::string_view name, std::string value) {
     const float height = pen.px(24);
@@ -289,7 +323,9 @@ void GenerateView::draw_facts(const Pen& pen, Box& box, const GenerationStatus& 
   const auto rate = [](double x) { return x > 0 ? si(x, "tok/s") : std::string("\xe2\x80\x93"); };
   const bool any = generation.position > 0;
   fact("position", any ? fmt::format("{} tokens", grouped(generation.position)) : "\xe2\x80\x93");
-  fact("cache", any ? bytes_text(static_cast<double>(generation.cache_bytes)) : "\xe2\x80\x93");
+  fact("cache",
+       any ? fmt::format("{}, {}", bytes_text(static_cast<double>(generation.cache_bytes)), generation.cache_dtype)
+           : "\xe2\x80\x93");
   fact("prefill", generation.prefill_ms > 0 ? milliseconds(generation.prefill_ms) : "\xe2\x80\x93");
   fact("prefill speed", rate(generation.prefill_tokens_per_s));
   fact("decode speed", rate(generation.decode_tokens_per_s));
@@ -326,6 +362,8 @@ Options GenerateView::options() const {
           {"tokens", std::to_string(count_)},
           {"samples", std::to_string(samples_)},
           {"dtype", dtype_},
+          {"device", device_},
+          {"cache", cache_},
           {"temperature", fmt::format("{}", temperature_)},
           {"top_k", std::to_string(top_k_)},
           {"seed", std::to_string(seed_)}};
@@ -347,10 +385,13 @@ void GenerateView::set_options(const Options& options) {
     const float read = std::strtof(at->second.c_str(), nullptr);
     if (std::isfinite(read) && read >= 0 && read <= 10) temperature_ = read;
   }
-  const std::vector<std::string> dtypes = kernels::dtype_names();
-  if (const auto at = options.find("dtype");
-      at != options.end() && std::find(dtypes.begin(), dtypes.end(), at->second) != dtypes.end())
-    dtype_ = at->second;
+  const auto one_of = [&](const char* key, std::string& value, const std::vector<std::string>& known) {
+    const auto at = options.find(key);
+    if (at != options.end() && std::find(known.begin(), known.end(), at->second) != known.end()) value = at->second;
+  };
+  one_of("dtype", dtype_, kernels::dtype_names());
+  one_of("device", device_, kernels::device_names());
+  one_of("cache", cache_, {as_computed, "fp8"});
   if (const auto at = options.find("prompt"); at != options.end() && !at->second.empty()) prompt_ = at->second;
 }
 

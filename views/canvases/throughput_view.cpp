@@ -187,6 +187,12 @@ float ThroughputView::draw_ops(const Pen& pen, Box box, const ThroughputData& da
     bar(op_names[i], data.ops.ms[i],
         i == static_cast<std::size_t>(Op::probes) ? pen.theme->warning : pen.theme->accent);
   if (other > 0.005 * whole) bar("not timed", other, pen.theme->secondary);
+  if (data.spec && data.spec->device != "cpu")
+    box.take_top(pen.text_wrapped(box, pen.theme->secondary,
+                                  fmt::format("Operations are timed in the first and every {}th step, started one by "
+                                              "one; other steps are replayed as a whole.",
+                                              op_times_every)) +
+                 pen.px(4));
   if (!std::isnan(data.probe_share)) {
     box.take_top(pen.px(4));
     const bool over = data.probe_share > data.probe_budget;
@@ -216,8 +222,8 @@ float ThroughputView::draw_cost(const Pen& pen, Box box, const ThroughputData& d
                     "one sequence of T " + t + ", f32"});
     if (!std::isnan(data.cache_bytes))
       rows.push_back({"decode cache, measured", bytes_text(data.cache_bytes), "end of the run"});
-    rows.push_back({"training memory, model", bytes_text(static_cast<double>(cost.training_bytes)),
-                    "weights, moments, batch"});
+    rows.push_back(
+        {"training memory, model", bytes_text(static_cast<double>(cost.training_bytes)), "weights, moments, batch"});
   } else {
     box.take_top(
         pen.text_wrapped(box, pen.theme->warning, "The stored spec of this run cannot be read: no cost model.") +

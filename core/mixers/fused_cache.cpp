@@ -1,0 +1,116 @@
+#include "core/mixers/fused_cache.h"
+
+namespace rat {
+
+using kernels::CacheDtype;
+
+namespace {
+
+constexpr int64_t first_room = 64;
+
+int64_t doubled(int64_t room, int64_t wanted) {
+  room = std::max(room, first_room);
+  while (room < wanted) room *= 2;
+  return room;
+}
+
+}  // namespace
+
+Status FusedCache::reserve(int64_t tokens, const kernels::Exec& exec) {
+  const int64_t rows = shape_.rows_at(tokens), angle = tokens / shape_.chunk_len;
+  if (rows <= capacity_ && angle < angles_) return ok();
+  int64_t capacity = capacity_;
+  if (rows > capacity) {
+    capacity = doubled(capacity, rows);
+    if (shape_.window >= 0) capacity = std::min(capacity, shape_.window + 1);
+    RAT_TRY(grow(capacity, exec));
+  }
+  set_room(capacity, doubled(angles_, angle + 1), exec);
+  return ok();
+}
+
+Status FusedCache::grow(int64_t capacity, const kernels::Exec& exec) {
+  for (const auto& [rows, floats] :
+       {std::pair{&keys_, row_floats()}, {&values_, row_floats()}, {&scales_, scale_floats()}}) {
+    StateRows bigger(*backend_, floats * capacity);
+    bigger.resize(shape_.batch * shape_.heads);
+    RAT_TRY(kernels::copy_rows({.x = rows->all(), .y = bigger.range(0, rows->rows()).columns(0, floats * capacity_)},
+                               exec));
+    *rows = std::move(bigger);
+  }
+  return ok();
+}
+
+// A new workspace also where only angles are added: memory that was taken is what tells a recorded step that it is
+// stale.
+void FusedCache::set_room(int64_t capacity, int64_t angles, const kernels::Exec& exec) {
+  const auto bytes = static_cast<int64_t>(kernels::layer_step_workspace(shape_, capacity, exec));
+  workspace_ = StateRows(*backend_, 1, bytes / static_cast<int64_t>(sizeof(float)) + 1);
+  capacity_ = capacity;
+  angles_ = angles;
+}
+
+kernels::LayerCache FusedCache::view() {
+  const bool runs = running_.rows() > 0;
+  return {.dtype = dtype_,
+          .capacity = capacity_,
+          .angles = angles_,
+          .keys = keys_.row(0),
+          .values = values_.row(0),
+          .scales = reinterpret_cast<uint16_t*>(scales_.row(0)),
+          .state_k = runs ? running_.row(0) : nullptr,
+          .state_v = runs ? running_.row(shape_.batch) : nullptr,
+          .position = reinterpret_cast<int32_t*>(position_.row(0)),
+          .workspace = workspace_.row(0)};
+}
+
+Result<FusedCache> FusedCache::repeated(int64_t batch) const {
+  kernels::LayerStepShape shape = shape_;
+  shape.batch = batch;
+  RAT_ASSIGN(StateRows running, running_.repeated(1, batch));
+  RAT_ASSIGN(StateRows position, position_.repeated(1, 1));
+  FusedCache copy(*backend_, shape, dtype_, std::move(running), std::move(position));
+  copy.tokens_ = tokens_;
+  if (capacity_ == 0) return copy;
+  RAT_ASSIGN(copy.keys_, keys_.repeated(shape.heads, batch));
+  RAT_ASSIGN(copy.values_, values_.repeated(shape.heads, batch));
+  RAT_ASSIGN(copy.scales_, scales_.repeated(shape.heads, batch));
+  copy.set_room(capacity_, angles_, {.backend = backend_});
+  return copy;
+}
+
+Result<FusedCache*> FusableState::begin_fused(const MixerPass& pass, const kernels::LayerStepShape& shape) {
+  const CacheDtype dtype = pass.cache_dtype.value_or(CacheDtype::bf16);
+  if (dtype == CacheDtype::f32)
+    return fail(ErrorCode::unsupported,
+                "a layer that is computed whole, in bf16, keeps its cache in bf16 or fp8, not in f32");
+  RAT_CHECK(dtype != CacheDtype::fp8 || shape.head_size % 4 == 0, "rows of a cache are whole floats");
+  if (!fused || fused->dtype() != dtype) fused.emplace(*pass.exec.backend, shape, dtype);
+  RAT_TRY(fused->clear());
+  return &*fused;
+}
+
+Status FusableState::prepare(const MixerPass& pass, int64_t position, bool is_fused,
+                             const kernels::LayerStepShape& shape) {
+  const CacheDtype dtype = is_fused ? pass.cache_dtype.value_or(CacheDtype::bf16) : CacheDtype::f32;
+  if (position > 0 && cache_dtype() != dtype)
+    return fail(ErrorCode::invalid_argument,
+                "the decode state has tokens of another precision than the model computes in now; start another");
+  if (!is_fused) {
+    if (position == 0) fused.reset();
+    return ok();
+  }
+  if (position == 0) RAT_TRY(begin_fused(pass, shape));
+  RAT_TRY(fused->reserve(position, pass.exec));
+  fused->seen(position + 1);
+  return ok();
+}
+
+Status FusableState::repeat_fused(int64_t batch, FusableState& copy) const {
+  if (!fused) return ok();
+  RAT_ASSIGN(FusedCache caches, fused->repeated(batch));
+  copy.fused.emplace(std::move(caches));
+  return ok();
+}
+
+}  // namespace rat

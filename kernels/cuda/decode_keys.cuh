@@ -1,0 +1,227 @@
+// One query against the cached keys of a head, by a block: the middle of rat_decode.cu. Lanes share a key, warps have
+// keys of their own, and their softmaxes are joined in order at the end.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/mma_tiles.cuh"
+#include "kernels/cuda/quantise.cuh"
+#include "kernels/cuda/rat_decode.h"
+
+namespace rat::kernels::cuda::decoding {
+
+using tiles::exp2_fast;
+
+constexpr int kWarps = 4, kThreads = kWarps * 32;
+constexpr int kAhead = 2;  // keys and values in flight per lane; with 8 blocks a multiprocessor faster than 4 with fewer
+constexpr int kMaxHead = 256;
+
+template <class C>
+constexpr bool kQuantised = std::is_same_v<C, e4m3>;
+
+// A softmax over some of the keys: maximum (log2 units), sum of weights, weighted values of this lane's E channels.
+template <int E>
+struct Part {
+  float top, sum, out[E];
+
+  __device__ void join(float other_top, float other_sum, const float (&other)[E]) {
+    const float highest = fmaxf(top, other_top);
+    const float mine = top == -INFINITY ? 0.0f : exp2_fast(top - highest);
+    const float theirs = other_top == -INFINITY ? 0.0f : exp2_fast(other_top - highest);
+    sum = sum * mine + other_sum * theirs;
+#pragma unroll
+    for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
+    top = highest;
+  }
+  // With those of the lanes of this warp that hold the same channels of other keys.
+  __device__ void join_lanes(int lanes) {
+    __syncwarp();
+    for (int step = lanes; step < 32; step <<= 1) {
+      const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
+      const float other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
+      float other[E];
+#pragma unroll
+      for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
+      join(other_top, other_sum, other);
+    }
+  }
+};
+
+struct Head {  // of one block, in shared memory
+  float query[kMaxHead];  // rotated, times log2(e) / sqrt P
+  float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only at a chunk's last token of an e4m3 cache
+  float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
+  float own_score[kWarps];
+  bool last;
+};
+
+// Which rows of the cache a step reads, and which it may write.
+template <bool kTokens>
+struct Rows {
+  int64_t seen, own;  // how many older keys; the row of this token, or of the chunk that it is in
+
+  __device__ Rows(const RatShape& s, int64_t chunk)  // with chunks of 1: the token
+      : seen(kTokens && s.window >= 0 ? min(chunk, s.window) : chunk), own(kTokens ? s.ring_row(chunk) : chunk) {}
+  // A full ring has older keys on both sides of the row that this token takes.
+  __device__ int64_t of(int64_t j) const { return kTokens && j >= own ? j + 1 : j; }
+};
+
+// A lane's E channels of the query.
+template <class C, int E>
+struct Query {
+  float channel[E];
+
+  __device__ Query(const float* from, int) {
+#pragma unroll
+    for (int i = 0; i < E; ++i) channel[i] = from[i];
+  }
+  __device__ float dot(const Pack<C, E>& key) const {
+    float k[E], sum = 0.0f;
+    unpack(key, k);
+#pragma unroll
+    for (int i = 0; i < E; ++i) sum = fmaf(channel[i], k[i], sum);
+    return sum;
+  }
+  __device__ float whole(float sum, ushort2) const { return sum; }
+};
+
+// As halves with a power of two for all of the query: below 2, times 448 at most, four added.
+template <int E>
+struct Query<e4m3, E> {
+  __half2 channel[E / 2];
+  float unit;
+
+  __device__ Query(const float* from, int lanes) {
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < E; ++i) largest = fmaxf(largest, fabsf(from[i]));
+    for (int step = lanes / 2; step > 0; step >>= 1) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    const unsigned exponent = exponent_of(largest);
+    unit = __uint_as_float(exponent);
+#pragma unroll
+    for (int i = 0; i < E / 2; ++i)
+      channel[i] = __floats2half2_rn(from[2 * i] * inverse_of(exponent), from[2 * i + 1] * inverse_of(exponent));
+  }
+  __device__ float dot(const Pack<e4m3, E>& key) const {
+    __half2 k[E / 2];
+    unpack(key, k);
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < E / 2; i += 4) {
+      __half2 four = __hmul2(channel[i], k[i]);
+#pragma unroll
+      for (int j = 1; j < 4; ++j) four = __hfma2(channel[i + j], k[i + j], four);
+      sum += __low2float(four) + __high2float(four);
+    }
+    return sum;
+  }
+  __device__ float whole(float sum, ushort2 scale) const { return sum * (unit * scale_of(scale.x)); }
+};
+
+// out += the weighted values of kAhead keys.
+template <class C, int E>
+__device__ void add_values(const Pack<C, E> (&value)[kAhead], const float (&weight)[kAhead], const ushort2 (&)[kAhead],
+                           float (&out)[E]) {
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    float v[E];
+    unpack(value[u], v);
+#pragma unroll
+    for (int i = 0; i < E; ++i) out[i] = fmaf(weight[u], v[i], out[i]);
+  }
+}
+
+// As halves, weights with their scales relative to the largest of these keys.
+template <int E>
+__device__ void add_values(const Pack<e4m3, E> (&value)[kAhead], const float (&weight)[kAhead],
+                           const ushort2 (&scale)[kAhead], float (&out)[E]) {
+  float scaled[kAhead];
+  unsigned exponent = 0;
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    scaled[u] = weight[u] == 0.0f ? 0.0f : weight[u] * scale_of(scale[u].y);  // the scale of no key may be anything
+    exponent = max(exponent, exponent_of(scaled[u]));
+  }
+  __half2 sum[E / 2];
+#pragma unroll
+  for (int u = 0; u < kAhead; ++u) {
+    const __half2 relative = __float2half2_rn(scaled[u] * inverse_of(exponent));
+    __half2 v[E / 2];
+    unpack(value[u], v);
+#pragma unroll
+    for (int i = 0; i < E / 2; ++i) sum[i] = u == 0 ? __hmul2(relative, v[i]) : __hfma2(relative, v[i], sum[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < E / 2; ++i) {
+    out[2 * i] = fmaf(__uint_as_float(exponent), __low2float(sum[i]), out[2 * i]);
+    out[2 * i + 1] = fmaf(__uint_as_float(exponent), __high2float(sum[i]), out[2 * i + 1]);
+  }
+}
+
+// LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
+template <bool kTokens, class T, class C, int E>
+__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, const Rows<kTokens>& rows, int b, int h,
+                          int64_t begin, int64_t end, int lanes) {
+  const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
+  const int slots = kWarps * (32 / lanes);
+  Part<E> result{-INFINITY, 0.0f, {}};
+  const C* keys = a.keys.at(b, h, 0) + part * E;
+  const C* values = a.values.at(b, h, 0) + part * E;
+  Pack<C, E> key[kAhead] = {}, value[kAhead] = {};
+  ushort2 scale[kAhead] = {};
+  const auto fetch = [&](int64_t first) {
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (const int64_t j = first + u * slots + slot; j < end) {
+        key[u] = load<E>(keys + rows.of(j) * a.keys.row);
+        if constexpr (kQuantised<C>) scale[u] = *a.scales.at(b, h, rows.of(j));
+      }
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u)
+      if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + rows.of(j) * a.values.row);
+  };
+  fetch(begin);
+  __syncthreads();  // the query is in shared memory; the first keys are on their way meanwhile
+  const Query<C, E> query(head.query + part * E, lanes);
+  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
+    if (first > begin) fetch(first);
+    float score[kAhead], top = result.top;
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      float dot = query.dot(key[u]);
+      for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
+      score[u] = first + u * slots + slot < end ? query.whole(dot, scale[u]) : -INFINITY;
+      top = fmaxf(top, score[u]);
+    }
+    if (first + slot >= end) continue;  // this lane has no key here; one whose score is NaN must be seen
+    const float shrink = exp2_fast(result.top - top);
+    result.sum *= shrink;
+#pragma unroll
+    for (int i = 0; i < E; ++i) result.out[i] *= shrink;
+    float weight[kAhead];
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) result.sum += weight[u] = exp2_fast(score[u] - top);
+    add_values(value, weight, scale, result.out);
+    result.top = top;
+  }
+  result.join_lanes(lanes);
+  return result;
+}
+
+// Joins the warps (and the own key) of this block into thread-per-channel form: (top, sum, out of channel i).
+__device__ Part<1> join_warps(const Head& head, int i, bool with_own) {
+  Part<1> whole{-INFINITY, 0.0f, {0.0f}};
+  if (with_own) {
+    float score = 0.0f;
+    for (int w = 0; w < kWarps; ++w) score += head.own_score[w];
+    whole = {score, 1.0f, {head.own_v[i]}};
+  }
+  for (int w = 0; w < kWarps; ++w) {
+    const float out[1] = {head.outs[w][i]};
+    whole.join(head.tops[w], head.sums[w], out);
+  }
+  return whole;
+}
+
+}  // namespace rat::kernels::cuda::decoding

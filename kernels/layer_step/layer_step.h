@@ -1,0 +1,73 @@
+// One token of each of B sequences through a whole layer in one call, for backends that fuse it, and the cache that
+// generation goes on from: a layer of RAT (kernels/rat_layer), or of softmax attention over tokens
+// (kernels/attention_layer), which fill the cache when they prefill.
+//
+//   y = x + W_out( sigmoid(z) * attend( scan( W_in rms_norm(x) ) ) )      RAT
+//   y = x + W_out attend( W_in rms_norm(x) )                              attention over tokens
+//
+// Everything between the two f32 residual streams is bf16, sums are f32; keys and values are kept in bf16 or fp8.
+// Shapes: x, y (B, D) f32; weights in the layouts of core/weights.h, the two matrices rounded by round_weights.
+// Trap:   the token's index is read from the backend's memory, so that a captured step can be replayed; who calls it
+// sees
+//         to it that the cache has room for that token and angles for its position.
+#pragma once
+
+#include <span>
+
+#include "kernels/backend.h"
+#include "kernels/base/cache_dtype.h"
+#include "kernels/base/rows.h"
+
+namespace rat::kernels {
+
+struct LayerStepShape {
+  int64_t batch = 0, heads = 0, head_size = 0;
+  int64_t groups = 0;     // of RAT's queries and keys; 0: attention over tokens, which has neither gates nor chunks
+  int64_t chunk_len = 1;  // 1 without groups
+  int64_t window = -1;    // of attention over tokens: W; below 0: everything earlier
+  double rope_base = 0;   // 0: no positions
+
+  int64_t channels() const { return heads * head_size; }
+  // Rows of each head that the cache must have for the token at `position` (0-based), which may be kept there: chunk
+  // ends, or tokens, of which a window keeps W+1 in a ring: token t is row t % (W+1).
+  int64_t rows_at(int64_t position) const {
+    const int64_t rows = position / chunk_len + 1;
+    return window < 0 || rows <= window ? rows : window + 1;
+  }
+  // Rows that it holds after `tokens` tokens.
+  int64_t rows_after(int64_t tokens) const {
+    const int64_t rows = tokens / chunk_len;
+    return window < 0 || rows <= window ? rows : window + 1;
+  }
+};
+
+// What generation goes on from, in the backend's memory.
+struct LayerCache {
+  CacheDtype dtype = CacheDtype::bf16;           // or fp8
+  int64_t capacity = 0;                          // rows of each head
+  int64_t angles = 0;                            // chunks, or tokens, that steps may be at: of the rotation table
+  void *keys = nullptr, *values = nullptr;       // (B, H, capacity, P) of that type: keys rotated
+  uint16_t* scales = nullptr;                    // fp8: (B, H, capacity, 2) bf16: of the key's row and of the value's
+  float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states of RAT
+  int32_t* position = nullptr;                   // tokens so far, of every sequence
+  void* workspace = nullptr;                     // layer_step_workspace bytes, zero at first
+};
+
+// The cache takes the token in, and its position goes on by one.
+struct LayerStepArgs {
+  LayerStepShape shape;
+  std::span<const float> norm, gate_bias;
+  const uint16_t *in_proj = nullptr, *out_proj = nullptr;
+  Input x;
+  Output y;              // may be x
+  bool residual = true;  // false: y without x
+  LayerCache cache;
+};
+
+std::size_t layer_step_workspace(const LayerStepShape& shape, int64_t capacity, const Exec& exec);
+[[nodiscard]] Status layer_step(const LayerStepArgs& args, const Exec& exec);
+
+// That a cache that a prefill of `tokens` tokens fills, or a step at 0 goes on from, has all its memory and room.
+[[nodiscard]] Status check_cache(const char* op, const LayerStepShape& shape, const LayerCache& cache, int64_t tokens);
+
+}  // namespace rat::kernels

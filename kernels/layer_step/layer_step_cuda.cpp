@@ -1,0 +1,91 @@
+#include "kernels/layer_step/layer_step_cuda.h"
+
+#include "kernels/cuda/attention_layer.h"
+#include "kernels/cuda/blocks.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/rat_layer.h"
+#include "kernels/cuda_ops.h"
+
+namespace rat::kernels::gpu {
+namespace {
+
+using Half = __nv_bfloat16;
+
+cuda::RatShape shape_of(const LayerStepShape& s) {
+  if (s.groups == 0) return cuda::attention_shape(s.batch, 1, s.heads, s.head_size, s.window);
+  return {s.batch, 1, s.heads, s.head_size, s.groups, s.chunk_len};
+}
+
+// C: what the cache's keys and values are.
+template <class C>
+Status keep(const cuda::RatShape& shape, const cuda::KeyRows<const Half>& keys, const cuda::KeyRows<const Half>& values,
+            int64_t first, int64_t count, const LayerCache& cache) {
+  const auto to = cache_rows<C>(shape, cache);
+  return answer(cuda::fill_cache<C>({.shape = shape,
+                                     .first = first,
+                                     .count = count,
+                                     .keys = keys,
+                                     .values = values,
+                                     .to_keys = to.keys,
+                                     .to_values = to.values,
+                                     .scales = scale_rows(shape, cache)},
+                                    stream()));
+}
+
+template <class C>
+Status step(const LayerStepArgs& a) {
+  cuda::LayerStepArgs<Half, float, C> args;
+  const LayerCache& cache = a.cache;
+  cuda::RatDecodeArgs<Half, C>& decode = args.decode;
+  const cuda::RatShape shape = decode.shape = shape_of(a.shape);
+  decode.capacity = cache.capacity;
+  decode.angles = cache.angles;
+  decode.position = cache.position;
+  decode.gate_bias = a.gate_bias.data();
+  RAT_ASSIGN(decode.rope, rotations(a.shape.head_size, a.shape.rope_base, cache.angles));
+  decode.state_k = cache.state_k, decode.state_v = cache.state_v;
+  const auto rows = cache_rows<C>(shape, cache);
+  decode.keys = rows.keys, decode.values = rows.values;
+  decode.scales = scale_rows(shape, cache);
+  decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
+  decode.workspace = static_cast<float*>(cache.workspace);
+  args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
+                  reinterpret_cast<const Half*>(a.out_proj)};
+  args.x = a.x.data;
+  args.residual = a.residual ? a.x.data : nullptr;
+  args.out = a.y.data;
+  const int64_t plane = shape.batch * shape.channels();
+  RAT_ASSIGN(args.normed, scratch<Half>(0, plane));
+  RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.projected()));
+  RAT_ASSIGN(args.y, scratch<Half>(2, plane));
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  RAT_TRY(answer(cuda::layer_step<Half, float, C>(args, *gemm, stream())));
+  return answer(cuda::advance_position(cache.position, stream()));
+}
+
+}  // namespace
+
+bool on_tensor_cores(int64_t head_size) {
+  static const bool heads_of_64 = cuda::best_path<Half>(64) != cuda::AttentionPath::simple;
+  static const bool heads_of_128 = cuda::best_path<Half>(128) != cuda::AttentionPath::simple;
+  return head_size == 64 ? heads_of_64 : head_size == 128 && heads_of_128;
+}
+
+Status keep_rows(const cuda::RatShape& shape, const cuda::KeyRows<const Half>& keys,
+                 const cuda::KeyRows<const Half>& values, int64_t first, int64_t count, const LayerCache& cache) {
+  return cache.dtype == CacheDtype::fp8 ? keep<cuda::e4m3>(shape, keys, values, first, count, cache)
+                                        : keep<Half>(shape, keys, values, first, count, cache);
+}
+
+// Splits of the keys follow from the capacity, not from how many there are: a captured step stays right while the cache
+// fills.
+std::size_t layer_step_workspace(const LayerStepShape& s, int64_t capacity) {
+  const cuda::RatShape shape = shape_of(s);
+  return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity));
+}
+
+Status layer_step(const LayerStepArgs& a) {
+  return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
+}
+
+}  // namespace rat::kernels::gpu

@@ -1,0 +1,333 @@
+// The walk of tiles.cuh with products of mma.sync: features, values and gradients are rounded once for a call, then a
+// block of four warps has a tile, a warp 16 of its rows.
+#include <algorithm>
+
+#include "kernels/cuda/blocks.h"
+#include "kernels/layer_step/layer_step_cuda.h"
+#include "kernels/linear_attention/mma_cuda.h"
+#include "kernels/linear_attention/mma_parts.cuh"
+
+namespace rat::kernels::gpu::linear {
+namespace tensor_cores {
+namespace {
+
+// Blocks per multiprocessor: registers that are not asked for are spent on loads far ahead.
+template <int P>
+constexpr int blocks_at_once = P == 64 ? 4 : 2;
+
+template <int N>
+__device__ __forceinline__ void read(const float* from, float (&to)[N]) {
+  if (reinterpret_cast<uintptr_t>(from) % (4 * N) == 0) return cuda::load<N>(from, to);
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = from[i];
+}
+
+// What is read of one input: rounded as it is, or phi of its heads: softmax(x), then softmax(-x). A warp has a head.
+struct Rounding {
+  Input x;
+  bf16* to;
+  bool features;
+};
+struct Roundings {
+  Rounding inputs[4];
+  int count;
+};
+template <int P>
+__global__ void __launch_bounds__(threads) round_inputs(const __grid_constant__ Roundings all) {
+  constexpr int each = P / 32;
+  const Rounding& one = all.inputs[blockIdx.y];
+  const int64_t heads = one.x.cols / P, item = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32;
+  if (item >= one.x.rows * heads) return;
+  const int channel = threadIdx.x % 32 * each;
+  float x[each];
+  read(one.x.row(item / heads) + item % heads * P + channel, x);
+  if (!one.features) return cuda::store<each>(one.to + item * P + channel, x);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float sign = half == 0 ? 1.0f : -1.0f;
+    float largest = sign * x[0], sum = 0.0f, y[each];
+#pragma unroll
+    for (int j = 1; j < each; ++j) largest = fmaxf(largest, sign * x[j]);
+    largest = warp_largest(largest);
+#pragma unroll
+    for (int j = 0; j < each; ++j) sum += y[j] = tiles::exp2_fast((sign * x[j] - largest) * tiles::kLog2e);
+    const float scale = 1.0f / warp_sum(sum);
+#pragma unroll
+    for (int j = 0; j < each; ++j) y[j] *= scale;
+    cuda::store<each>(one.to + (item * 2 + half) * P + channel, y);
+  }
+}
+
+template <int P>
+__device__ bf16* state_of(const Plan& plan, const Place& place, bf16* states) {
+  return states + ((place.batch * plan.groups + place.unit % plan.groups) * plan.tiles + place.tile_index) * 2 * P * P;
+}
+
+// For each sequence and group, the sum over its unit's heads of phi(features)^T values of each tile. A block has one
+// half of the features, a warp a quarter of them.
+template <int P>
+__global__ void __launch_bounds__(block) tile_states(Plan plan, PackedSide side, bf16* states) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  constexpr int M = P / warps / 16;
+  const uint32_t left_tile = tiles::shared_address(shared), right_tile = left_tile + tile_bytes<P>;
+  const Place place(plan, blockIdx.x / 2);
+  const int half = blockIdx.x % 2, lane = threadIdx.x % 32, first = threadIdx.x / 32 * M * 16;
+  float sums[M][P / 8][4] = {};
+  for (int member = 0; member < plan.members; ++member) {
+    const int head = place.unit + member * plan.units;
+    if (member > 0) __syncthreads();
+    copy_rows<tile, P>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + half * P,
+                       side.features.width, place.rows);
+    copy_rows<tile, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.width,
+                       place.rows);
+    await_copies();
+#pragma unroll
+    for (int k = 0; k < tile / 16; ++k) {
+      uint32_t left[M][4];
+#pragma unroll
+      for (int m = 0; m < M; ++m)  // tokens are rows in memory, and columns of this operand
+        tiles::load_matrices_transposed(left[m],
+                                        left_tile + tiles::piece_at<P>(k * 16 + (lane & 7) + ((lane >> 4) << 3),
+                                                                       (first + m * 16) / 8 + ((lane >> 3) & 1)));
+#pragma unroll
+      for (int n = 0; n < P / 8; n += 2) {
+        uint32_t right[4];
+        tiles::load_matrices_transposed(
+            right, right_tile + tiles::piece_at<P>(k * 16 + (lane & 7) + (((lane >> 3) & 1) << 3), n + (lane >> 4)));
+#pragma unroll
+        for (int m = 0; m < M; ++m) {
+          tiles::mma(sums[m][n], left[m], right[0], right[1]);
+          tiles::mma(sums[m][n + 1], left[m], right[2], right[3]);
+        }
+      }
+    }
+  }
+  bf16* const state = state_of<P>(plan, place, states) + half * P * P;
+#pragma unroll
+  for (int m = 0; m < M; ++m)
+#pragma unroll
+    for (int n = 0; n < P / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        const float pair[2] = {sums[m][n][i], sums[m][n][i + 1]};
+        cuda::store<2>(state + (first + m * 16 + lane / 4 + i / 2 * 8) * P + column_of(n, 0), pair);
+      }
+}
+
+// The state of each tile becomes the sum over all earlier (or later) tiles of its sequence, added in f32. A thread has
+// eight elements.
+template <bool Later>
+__global__ void __launch_bounds__(threads) running_sums(bf16* states, int64_t sequences, int64_t tiles, int64_t size) {
+  constexpr int each = 8, ahead = 8;  // loads in flight
+  const int64_t index = (static_cast<int64_t>(blockIdx.x) * threads + threadIdx.x) * each;
+  if (index >= sequences * size) return;
+  bf16* const state = states + index / size * tiles * size + index % size;
+  float sum[each] = {};
+  for (int64_t begin = 0; begin < tiles; begin += ahead) {
+    cuda::Pack<bf16, each> own[ahead];
+#pragma unroll
+    for (int i = 0; i < ahead; ++i)
+      if (begin + i < tiles) own[i] = cuda::load<each>(state + (Later ? tiles - 1 - begin - i : begin + i) * size);
+#pragma unroll
+    for (int i = 0; i < ahead; ++i) {
+      if (begin + i >= tiles) break;
+      cuda::store<each>(state + (Later ? tiles - 1 - begin - i : begin + i) * size, sum);
+      float more[each];
+      cuda::unpack(own[i], more);
+#pragma unroll
+      for (int j = 0; j < each; ++j) sum[j] += more[j];
+    }
+  }
+}
+
+// As attend of tiles.cuh.
+template <int P, bool Later>
+__global__ void __launch_bounds__(block, blocks_at_once<P>)
+    attend(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Output out) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + tile_bytes<2 * P>;
+  const uint32_t value_tile = other_tile + tile_bytes<2 * P>;
+  const Place place(plan, blockIdx.x);
+  copy_rows<tile, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
+                         rows.features.width, place.rows);
+  float sums[1][P / 8][4] = {};
+  for (int member = 0; member < plan.members; ++member) {
+    const int head = place.unit + member * plan.units;
+    copy_rows<tile, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
+                           columns.features.width, place.rows);
+    copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P), columns.values.width,
+                       place.rows);
+    await_copies();
+    uint32_t weights[1][tile / 16][4];
+    seen_products<2 * P, Later>(weights, own_tile, other_tile);
+    tiles::multiply_add<1, tile / 16, P>(sums, weights, value_tile);
+    __syncthreads();
+  }
+  copy_rows<2 * P, P>(other_tile, state_of<P>(plan, place, const_cast<bf16*>(states)), P, 2 * P);
+  await_copies();
+  multiply_rows<2 * P, P>(sums, own_tile, other_tile);
+  put_rows<P, Later>(sums[0], plan, place, rows.shift, out);
+}
+// `other` holds features of the tile, then the state.
+template <int P>
+constexpr int attend_bytes = tile_bytes<2 * P> + std::max(tile_bytes<2 * P> + tile_bytes<P>, 4 * P * P);
+
+// As feature_gradient of tiles.cuh, one half of the features after the other.
+template <int P, bool Later>
+__global__ void __launch_bounds__(block, blocks_at_once<P>)
+    feature_gradient(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Output gradient) {
+  extern __shared__ __align__(128) unsigned char shared[];
+  unsigned char* const features = shared + 2 * tile_bytes<P>;  // of the rows
+  const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + tile_bytes<P>;
+  const uint32_t own_feature_tile = value_tile + tile_bytes<P>, feature_tile = own_feature_tile + tile_bytes<P>;
+  const uint32_t state_tile = feature_tile + tile_bytes<P>;
+  const Place place(plan, blockIdx.x);
+  copy_rows<tile, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.width,
+                     place.rows);
+  float total[P / 8][4] = {};
+#pragma unroll 1
+  for (int half = 0; half < 2; ++half) {
+    copy_rows<P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
+    copy_rows<tile, P>(own_feature_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
+                       rows.features.width, place.rows);
+    float grad[1][P / 8][4] = {};
+    for (int member = 0; member < plan.members; ++member) {
+      const int head = place.unit + member * plan.units;
+      if (half == 0 || plan.members > 1)
+        copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
+                           columns.values.width, place.rows);
+      copy_rows<tile, P>(feature_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
+                         columns.features.width, place.rows);
+      await_copies();
+      uint32_t weights[1][tile / 16][4];
+      seen_products<P, Later>(weights, own_tile, value_tile);
+      tiles::multiply_add<1, tile / 16, P>(grad, weights, feature_tile);
+      if (member + 1 < plan.members) __syncthreads();
+    }
+    tiles::multiply_transposed<1, P / 8, P>(grad, own_tile, threadIdx.x / 32 * warp_rows, state_tile);
+    // Through softmax(sign x): sign s (grad - s . grad).
+    const auto own_features = [&](int n, int i, float(&pair)[2]) {
+      const int column = column_of(n, 0);
+      cuda::load<2>(
+          reinterpret_cast<const bf16*>(features + tiles::piece_at<P>(row_of(i), column / 8) + column % 8 * 2), pair);
+    };
+    float s[2], along[2] = {};
+#pragma unroll
+    for (int n = 0; n < P / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        own_features(n, i, s);
+        along[i / 2] = fmaf(s[0], grad[0][n][i], fmaf(s[1], grad[0][n][i + 1], along[i / 2]));
+      }
+    for (float& sum : along) sum = tiles::row_sum(sum);
+    const float sign = half == 0 ? 1.0f : -1.0f;
+#pragma unroll
+    for (int n = 0; n < P / 8; ++n)
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        own_features(n, i, s);
+        total[n][i] += sign * s[0] * (grad[0][n][i] - along[i / 2]);
+        total[n][i + 1] += sign * s[1] * (grad[0][n][i + 1] - along[i / 2]);
+      }
+    __syncthreads();
+  }
+  put_rows<P, true>(total, plan, place, rows.shift, gradient);
+}
+template <int P>
+constexpr int gradient_bytes = 4 * tile_bytes<P> + 2 * P * P;
+
+template <class Kernel, class... Args>
+Status start(const char* op, Kernel* kernel, int64_t blocks, int bytes, const Args&... args) {
+  if (blocks > INT_MAX)
+    return Error{ErrorCode::unsupported,
+                 "linear attention on the GPU: the batch has too many tiles; use a smaller batch"};
+  RAT_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), op));
+  kernel<<<static_cast<unsigned>(blocks), block, static_cast<unsigned>(bytes), stream()>>>(args...);
+  return launched(op);
+}
+
+// What is rounded once for a call, in scratch block 1.
+struct Inputs {
+  PackedSide queries, keys;
+
+  template <int P>
+  static Result<Inputs> of(const char* op, const LinearAttentionArgs& a, const Input& grad_out) {
+    std::size_t bytes = 0;
+    Roundings all{{{a.q, nullptr, true}, {a.k, nullptr, true}, {a.v, nullptr, false}, {grad_out, nullptr, false}},
+                  grad_out.data == nullptr ? 3 : 4};
+    const auto cut = [&](void* block) {
+      Cutter cutter(block);
+      for (int i = 0; i < all.count; ++i) {
+        Rounding& one = all.inputs[i];
+        one.to = cutter.take<bf16>(one.x.rows * one.x.cols * (one.features ? 2 : 1));
+      }
+      bytes = cutter.used();
+    };
+    cut(nullptr);
+    RAT_ASSIGN(void* const block, scratch_bytes(1, bytes));
+    cut(block);
+    const int64_t most = a.q.rows * a.q.cols / P;  // heads of rows; keys and values have as many or fewer
+    round_inputs<P>
+        <<<dim3(blocks_for(most, threads / 32), static_cast<unsigned>(all.count)), threads, 0, stream()>>>(all);
+    RAT_TRY(launched(op));
+    const auto packed = [&](int i) {
+      const Rounding& one = all.inputs[i];
+      return Packed{one.to, one.x.cols * (one.features ? 2 : 1)};
+    };
+    return Inputs{{packed(0), packed(3), a.shift}, {packed(1), packed(2), 0}};
+  }
+};
+
+// In scratch block 0: for each tile the sum of phi(features)^T values over all earlier (or later) ones.
+template <int P, bool Later>
+Result<const bf16*> states_between(const char* op, const Plan& plan, const PackedSide& side) {
+  constexpr int64_t size = 2 * P * P;
+  const int64_t sequences = plan.batch * plan.groups;
+  RAT_ASSIGN(bf16* const states, scratch<bf16>(0, sequences * plan.tiles * size));
+  RAT_TRY(start(op, tile_states<P>, 2 * plan.blocks(), 2 * tile_bytes<P>, plan, side, states));
+  running_sums<Later>
+      <<<blocks_for(sequences * size / 8, threads), threads, 0, stream()>>>(states, sequences, plan.tiles, size);
+  RAT_TRY(launched(op));
+  return static_cast<const bf16*>(states);
+}
+
+template <int P>
+Status forward(const LinearAttentionArgs& a) {
+  constexpr const char* op = "linear_attention";
+  const Plan plan(a);
+  RAT_ASSIGN(const Inputs in, (Inputs::of<P>(op, a, {})));
+  RAT_ASSIGN(const bf16* const states, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
+  return start(op, attend<P, false>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, a.out);
+}
+
+template <int P>
+Status backward(const LinearAttentionBackwardArgs& args) {
+  constexpr const char* op = "linear_attention_backward";
+  const LinearAttentionArgs& a = args.forward;
+  const Plan plan(a);
+  RAT_ASSIGN(const Inputs in, (Inputs::of<P>(op, a, args.grad_out)));
+  RAT_ASSIGN(const bf16* const earlier, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
+  RAT_TRY(start(op, feature_gradient<P, false>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys, earlier,
+                args.grad_q));
+  const Plan shared_keys = plan.with_units(plan.groups, plan.heads / plan.groups);
+  RAT_ASSIGN(const bf16* const later, (states_between<P, true>(op, shared_keys, in.queries)));
+  RAT_TRY(start(op, feature_gradient<P, true>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
+                in.queries, later, args.grad_k));
+  return start(op, attend<P, true>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries, later,
+               args.grad_v);
+}
+
+}  // namespace
+}  // namespace tensor_cores
+
+bool takes_tensor_cores(const LinearAttentionArgs& a) { return a.dtype == Dtype::bf16 && on_tensor_cores(a.head_size); }
+
+Status attend_on_tensor_cores(const LinearAttentionArgs& a) {
+  return a.head_size == 64 ? tensor_cores::forward<64>(a) : tensor_cores::forward<128>(a);
+}
+
+Status gradients_on_tensor_cores(const LinearAttentionBackwardArgs& a) {
+  return a.forward.head_size == 64 ? tensor_cores::backward<64>(a) : tensor_cores::backward<128>(a);
+}
+
+}  // namespace rat::kernels::gpu::linear
