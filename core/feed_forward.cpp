@@ -23,7 +23,7 @@ constexpr int64_t few_rows = 16;
 // operation to the next. Operations inside a block run on the block's thread.
 template <class Body>
 Status for_row_blocks(int64_t rows, const Body& body) {
-  const int64_t block = std::clamp<int64_t>(rows / 8 / 32 * 32, 32, 128);
+  const int64_t block = std::clamp<int64_t>(rows / 8 / 32 * 32, 32, 64);
   kernels::parallel_ranges(rows, block, [&](int64_t begin, int64_t end) {
     const Status status = body(begin, end);  // shapes and dtype were checked before: only a mistake of ours can fail
     RAT_CHECK(bool(status), status.error().message);

@@ -41,6 +41,6 @@ struct FeedForwardKernels {
 
 // Null where this CPU cannot.
 const FeedForwardKernels* amx_feed_forward();
-const FeedForwardKernels* avx512_bf16_feed_forward();
+const FeedForwardKernels* avx512_bf16_feed_forward(Avx512Products how = avx512_products());
 
 }  // namespace rat::kernels::cpu

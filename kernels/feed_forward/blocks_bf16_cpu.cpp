@@ -58,15 +58,27 @@ inline __m512 high(__m512i row) { return widened(_mm512_extracti64x4_epi64(row, 
 template <class Unit, class To>
 inline void for_each_product(const uint16_t* a, int64_t row_squares, int64_t k, const uint16_t* panels,
                              int64_t cols, const To& to) {
+  static thread_local Scratch scratch;
   alignas(64) float values[square];
-  const Unit unit;
   constexpr int64_t at_once = 2;  // row squares that stay in the first-level cache while panels go by
-  for (int64_t first = 0; first < row_squares; first += at_once)
+  const int64_t left_floats = Unit::left_floats(k / step);
+  float* const left = scratch.ensure<float>(at_once * left_floats);
+  const Unit unit;
+  for (int64_t first = 0; first < row_squares; first += at_once) {
+    Product32 products[at_once];
+    const int64_t squares = std::min(at_once, row_squares - first);
+    for (int64_t q = 0; q < squares; ++q) {
+      products[q] = {a + (first + q) * k * step, step, square, k / step, nullptr, values, step, nullptr, 0};
+      unit.take_left(products[q], left + q * left_floats);
+    }
     for (int64_t j = 0; j < cols / step; ++j)
-      for (int64_t r = first; r < std::min(first + at_once, row_squares); ++r) {
-        unit.product({a + r * k * step, step, square, k / step, panels + j * k * step, values, step, nullptr, 0}, true);
-        to(r, j, values);
+      for (int64_t q = 0; q < squares; ++q) {
+        Product32 p = products[q];
+        p.panel = panels + j * k * step;
+        unit.product(p, true);
+        to(first + q, j, values);
       }
+  }
 }
 
 void all_rows_to_squares(const float* x, int64_t rows, int64_t cols, uint16_t* out) {
@@ -147,11 +159,16 @@ const FeedForwardKernels* amx_feed_forward() {
   return amx_panels(1) ? &kernels : nullptr;
 }
 
-const FeedForwardKernels* avx512_bf16_feed_forward() {
-  static constexpr FeedForwardKernels kernels{
-      [](const ForwardBlock& block) { forward<Avx512>(block, avx512_bf16_squares()->multiply); },
-      [](const BackwardBlock& block) { backward<Avx512>(block, avx512_bf16_squares()->multiply); }};
-  return avx512_bf16_panels() ? &kernels : nullptr;
+template <Avx512Products How>
+constexpr FeedForwardKernels avx512_kernels() {
+  return {[](const ForwardBlock& block) { forward<Avx512<How>>(block, avx512_bf16_squares(How)->multiply); },
+          [](const BackwardBlock& block) { backward<Avx512<How>>(block, avx512_bf16_squares(How)->multiply); }};
+}
+
+const FeedForwardKernels* avx512_bf16_feed_forward(Avx512Products how) {
+  using enum Avx512Products;
+  static constexpr FeedForwardKernels by_dots = avx512_kernels<dots>(), by_widening = avx512_kernels<widened>();
+  return !avx512_bf16_panels(how) ? nullptr : how == dots ? &by_dots : &by_widening;
 }
 
 }  // namespace rat::kernels::cpu
@@ -161,7 +178,7 @@ const FeedForwardKernels* avx512_bf16_feed_forward() {
 
 namespace rat::kernels::cpu {
 const FeedForwardKernels* amx_feed_forward() { return nullptr; }
-const FeedForwardKernels* avx512_bf16_feed_forward() { return nullptr; }
+const FeedForwardKernels* avx512_bf16_feed_forward(Avx512Products) { return nullptr; }
 }  // namespace rat::kernels::cpu
 
 #endif

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/matmul/panels.h"
+
 namespace rat::kernels::cpu {
 
 inline constexpr int64_t square_side = 32, square_elements = square_side * square_side;
@@ -64,7 +66,7 @@ struct SquareKernels {
 
 // Null where this CPU cannot; square_kernels: the fastest of them.
 const SquareKernels* amx_squares();
-const SquareKernels* avx512_bf16_squares();
+const SquareKernels* avx512_bf16_squares(Avx512Products how = avx512_products());
 const SquareKernels* square_kernels();
 
 // Whole gradients, in parallel: cut into tiles by shape alone, so that no sum depends on the number of threads.

@@ -45,20 +45,31 @@ void add_square(const float* from, float* to, int64_t stride, bool transposed) {
 template <class Unit>
 void weight_gradient(const WeightGradient& g) {
   static thread_local Scratch scratch;
-  auto* const sums = scratch.ensure<float>(g.m * g.n);
   constexpr int64_t deep = RowSquares::together * step;
-  constexpr int64_t at_once = 2 * step;  // of m, in the first-level cache while columns of b go by
+  constexpr int64_t at_once = 2;  // squares of m, in the first-level cache while columns of b go by
+  const int64_t left_floats = Unit::left_floats(RowSquares::together);
+  auto* const sums = scratch.ensure<float>(g.m * g.n + at_once * left_floats);
+  float* const left = sums + g.m * g.n;
   const Unit unit;
   for (int64_t row = 0; row < g.rows; row += deep) {
     const int64_t steps = rounded(std::min(deep, g.rows - row), step) / step;
-    for (int64_t first = 0; first < g.m; first += at_once)
+    for (int64_t first = 0; first < g.m; first += at_once * step) {
+      const int64_t squares = std::min(at_once, (g.m - first) / step);
+      Product32 products[at_once];
+      for (int64_t q = 0; q < squares; ++q) {
+        products[q] = {g.a.at(row, g.first_m + first + q * step), step, square, steps, nullptr, nullptr, step, nullptr,
+                       step};
+        unit.take_left(products[q], left + q * left_floats);
+      }
       for (int64_t j = 0; j < g.n; j += step)
-        for (int64_t i = first; i < std::min(first + at_once, g.m); i += step) {
-          float* const c = sums + j * g.m + i * step;
-          unit.product({g.a.at(row, g.first_m + i), step, square, steps, g.b.at(row, g.first_n + j), c, step,
-                        row > 0 ? c : nullptr, step},
-                       true);
+        for (int64_t q = 0; q < squares; ++q) {
+          Product32 p = products[q];
+          p.panel = g.b.at(row, g.first_n + j);
+          p.c = sums + j * g.m + (first + q * step) * step;
+          p.start = row > 0 ? p.c : nullptr;
+          unit.product(p, true);
         }
+    }
   }
   const float* sum = sums;
   for (int64_t j = g.first_n; j < g.first_n + g.n; j += step)
@@ -85,18 +96,30 @@ inline __m512i rounded_row(const float* x, bool exists) {
 // Two row squares and 256 of k stay in the first-level cache while panels go by.
 template <class Unit>
 void multiply_squares(const SquareProduct& p) {
-  constexpr int64_t rows_at_once = 2 * step, k_at_once = 8 * step;
+  static thread_local Scratch scratch;
+  constexpr int64_t at_once = 2, k_at_once = 8 * step;
+  const int64_t left_floats = Unit::left_floats(k_at_once / step);
+  float* const left = scratch.ensure<float>(at_once * left_floats);
   const Unit unit;
-  for (int64_t first = 0; first < p.rows; first += rows_at_once)
-    for (int64_t k = 0; k < p.k; k += k_at_once)
+  for (int64_t first = 0; first < p.rows; first += at_once * step)
+    for (int64_t k = 0; k < p.k; k += k_at_once) {
+      Product32 products[at_once];
+      const int64_t squares = std::min(at_once, (p.rows - first + step - 1) / step);
+      for (int64_t q = 0; q < squares; ++q) {
+        products[q] = {p.a + (first + q * step) * p.k + k * step, step,    square, std::min(k_at_once, p.k - k) / step,
+                       nullptr, nullptr, p.cols, nullptr, p.cols};
+        unit.take_left(products[q], left + q * left_floats);
+      }
       for (int64_t j = 0; j < p.cols; j += step)
-        for (int64_t r = first; r < std::min(first + rows_at_once, p.rows); r += step) {
-          float* const c = p.c + r * p.cols + j;
-          const float* const start = k > 0 ? c : p.start ? p.start + r * p.cols + j : nullptr;
-          product_part<Unit>({p.a + r * p.k + k * step, step, square, std::min(k_at_once, p.k - k) / step,
-                              p.panels + j * p.k + k * step, c, p.cols, start, p.cols},
-                             std::min(step, p.rows - r), step, false);
+        for (int64_t q = 0; q < squares; ++q) {
+          const int64_t r = first + q * step;
+          Product32 one = products[q];
+          one.panel = p.panels + j * p.k + k * step;
+          one.c = p.c + r * p.cols + j;
+          one.start = k > 0 ? one.c : p.start ? p.start + r * p.cols + j : nullptr;
+          product_part<Unit>(one, std::min(step, p.rows - r), step, false);
         }
+    }
 }
 
 }  // namespace
@@ -144,9 +167,11 @@ const SquareKernels* amx_squares() {
   return amx_panels(1) ? &kernels : nullptr;
 }
 
-const SquareKernels* avx512_bf16_squares() {
-  static constexpr SquareKernels kernels{multiply_squares<Avx512>, weight_gradient<Avx512>};
-  return avx512_bf16_panels() ? &kernels : nullptr;
+const SquareKernels* avx512_bf16_squares(Avx512Products how) {
+  using enum Avx512Products;
+  static constexpr SquareKernels by_dots{multiply_squares<Avx512<dots>>, weight_gradient<Avx512<dots>>},
+      by_widening{multiply_squares<Avx512<widened>>, weight_gradient<Avx512<widened>>};
+  return !avx512_bf16_panels(how) ? nullptr : how == dots ? &by_dots : &by_widening;
 }
 
 }  // namespace rat::kernels::cpu
@@ -156,7 +181,7 @@ const SquareKernels* avx512_bf16_squares() {
 
 namespace rat::kernels::cpu {
 const SquareKernels* amx_squares() { return nullptr; }
-const SquareKernels* avx512_bf16_squares() { return nullptr; }
+const SquareKernels* avx512_bf16_squares(Avx512Products) { return nullptr; }
 void rows_to_squares(const float*, int64_t, int64_t, int64_t, uint16_t*) {}
 void rows_to_squares_and_pairs(const float*, int64_t, int64_t, int64_t, const RowSquares&, uint16_t*) {}
 void columns_to_squares(const float*, int64_t, int64_t, int64_t, const RowSquares&) {}

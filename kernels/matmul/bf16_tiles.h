@@ -1,4 +1,4 @@
-// Products of 32 x 32 values by AMX tiles or by AVX-512 bf16 dot products: of these the CPU's bf16 kernels are made.
+// Products of 32 x 32 values by AMX tiles or by AVX-512: of these the CPU's bf16 kernels are made.
 // For files compiled for x86-64 by GCC, which run them only where the CPU has the instructions.
 //
 // A square is 32 x 32 bf16 without gaps, in one of two forms: rows, [32][32 of k], of a left operand; or pairs,
@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+
+#include "kernels/matmul/panels.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,amx-tile,amx-bf16")
@@ -95,6 +97,7 @@ struct Product32 {
   int64_t c_stride;
   const float* start;
   int64_t start_stride;
+  const float* left = nullptr;  // a as Unit::take_left laid it out, for a that meets many panels
 };
 
 // Tiles: 0 to 3 are the square's quarters, 4 and 5 two of A, 6 and 7 two of a panel.
@@ -174,7 +177,7 @@ RAT_INLINE void product_amx(const Product32& p) {
   }
 }
 
-RAT_INLINE void product_avx512(const Product32& p, bool lower_half) {
+RAT_INLINE void product_dots(const Product32& p, bool lower_half) {
   for (int64_t r = 0; r < (lower_half ? panel_width : tile); r += 8) {
     __m512 acc[8][2];
     for (int64_t i = 0; i < 8; ++i) {
@@ -202,6 +205,82 @@ RAT_INLINE void product_avx512(const Product32& p, bool lower_half) {
   }
 }
 
+// The 32 rows of a in f32, k after k: out[k][32].
+inline void widen_left(const Product32& p, float* out) {
+  for (int64_t s = 0; s < p.steps; ++s, out += square)
+    for (int64_t r = 0; r < step; r += tile)
+      for (int64_t k = 0; k < step; k += tile) {
+        __m512i values[16];
+        for (int64_t i = 0; i < tile; ++i) {
+          const uint16_t* row = p.a + (r + i) * p.a_stride + s * p.a_step + k;
+          const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row));
+          values[i] = _mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16);
+        }
+        transpose_16x16(values);
+        for (int64_t i = 0; i < tile; ++i) _mm512_store_si512(out + (k + i) * step + r, values[i]);
+      }
+}
+
+// `Rows` rows from `first` on: as many at a time as there are registers for.
+template <int64_t Rows>
+RAT_INLINE void widened_rows(const Product32& p, const float* left, int64_t first) {
+  __m512 acc[Rows][2];
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < Rows; ++i)
+    for (int64_t half = 0; half < 2; ++half)
+      acc[i][half] = p.start ? _mm512_loadu_ps(p.start + (first + i) * p.start_stride + half * tile)
+                             : _mm512_setzero_ps();
+  const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000));
+  const auto as_f32 = [](__m512i x) __attribute__((always_inline)) { return _mm512_castsi512_ps(x); };
+  const float* a = left + first;
+  const uint16_t* b = p.panel;
+  for (int64_t s = 0; s < p.steps; ++s, b += square / 2)
+    for (int64_t pair = 0; pair < tile; ++pair, a += 2 * step, b += 2 * tile) {
+      const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + square / 2);
+      _mm_prefetch(reinterpret_cast<const char*>(b + square), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(b + square + square / 2), _MM_HINT_T0);
+      const __m512 even[2] = {as_f32(_mm512_slli_epi32(b0, 16)), as_f32(_mm512_slli_epi32(b1, 16))};
+      const __m512 odd[2] = {as_f32(_mm512_and_si512(b0, upper)), as_f32(_mm512_and_si512(b1, upper))};
+#pragma GCC unroll 16
+      for (int64_t i = 0; i < Rows; ++i) {
+        const __m512 x = _mm512_set1_ps(a[i]), y = _mm512_set1_ps(a[step + i]);
+        acc[i][0] = _mm512_fmadd_ps(x, even[0], acc[i][0]);
+        acc[i][1] = _mm512_fmadd_ps(x, even[1], acc[i][1]);
+        acc[i][0] = _mm512_fmadd_ps(y, odd[0], acc[i][0]);
+        acc[i][1] = _mm512_fmadd_ps(y, odd[1], acc[i][1]);
+      }
+    }
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < Rows; ++i)
+    for (int64_t half = 0; half < 2; ++half)
+      _mm512_storeu_ps(p.c + (first + i) * p.c_stride + half * tile, acc[i][half]);
+}
+
+RAT_INLINE void multiply_widened(const Product32& p, const float* left, bool lower_half) {
+  if (lower_half) {
+    widened_rows<11>(p, left, 0);
+    widened_rows<11>(p, left, 11);
+    widened_rows<10>(p, left, 22);
+  } else {
+    widened_rows<8>(p, left, 0);
+    widened_rows<8>(p, left, 8);
+  }
+}
+
+RAT_INLINE void product_widened(Product32 p, bool lower_half) {
+  if (p.left) return multiply_widened(p, p.left, lower_half);
+  constexpr int64_t at_once = 8;  // steps whose rows stay in the first-level cache
+  alignas(64) float left[at_once * square];
+  const int64_t all = p.steps;
+  for (int64_t done = 0; done == 0 || done < all; done += at_once) {
+    p.steps = std::min(at_once, all - done);
+    widen_left(p, left);
+    multiply_widened(p, left, lower_half);
+    p.a += at_once * p.a_step, p.panel += at_once * square;
+    p.start = p.c, p.start_stride = p.c_stride;
+  }
+}
+
 template <int Parts>
 struct Amx {
   static constexpr int parts = Parts;
@@ -214,15 +293,26 @@ struct Amx {
     _tile_loadconfig(&config);
   }
   ~Amx() { _tile_release(); }
+  static int64_t left_floats(int64_t) { return 0; }
+  static void take_left(Product32&, float*) {}
   static RAT_INLINE void product(const Product32& p, bool lower_half) {
     lower_half ? product_amx<Parts, true>(p) : product_amx<Parts, false>(p);
   }
 };
 
+// By dot products of pairs, or by multiply-adds of operands that are widened to f32 in the cache. The products of bf16
+// values are exact in f32, so that only the order of sums differs.
+template <Avx512Products How>
 struct Avx512 {
   static constexpr int parts = 1;
   Avx512() {}
-  static RAT_INLINE void product(const Product32& p, bool lower_half) { product_avx512(p, lower_half); }
+  static int64_t left_floats(int64_t steps) { return How == Avx512Products::widened ? steps * square : 0; }
+  static void take_left(Product32& p, float* memory) {
+    if constexpr (How == Avx512Products::widened) widen_left(p, memory), p.left = memory;
+  }
+  static RAT_INLINE void product(const Product32& p, bool lower_half) {
+    How == Avx512Products::dots ? product_dots(p, lower_half) : product_widened(p, lower_half);
+  }
 };
 
 // A whole square, written past the caches: a wide C would be read into them first, and its rows often share their sets.

@@ -1,4 +1,4 @@
-// Products of bf16 operands with f32 sums, by AMX tiles or by AVX-512 bf16 dot products, on the same packed data:
+// Products of bf16 operands with f32 sums, by AMX tiles or by AVX-512, on the same packed data:
 // a panel is 32 columns as [k / 32][parts][2 tiles][16 pairs of k][16 columns][2], and A is converted to rows of bf16 as
 // [k / 32][parts][32].
 // In parts, x is x0 + x1 (16 significant bits) or x0 + x1 + x2 (24, all that f32 has), each rounded to bf16, and a b is the
@@ -174,10 +174,16 @@ bool amx_usable() {
 
 }  // namespace
 
-const PanelKernels* avx512_bf16_panels() {
-  static constexpr PanelKernels kernels = kernels_of<Avx512>();
+Avx512Products avx512_products() {
+  static const bool intel = __builtin_cpu_is("intel");
+  return intel ? Avx512Products::widened : Avx512Products::dots;
+}
+
+const PanelKernels* avx512_bf16_panels(Avx512Products how) {
+  using enum Avx512Products;
+  static constexpr PanelKernels by_dots = kernels_of<Avx512<dots>>(), by_widening = kernels_of<Avx512<widened>>();
   static const bool usable = __builtin_cpu_supports("avx512bf16");
-  return usable ? &kernels : nullptr;
+  return !usable ? nullptr : how == dots ? &by_dots : &by_widening;
 }
 
 const PanelKernels* amx_panels(int parts) {
@@ -192,7 +198,8 @@ const PanelKernels* amx_panels(int parts) {
 #else
 
 namespace rat::kernels::cpu {
-const PanelKernels* avx512_bf16_panels() { return nullptr; }
+Avx512Products avx512_products() { return Avx512Products::dots; }
+const PanelKernels* avx512_bf16_panels(Avx512Products) { return nullptr; }
 const PanelKernels* amx_panels(int) { return nullptr; }
 }  // namespace rat::kernels::cpu
 

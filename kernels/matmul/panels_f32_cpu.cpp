@@ -1,3 +1,5 @@
+#include <hwy/cache_control.h>
+
 #include <algorithm>
 
 #include "kernels/base/scratch.h"
@@ -8,37 +10,46 @@
 #include "hwy/foreach_target.h"
 #include "kernels/base/simd_loop.h"
 
-// A panel is [k][2 vectors]. A block of 256 of its rows fits the first-level cache and is used for all rows of a block.
+// A panel is [k][up to kVectors vectors]: the last one of a matrix has as many as it needs. All rows of a block go by it,
+// kDepth of its rows at a time, which come from the second-level cache ahead of their use.
 HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
 namespace HWY_NAMESPACE {
 
-// Registers decide how many rows of C are held at a time: 32 with AVX-512, 16 before.
+// Registers decide how much of C is held at a time: there are 32 with AVX-512, 16 before.
 #if HWY_TARGET <= HWY_AVX3
-constexpr int64_t kRows = 8;
+constexpr int64_t kRows = 8, kVectors = 3;
 #else
-constexpr int64_t kRows = 4;
+constexpr int64_t kRows = 4, kVectors = 2;
 #endif
-constexpr int64_t kDepth = 256;     // of K at a time
-constexpr int64_t kOuterRows = 8;   // of A^T per packed panel
+constexpr int64_t kDepth = 256;    // of K at a time
+constexpr int64_t kOuterRows = 8;  // of A^T per packed panel
+constexpr int64_t kAhead = 16;     // rows of a panel
 
-int64_t PanelCols() { return 2 * static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>())); }
+int64_t Lanes() { return static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>())); }
+int64_t PanelCols() { return kVectors * Lanes(); }
+int64_t Vectors(int64_t cols) { return (cols + Lanes() - 1) / Lanes(); }
 
-// acc[R][2] += a[r, 0..k) times panel (k, 2 vectors); element (r, i) of a is a[r * row_step + i * k_step].
-template <int64_t R, class D, class V>
+// acc[R][V] += a[r, 0..k) times panel (k, V vectors); element (r, i) of a is a[r * row_step + i * k_step].
+template <int64_t R, int64_t V, class D, class Vec>
 HWY_INLINE void MultiplyAdd(D d, const float* HWY_RESTRICT a, int64_t row_step, int64_t k_step, int64_t k,
-                            const float* HWY_RESTRICT panel, V (&acc)[R][2]) {
+                            const float* HWY_RESTRICT panel, Vec (&acc)[R][V]) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i < k; ++i) {
-    const auto b0 = hn::Load(d, panel), b1 = hn::Load(d, panel + lanes);
+    Vec b[V];
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < V; ++v) {
+      b[v] = hn::Load(d, panel + v * lanes);
+      hwy::Prefetch(panel + (kAhead * V + v) * lanes);
+    }
 #pragma GCC unroll 8
     for (int64_t r = 0; r < R; ++r) {
       const auto x = hn::Set(d, a[r * row_step]);
-      acc[r][0] = hn::MulAdd(x, b0, acc[r][0]);
-      acc[r][1] = hn::MulAdd(x, b1, acc[r][1]);
+#pragma GCC unroll 3
+      for (int64_t v = 0; v < V; ++v) acc[r][v] = hn::MulAdd(x, b[v], acc[r][v]);
     }
     a += k_step;
-    panel += 2 * lanes;
+    panel += V * lanes;
   }
 }
 
@@ -52,20 +63,25 @@ struct Micro {
   int64_t start_stride;
 };
 
-template <int64_t R>
+template <int64_t R, int64_t V>
 HWY_INLINE void MultiplyRows(const Micro& m) {
   const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
+  using Vec = hn::Vec<decltype(d)>;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  V acc[R][2];
-  const bool whole = m.cols == 2 * lanes;
-  HWY_ALIGN float edge[2 * HWY_MAX_BYTES / sizeof(float)] = {};
+  Vec acc[R][V];
+  const bool whole = m.cols == V * lanes;
+  HWY_ALIGN float edge[V * HWY_MAX_BYTES / sizeof(float)] = {};
 #pragma GCC unroll 8
-  for (int64_t r = 0; r < R; ++r) acc[r][0] = acc[r][1] = hn::Zero(d);
+  for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < V; ++v) {
+      acc[r][v] = hn::Zero(d);
+      hwy::Prefetch(m.c + r * m.c_stride + v * lanes);  // stores wait for lines that are far away
+    }
   if (m.k_step == 1)
-    MultiplyAdd<R>(d, m.a, m.row_step, 1, m.k, m.panel, acc);
+    MultiplyAdd<R, V>(d, m.a, m.row_step, 1, m.k, m.panel, acc);
   else
-    MultiplyAdd<R>(d, m.a, 1, kOuterRows, m.k, m.panel, acc);
+    MultiplyAdd<R, V>(d, m.a, 1, kOuterRows, m.k, m.panel, acc);
   // Added last: what was summed before and this block's sum are rounded apart, which keeps long sums accurate.
 #pragma GCC unroll 8
   for (int64_t r = 0; r < R; ++r) {
@@ -74,36 +90,47 @@ HWY_INLINE void MultiplyRows(const Micro& m) {
       std::copy_n(from, m.cols, edge);
       from = edge;
     }
-    if (from) {
-      acc[r][0] = hn::Add(acc[r][0], hn::LoadU(d, from));
-      acc[r][1] = hn::Add(acc[r][1], hn::LoadU(d, from + lanes));
-    }
     float* to = whole ? m.c + r * m.c_stride : edge;
-    hn::StoreU(acc[r][0], d, to);
-    hn::StoreU(acc[r][1], d, to + lanes);
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < V; ++v) {
+      if (from) acc[r][v] = hn::Add(acc[r][v], hn::LoadU(d, from + v * lanes));
+      hn::StoreU(acc[r][v], d, to + v * lanes);
+    }
     if (!whole) std::copy_n(edge, m.cols, m.c + r * m.c_stride);
   }
 }
 
-// All rows of a block against one panel.
-HWY_NOINLINE void MultiplyPanel(Micro m, int64_t rows) {
+// All rows of a block against one panel of V vectors.
+template <int64_t V>
+HWY_NOINLINE void MultiplyPanelOf(Micro m, int64_t rows) {
   const auto advance = [&](int64_t r) {
     m.a += r * m.row_step;
     m.c += r * m.c_stride;
     if (m.start) m.start += r * m.start_stride;
     rows -= r;
   };
-  for (; rows >= kRows; advance(kRows)) MultiplyRows<kRows>(m);
-  if (rows >= 4) MultiplyRows<4>(m), advance(4);
-  for (; rows > 0; advance(1)) MultiplyRows<1>(m);
+  for (; rows >= kRows; advance(kRows)) MultiplyRows<kRows, V>(m);
+  if (rows >= 4) MultiplyRows<4, V>(m), advance(4);
+  for (; rows > 0; advance(1)) MultiplyRows<1, V>(m);
+}
+
+void MultiplyPanel(const Micro& m, int64_t rows) {
+  const int64_t vectors = Vectors(m.cols);
+  if (vectors == 1) return MultiplyPanelOf<1>(m, rows);
+  if (vectors == 2) return MultiplyPanelOf<2>(m, rows);
+  MultiplyPanelOf<kVectors>(m, rows);
 }
 
 void PackPanel(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, float* HWY_RESTRICT panel) {
-  const int64_t width = PanelCols();
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = Lanes(), width = Vectors(cols) * lanes;
   if (!transposed) {
     for (int64_t i = 0; i < k; ++i) {
-      std::copy_n(b + i * stride, cols, panel + i * width);
-      std::fill(panel + i * width + cols, panel + (i + 1) * width, 0.0f);
+      const float* row = b + i * stride;
+      float* to = panel + i * width;
+      int64_t j = 0;
+      for (; j + lanes <= cols; j += lanes) hn::Store(hn::LoadU(d, row + j), d, to + j);
+      for (; j < width; ++j) to[j] = j < cols ? row[j] : 0.0f;
     }
     return;
   }
@@ -127,28 +154,41 @@ void MultiplyBlock(const cpu::PanelBlock& block) {
     for (int64_t r = 0; r < block.rows; ++r) std::copy_n(block.a + r * block.a_stride + i, depth, a + r * stride);
     for (int64_t j = 0; j < block.cols; j += width) {
       const float* start = i > 0 ? block.c + j : block.start ? block.start + j : nullptr;
-      MultiplyPanel({a, stride, 1, depth, panels + j * block.k + i * width, block.c + j, block.c_stride,
-                     std::min(width, block.cols - j), start, i > 0 ? block.c_stride : block.start_stride},
+      const int64_t cols = std::min(width, block.cols - j);
+      const float* const panel = panels + j * block.k + i * Vectors(cols) * Lanes();
+      MultiplyPanel({a, stride, 1, depth, panel, block.c + j, block.c_stride, cols, start,
+                     i > 0 ? block.c_stride : block.start_stride},
                     block.rows);
     }
   }
 }
 
+// Columns of a (depth, m) in groups of kOuterRows: [m / kOuterRows][depth][kOuterRows].
+void PackColumns(const float* a, int64_t stride, int64_t depth, int64_t m, float* HWY_RESTRICT out) {
+  constexpr int64_t together = 16;  // rows of a: that many are read side by side
+  for (int64_t first = 0; first < depth; first += together)
+    for (int64_t r = 0; r < m; r += kOuterRows) {
+      const int64_t count = std::min(kOuterRows, m - r);
+      for (int64_t t = first; t < std::min(first + together, depth); ++t) {
+        const float* from = a + t * stride + r;
+        float* to = out + r * depth + t * kOuterRows;
+        if (count == kOuterRows)
+          std::copy_n(from, kOuterRows, to);
+        else
+          std::copy_n(from, count, to);
+      }
+    }
+}
+
 void OuterProduct(const cpu::OuterBlock& block) {
   static thread_local Scratch scratch;
   const int64_t width = PanelCols(), m8 = (block.m + kOuterRows - 1) / kOuterRows * kOuterRows;
-  const int64_t n_wide = (block.n + width - 1) / width * width;
+  const int64_t n_wide = Vectors(block.n) * Lanes();
   float* const a = scratch.ensure<float>(kDepth * (m8 + n_wide));
   float* const b = a + kDepth * m8;
   for (int64_t i = 0; i < block.k; i += kDepth) {
     const int64_t depth = std::min(kDepth, block.k - i);
-    for (int64_t t = 0; t < depth; ++t) {  // a: [m / 8][depth][8]
-      const float* row = block.a + (i + t) * block.a_stride;
-      for (int64_t r = 0; r + kOuterRows <= block.m; r += kOuterRows)
-        std::copy_n(row + r, kOuterRows, a + r * depth + t * kOuterRows);
-      const int64_t last = block.m / kOuterRows * kOuterRows;
-      if (last < block.m) std::copy_n(row + last, block.m - last, a + last * depth + t * kOuterRows);
-    }
+    PackColumns(block.a + i * block.a_stride, block.a_stride, depth, block.m, a);
     for (int64_t j = 0; j < block.n; j += width)
       PackPanel(block.b + i * block.b_stride + j, block.b_stride, false, depth, std::min(width, block.n - j),
                 b + j * depth);

@@ -175,43 +175,91 @@ TEST(Bf16Training, FusedFeedForwardKeepsLargeValuesAndNan) {
   for (const float value : spoiled.grad_fc1) ASSERT_TRUE(std::isnan(value));
 }
 
-// The same block by AMX and by AVX-512: products are summed in another order, and nothing else differs.
-TEST(Bf16Training, BothUnitsComputeTheSameBlock) {
-  const auto *amx = cpu::amx_feed_forward(), *avx512 = cpu::avx512_bf16_feed_forward();
-  if (amx == nullptr || avx512 == nullptr) GTEST_SKIP() << "this CPU lacks one of the two";
-  const int64_t rows = 45, D = 64, F = 96, padded = 64;
+// What a block of the feed-forward gives: y, the gradient before the norm, and the operands of weights' gradients.
+struct BlockResults {
+  std::vector<float> y, grad_normed, operands;
+};
+
+BlockResults block_of(const cpu::FeedForwardKernels& kernels, int64_t rows, int64_t D, int64_t F) {
+  const int64_t padded = (rows + 31) / 32 * 32;
   const auto normed = test::uniform(size(rows * D), 1), x = test::uniform(size(rows * D), 2);
   const auto weights = rounded(test::uniform(size(D * F), 3, -0.3f, 0.3f));
-  Scratch panels, memory[2];
+  Scratch panels, memory;
   auto* const w = panels.ensure<uint16_t>(D * F);
   std::memcpy(w, weights.data(), size(D * F) * 2);
-  std::vector<float> y[2], narrow[2], operands[2];
-  for (int i = 0; i < 2; ++i) {
-    const auto* const kernels = i == 0 ? amx : avx512;
-    y[i].resize(size(rows * D)), narrow[i].resize(size(rows * D));
-    const int64_t of_d = cpu::RowSquares::elements(rows, D), of_f = cpu::RowSquares::elements(rows, F);
-    const int64_t all = padded * F + 2 * of_d + 2 * of_f;
-    auto* data = memory[i].ensure<uint16_t>(all);
-    std::fill_n(data, all, uint16_t{0});
-    const cpu::HiddenBlock of{normed.data(), rows, D, F, data};
-    kernels->forward({.of = of, .fc1 = w, .fc2 = w, .x = x.data(), .y = y[i].data()});
-    data += padded * F;
-    kernels->backward({.of = of,
-                       .fc2 = w,
-                       .fc1 = w,
-                       .grad = x.data(),
-                       .grad_normed = narrow[i].data(),
-                       .first_row = 0,
-                       .normed = {data, D},
-                       .grad_y = {data + of_d, D},
-                       .hidden = {data + 2 * of_d, F},
-                       .grad_hidden = {data + 2 * of_d + of_f, F}});
-    for (int64_t j = 0; j < 2 * (of_d + of_f); ++j) operands[i].push_back(widened(data[j]));
+  BlockResults results{std::vector<float>(size(rows * D)), std::vector<float>(size(rows * D)), {}};
+  const int64_t of_d = cpu::RowSquares::elements(rows, D), of_f = cpu::RowSquares::elements(rows, F);
+  const int64_t all = padded * F + 2 * of_d + 2 * of_f;
+  auto* data = memory.ensure<uint16_t>(all);
+  std::fill_n(data, all, uint16_t{0});
+  const cpu::HiddenBlock of{normed.data(), rows, D, F, data};
+  kernels.forward({.of = of, .fc1 = w, .fc2 = w, .x = x.data(), .y = results.y.data()});
+  data += padded * F;
+  kernels.backward({.of = of,
+                    .fc2 = w,
+                    .fc1 = w,
+                    .grad = x.data(),
+                    .grad_normed = results.grad_normed.data(),
+                    .first_row = 0,
+                    .normed = {data, D},
+                    .grad_y = {data + of_d, D},
+                    .hidden = {data + 2 * of_d, F},
+                    .grad_hidden = {data + 2 * of_d + of_f, F}});
+  for (int64_t j = 0; j < 2 * (of_d + of_f); ++j) results.operands.push_back(widened(data[j]));
+  return results;
+}
+
+// The same block by AMX and by both ways of AVX-512: products are summed in another order, and nothing else differs.
+TEST(Bf16Training, EveryUnitComputesTheSameBlock) {
+  std::vector<const cpu::FeedForwardKernels*> units{cpu::amx_feed_forward()};
+  for (const auto how : {cpu::Avx512Products::dots, cpu::Avx512Products::widened})
+    units.push_back(cpu::avx512_bf16_feed_forward(how));
+  std::erase(units, nullptr);
+  if (units.size() < 2) GTEST_SKIP() << "this CPU has " << units.size() << " of three ways to multiply bf16";
+  for (const int64_t D : {64, 320}) {  // of 320, more than is widened at a time
+    const BlockResults want = block_of(*units[0], 45, D, 96);
+    for (std::size_t i = 1; i < units.size(); ++i) {
+      const BlockResults got = block_of(*units[i], 45, D, 96);
+      // A hidden value between two of bf16 may be rounded either way.
+      EXPECT_LE(test::relative_error(got.y, want.y), 1e-3) << i;
+      EXPECT_LE(test::relative_error(got.grad_normed, want.grad_normed), 1e-3) << i;
+      EXPECT_LE(test::relative_error(got.operands, want.operands), 1e-3) << i;
+    }
   }
-  // A hidden value between two of bf16 may be rounded either way.
-  EXPECT_LE(test::relative_error(y[0], y[1]), 1e-3);
-  EXPECT_LE(test::relative_error(narrow[0], narrow[1]), 1e-3);
-  EXPECT_LE(test::relative_error(operands[0], operands[1]), 1e-3);
+}
+
+// A gradient of weights over more rows than are taken together, as every unit adds it to what there is.
+TEST(Bf16Training, EveryUnitAddsTheSameWeightGradient) {
+  const int64_t rows = 600, m = 96, n = 64;
+  const auto a = test::uniform(size(rows * m), 1), b = test::uniform(size(rows * n), 2), start = test::uniform(size(m * n), 3);
+  Scratch memory;
+  const int64_t of_a = cpu::RowSquares::elements(rows, m), of_b = cpu::RowSquares::elements(rows, n);
+  auto* const data = memory.ensure<uint16_t>(of_a + of_b + 32 * n);
+  const cpu::RowSquares left{data, m}, right{data + of_a, n};
+  std::vector<const cpu::SquareKernels*> units{cpu::amx_squares()};
+  for (const auto how : {cpu::Avx512Products::dots, cpu::Avx512Products::widened})
+    units.push_back(cpu::avx512_bf16_squares(how));
+  std::erase(units, nullptr);
+  if (units.empty()) GTEST_SKIP() << "this CPU has no bf16 products";
+  for (int64_t r = 0; r < rows; r += 32) {
+    const int64_t count = std::min<int64_t>(32, rows - r);
+    cpu::columns_to_squares(a.data() + r * m, m, count, r, left);
+    cpu::rows_to_squares_and_pairs(b.data() + r * n, n, count, r, right, data + of_a + of_b);
+  }
+  const auto ra = widened(rounded(a)), rb = widened(rounded(b));
+  std::vector<float> want = start;
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int64_t r = 0; r < rows; ++r)
+        sum += static_cast<double>(ra[size(r * m + i)]) * static_cast<double>(rb[size(r * n + j)]);
+      want[size(i * n + j)] += static_cast<float>(sum);
+    }
+  for (const cpu::SquareKernels* const unit : units) {
+    std::vector<float> c = start;
+    unit->weight_gradient({left, right, rows, c.data(), false, 0, m, 0, n});
+    EXPECT_LE(test::relative_error(c, want), 1e-6);
+  }
 }
 
 // Against sums of products of rounded operands, and in f32 against the two products bit by bit.

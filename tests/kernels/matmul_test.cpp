@@ -104,7 +104,8 @@ void expect_bf16_products(const cpu::PanelKernels& kernels) {
 
 TEST(Matmul, Bf16PanelsMultiplyRoundedOperands) {
   if (!cpu_supports(Dtype::bf16)) GTEST_SKIP() << "this CPU has no bf16 products";
-  if (const auto* kernels = cpu::avx512_bf16_panels()) expect_bf16_products(*kernels);
+  for (const auto how : {cpu::Avx512Products::dots, cpu::Avx512Products::widened})
+    if (const auto* kernels = cpu::avx512_bf16_panels(how)) expect_bf16_products(*kernels);
   if (const auto* kernels = cpu::amx_panels(1)) expect_bf16_products(*kernels);
 }
 
