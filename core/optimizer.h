@@ -1,6 +1,6 @@
 // AdamW with global-norm clipping, and the learning-rate schedule.
-// Decoupled weight decay on every parameter, as the published training code: p -= lr * (m^ / (sqrt(v^) + eps) + wd *
-// p).
+// Decoupled weight decay on every parameter, as the published training code:
+//   p -= lr * (m^ / (sqrt(v^) + eps) + wd * p)
 #pragma once
 
 #include <span>

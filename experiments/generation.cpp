@@ -92,8 +92,10 @@ Result<std::unique_ptr<Generation>> Generation::start(Model& model, std::vector<
   return generation;
 }
 
-// A token is decoded to its end: half a token in the cache would spoil every later one.
+// A token is decoded to its end, or there is none after it: half a token in the cache would spoil every later one.
 Status Generation::next(Model& model) {
+  if (halfway_)
+    return fail(ErrorCode::invalid_argument, "The last token could not be decoded; generate again from the prompt.");
   if (!std::ranges::all_of(logits_, [](float x) { return std::isfinite(x); }))
     return fail(ErrorCode::invalid_argument,
                 "The model's logits are not finite; its weights are damaged, choose an earlier checkpoint.");
@@ -103,7 +105,9 @@ Status Generation::next(Model& model) {
   for (Sampler& sampler : samplers_)
     drawn.push_back(sampler.sample(std::span(logits_).subspan(drawn.size() * vocab, vocab)));
   const Stopwatch watch;
+  halfway_ = true;
   RAT_ASSIGN(logits_, model.decode(*state_, drawn));
+  halfway_ = false;
   decode_ms_.push_back(watch.ms());
   for (std::size_t i = 0; i < drawn.size(); ++i) tokens_[i].push_back(drawn[i]);
   return ok();

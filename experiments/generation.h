@@ -35,6 +35,7 @@ class Generation {
   kernels::Dtype dtype_;
   std::vector<Sampler> samplers_;
   std::unique_ptr<DecodeState> state_;
+  bool halfway_ = false;  // a token was not decoded to its end: some layers have it, others have not
   std::vector<std::vector<int32_t>> tokens_;  // of each sample: the prompt and what follows
   int64_t prompt_tokens_ = 0;
   std::vector<float> logits_;  // (samples, V)

@@ -9,6 +9,17 @@ namespace {
 constexpr auto publish_interval = std::chrono::milliseconds(16);
 constexpr auto follow_interval = std::chrono::milliseconds(100);
 
+// What a device throws: its memory is full, or it has failed.
+template <class Work>
+auto without_throwing(const std::string& device, const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const std::exception& error) {
+    return fail(ErrorCode::device_failure, "The {} device could not generate this ({}); try fewer tokens or samples{}.",
+                device, error.what(), device == "cpu" ? "" : ", or the cpu device");
+  }
+}
+
 }  // namespace
 
 // A new prompt, or more tokens for the one there is. Returns whether there was a prompt.
@@ -37,13 +48,15 @@ void InspectSession::Impl::start_generation(const InspectPrompt& prompt) {
   shown_sample = 0;
   generation.reset();
   if (!model) return publish_generation("No run is open; choose one first.", true);
-  auto started = [&]() -> Result<std::unique_ptr<Generation>> {
+  const std::string before = device;
+  auto started = without_throwing(prompt.config.device, [&]() -> Result<std::unique_ptr<Generation>> {
     RAT_ASSIGN(std::vector<int32_t> tokens, typed_tokens(prompt.text));
     RAT_TRY(move_to(prompt.config.device));
     return Generation::start(*model, std::move(tokens), prompt.config, &generation_stop);
-  }();
+  });
   if (!started) {
     const bool cancelled = started.error().code == ErrorCode::cancelled;
+    if (!cancelled) (void)move_to(before);  // what is looked at should not stay where it cannot be computed
     return publish_generation(cancelled ? "Stopped while reading the prompt." : started.error().message, !cancelled);
   }
   generation = *std::move(started);
@@ -63,7 +76,7 @@ bool InspectSession::Impl::take_sample() {
 }
 
 void InspectSession::Impl::generate_one() {
-  const Status next = generation->next(*model);
+  const Status next = without_throwing(device, [&] { return generation->next(*model); });
   if (!next) {
     remaining = 0;
     return publish_generation(next.error().message, true);

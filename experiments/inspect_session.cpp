@@ -21,8 +21,7 @@ void InspectSession::Impl::loop() {
     try {
       turn();
     } catch (const std::exception& error) {
-      remaining = 0;
-      generation.reset();
+      if (std::exchange(remaining, 0) > 0) publish_generation();
       publish_status(fmt::format("This could not be computed ({}); try fewer tokens.", error.what()), true);
     }
   }
@@ -98,6 +97,7 @@ void InspectSession::Impl::load(const InspectSource& source) {
   checkpoint = source.run ? source.run->checkpoint : "";
   if (!same_run) publish_status("", false, true);
   drop_generation();
+  if (!same_run && device != "cpu") model.reset(), device = "cpu";  // another device is a generation's wish
   const Status done = [&]() -> Status {
     if (source.run && checkpoint.empty())
       return fail(ErrorCode::not_found, "Run '{}' has no complete checkpoint yet, so there are no weights to look at.",
@@ -140,13 +140,13 @@ Status InspectSession::Impl::move_to(const std::string& wanted) {
 }
 
 Status InspectSession::Impl::load_weights_of(const InspectSource& source, const RunSpec& spec) {
+  if (!(model_config == spec.model)) chosen_layers.clear();
   if (!model || !(model_config == spec.model)) {
     model.reset();  // before the new one: memory for one is enough
     RAT_ASSIGN(model, Model::create(spec.model, spec.train.seed, device));
     model_config = spec.model;
-    chosen_layers.clear();
   }
-  if (chosen_layers.empty()) RAT_TRY(model->set_layers(model_config.layers));
+  RAT_TRY(model->set_layers(chosen_layers.empty() ? model_config.layers : chosen_layers));
   if (load_stop.requested()) return fail(ErrorCode::cancelled, "Another run was asked for.");
   if (source.run) {
     RAT_ASSIGN(const CheckpointMeta meta, read_checkpoint_meta(checkpoint));

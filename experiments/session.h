@@ -30,13 +30,14 @@ struct TrainingStatus {
   std::string run_id, run_name;
   RunSpec spec;
   int64_t step = 0, steps_total = 0;
-  StepReport last;                        // newest step
+  StepReport last;                        // newest step,
+  std::string last_run_id;                // of this run, also when it has ended
   double elapsed_s = 0, remaining_s = 0;  // remaining: estimate, from the median of recent steps
   double tokens_per_s_median = 0, tokens_per_s_q1 = 0,
          tokens_per_s_q3 = 0;  // train, over the last 200 steps, warm-up excluded
   double step_ms_median = 0, step_ms_q1 = 0, step_ms_q3 = 0;
   std::vector<float> recent_step_ms;  // the last 200 steps, oldest first
-  OpTimes op_ms_per_step;             // mean over the same steps; on a device each counts as the newest one timed op by op
+  OpTimes op_ms_per_step;  // mean over the same steps; on a device each counts as the newest one timed op by op
   double probe_share = 0;             // probe time / training time since start
   double probe_budget = 0.02;
   int64_t peak_bytes = 0;  // of the process

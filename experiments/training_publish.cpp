@@ -75,6 +75,7 @@ void TrainingSession::Impl::publish() {
   }
   next->run_name = activity == SessionActivity::idle ? "" : run_name;
   next->last = last;
+  next->last_run_id = last_run_id;
   next->elapsed_s = active_ms / 1000;
   history.fill(*next);
   next->probe_share = probe_cost.share();

@@ -89,6 +89,7 @@ void TrainingSession::Impl::start_next() {
   const Queued next = std::move(queue.front());
   queue.pop_front();
   run_name = next.item.name;
+  last_run_id = next.item.run_id;
   history.clear();
   probe_cost.clear();
   last = {};

@@ -71,7 +71,7 @@ struct TrainingSession::Impl {
   StoreWriter& store;
   std::deque<Queued> queue;
   std::unique_ptr<Trainer> trainer;
-  std::string run_name;
+  std::string run_name, last_run_id;  // of the current run, or the last
   bool quit = false, paused = false, single_step = false;
   SessionActivity activity = SessionActivity::idle;
   StepReport last;

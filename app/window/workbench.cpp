@@ -235,7 +235,7 @@ std::shared_ptr<const TrainingStatus> Workbench::keep_last_run(std::shared_ptr<c
   auto kept = std::make_shared<TrainingStatus>(*status_);
   kept->activity = SessionActivity::idle;
   // Of a short run the last steps may have come and gone between two looks.
-  if (next->last.step > kept->step && next->last.step <= kept->steps_total)
+  if (next->last_run_id == kept->run_id && next->last.step > kept->step)
     kept->last = next->last, kept->step = next->last.step;
   kept->queue = next->queue;
   kept->message = next->message;

@@ -5,10 +5,10 @@
 //   p -= lr * ( (m / correction1) / (sqrt(v / correction2) + eps) + weight_decay * p ),   correction = 1 - beta^step
 //
 // Source: Loshchilov and Hutter 2019, as PyTorch computes it. The spans of a tensor have one length. The lists of
-// tensors are host memory. The norm is added up in blocks of fixed size: squares in single precision, blocks in double.
+//         tensors are host memory. The norm is added up in blocks of fixed size: squares in single precision, blocks in
+//         double.
 // Traps:  weight decay is decoupled (not part of g) and uses p before the update. Where the norm is not finite, nothing
-// is
-//         changed.
+//         is changed.
 #pragma once
 
 #include <algorithm>

@@ -50,7 +50,7 @@ struct Part {
 
 struct Head {  // of one block, in shared memory
   float query[kMaxHead];  // rotated, times log2(e) / sqrt P
-  float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only at a chunk's last token of an e4m3 cache
+  float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only where an e4m3 cache takes the token in
   float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
   float own_score[kWarps];
   bool last;

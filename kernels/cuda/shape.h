@@ -5,7 +5,8 @@
 // short. Token t sees the end states of chunks 0 .. t/L - 1 and its own running state.
 //
 // The attention kernels also take plain attention over tokens, which is L = 1, G = H and `offset` 1: the keys of token t
-// are those of the tokens up to itself, or of its window. Its proj (N, 3D) has the columns v | q | k; the columns below are those of RAT.
+// are those of the tokens up to itself, or of its window. Its proj (N, 3D) has the columns v | q | k; the columns below
+// are those of RAT.
 #pragma once
 
 #include <cstdint>

@@ -8,8 +8,7 @@
 // Everything between the two f32 residual streams is bf16, sums are f32; keys and values are kept in bf16 or fp8.
 // Shapes: x, y (B, D) f32; weights in the layouts of core/weights.h, the two matrices rounded by round_weights.
 // Trap:   the token's index is read from the backend's memory, so that a captured step can be replayed; who calls it
-// sees
-//         to it that the cache has room for that token and angles for its position.
+//         sees to it that the cache has room for that token and angles for its position.
 #pragma once
 
 #include <span>

@@ -324,7 +324,7 @@ const Kept all_kept[] = {{{}, 5e-3}, {kernels::CacheDtype::bf16, 5e-3}, {kernels
 TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const char* name : {"rat:1", "rat:3", "rat:1000", "attention", "swa:1", "swa:9", "swa:70", "swa:1000"})
+  for (const char* name : {"rat:1", "rat:3", "rat:1000", "attention", "swa:0", "swa:1", "swa:9", "swa:70", "swa:1000"})
     for (const int64_t batch : {1, 3}) {
       const ModelConfig config = test::config_of(name);
       FusedLayer fused(config);
@@ -349,10 +349,9 @@ TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
     }
 }
 
-TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
-  if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
-    GTEST_SKIP() << status.error().message;
-  FusedLayer fused(test::config_of("rat:3"));
+void expect_another_cache_needs_another_state(const char* layer) {
+  SCOPED_TRACE(layer);
+  FusedLayer fused(test::config_of(layer));
   std::vector<float> x(24, 0.5f), y(24);
   const auto state = fused.mixer->start(1);
   const auto step = [&](int64_t position, std::optional<kernels::CacheDtype> dtype) {
@@ -374,6 +373,12 @@ TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
   const Status f32 = step(0, kernels::CacheDtype::f32);
   ASSERT_FALSE(f32);
   EXPECT_NE(f32.error().message.find("not in f32"), std::string::npos) << f32.error().message;
+}
+
+TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
+  if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
+    GTEST_SKIP() << status.error().message;
+  for (const char* layer : {"rat:3", "attention", "swa:5"}) expect_another_cache_needs_another_state(layer);
 }
 
 TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {

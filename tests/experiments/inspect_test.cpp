@@ -1,4 +1,10 @@
 // Looking at stored and live runs: traces, generation, and errors as sentences.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "experiments/generation.h"
 #include "tests/experiments/session_fixture.h"
 
 namespace rat {
@@ -281,6 +287,71 @@ TEST_F(Inspect, ACacheThatTheDeviceDoesNotHaveIsRefused) {
   EXPECT_NE(inspect_.generation()->message.find("a cache in fp8"), std::string::npos) << inspect_.generation()->message;
   inspect_.generate("the quick", 6, {});
   EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 15; })) << inspect_.generation()->message;
+}
+
+// What this process may still take, while this lives.
+class AddressSpaceLimit {
+ public:
+  explicit AddressSpaceLimit(rlim_t more) {
+    EXPECT_EQ(getrlimit(RLIMIT_AS, &before_), 0);
+    int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlimit limited{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) + more, before_.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_AS, &limited), 0);
+  }
+  ~AddressSpaceLimit() { EXPECT_EQ(setrlimit(RLIMIT_AS, &before_), 0); }
+
+ private:
+  rlimit before_{};
+};
+
+// Memory that runs out in the middle of a generation, and where one would begin, ends it with a sentence. The text stays.
+TEST_F(Inspect, FullMemoryEndsAGenerationAndNothingElse) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's own memory cannot be limited";
+#endif
+  inspect_.open_run(trained("attention*2"));
+  GenerationConfig config;
+  config.samples = 3000;
+  inspect_.generate("the quick", 4, config);
+  ASSERT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 13 && !inspect_.generation()->running; }))
+      << inspect_.generation()->message;
+  {
+    const AddressSpaceLimit limit(48 << 20);
+    inspect_.generate_more(5000);
+    ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error; }));
+    EXPECT_NE(inspect_.generation()->message.find("fewer tokens or samples"), std::string::npos);
+    EXPECT_FALSE(inspect_.generation()->running);
+    EXPECT_GE(inspect_.generation()->tokens.size(), 13u) << "the text is still there";
+    config.samples = 60000;
+    inspect_.generate(std::string(400, 'a'), 4, config);
+    ASSERT_TRUE(wait_for([&] { return inspect_.generation()->message_is_error && inspect_.generation()->tokens.empty(); }))
+        << inspect_.generation()->message;
+    EXPECT_FALSE(inspect_.generation()->running);
+  }
+  config.samples = 1;
+  inspect_.generate("the quick", 4, config);
+  EXPECT_TRUE(wait_for([&] { return inspect_.generation()->tokens.size() == 13 && !inspect_.generation()->running; }))
+      << inspect_.generation()->message;
+}
+
+// Half a token in the cache would spoil every later one.
+TEST_F(Inspect, AfterATokenThatFailedThereIsNoOther) {
+  ModelConfig model;
+  model.vocab = 16, model.d_model = 16, model.heads = 2, model.groups = 1;
+  model.layers = {{.kind = "swa", .window = 4}};
+  auto decoder = Model::create(model, 1);
+  ASSERT_TRUE(decoder) << decoder.error().message;
+  auto generation = Generation::start(**decoder, {1, 2, 3}, {}, nullptr);
+  ASSERT_TRUE(generation) << generation.error().message;
+  ASSERT_TRUE((*generation)->next(**decoder));
+  model.layers[0].window = 5;
+  ASSERT_TRUE((*decoder)->set_layers(model.layers));
+  EXPECT_FALSE((*generation)->next(**decoder));
+  const Status again = (*generation)->next(**decoder);
+  ASSERT_FALSE(again);
+  EXPECT_NE(again.error().message.find("generate again"), std::string::npos) << again.error().message;
+  EXPECT_EQ((*generation)->tokens(0).size(), 4u);
 }
 
 TEST_F(Inspect, TracesFollowTheGeneration) {

@@ -302,7 +302,8 @@ TEST(Verify, ReducedPrecisionStaysWithinItsBounds) {
     VerifyOptions options;
     options.dtype = dtype;
     double worst = 0;
-    for (const char* name : {"mixers.safetensors", "models.safetensors"}) {
+    for (const char* name :
+         {"mixers.safetensors", "models.safetensors", "awkward.safetensors", "hybrids.safetensors"}) {
       const auto report = verify_one(golden_folder / name, options);
       ASSERT_TRUE(report) << report.error().message;
       EXPECT_EQ(report->dtype, dtype);

@@ -114,7 +114,7 @@ std::vector<std::string> GenerateView::dtypes(const Frame& frame) const {
   if (frame.inspect)
     for (const Device& device : frame.inspect->devices)
       if (device.name == device_) return device.dtypes;
-  return {};
+  return kernels::dtype_names();
 }
 
 // Label above its field; as many in a row as fit.
