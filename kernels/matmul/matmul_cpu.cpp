@@ -51,7 +51,8 @@ Status multiply(const MatmulArgs& args, const PanelKernels& kernels) {
   const PackedMatrix& packed = args.packed_b ? *args.packed_b : storage;
   const int64_t m = args.c.rows, n = args.c.cols, k = args.a.cols, width = packed.panel_cols();
   const int64_t panels = pieces(n, width);
-  constexpr int64_t block_rows = 64, most_blocks = 8;
+  constexpr int64_t most_blocks = 8;
+  const int64_t block_rows = kernels.block_rows;
   const int64_t row_blocks = pieces(m, block_rows);
   // With b packed by the caller, the caller shares out the rows.
   const bool share = args.packed_b == nullptr && m * n * k >= int64_t{1} << 20;

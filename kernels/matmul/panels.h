@@ -42,6 +42,7 @@ struct PanelKernels {
   void (*pack)(const float* b, int64_t stride, bool transposed, int64_t k, int64_t cols, void* panel);
   void (*multiply)(const PanelBlock& block);
   void (*outer)(const OuterBlock& block);
+  int64_t block_rows;   // of c at a time: what is written of it should stay in a core's second-level cache
   int64_t outer_cells;  // most cells of a c whose sums stay in a core's second-level cache
   int64_t outer_parts;  // into how many parts a long k is cut, so that a wide c is still work for several threads
 };

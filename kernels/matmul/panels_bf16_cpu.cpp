@@ -23,6 +23,7 @@ namespace {
 
 using namespace bf16;  // NOLINT: what these kernels are made of
 
+constexpr int64_t block_rows = 128;
 constexpr int64_t outer_depth = 256;  // of K at a time in weight gradients
 constexpr int64_t outer_cells = int64_t{1} << 18, outer_parts = 2;
 
@@ -162,8 +163,8 @@ void outer(const OuterBlock& block) {
 
 template <class Unit>
 constexpr PanelKernels kernels_of() {
-  return {panel_cols,     panel_bytes<Unit::parts>, pack_panel<Unit::parts>, multiply<Unit>, outer<Unit>, outer_cells,
-          outer_parts};
+  return {panel_cols,     panel_bytes<Unit::parts>, pack_panel<Unit::parts>, multiply<Unit>, outer<Unit>, block_rows,
+          outer_cells,    outer_parts};
 }
 
 // Linux gives a process the tile registers when it asks.

@@ -227,6 +227,7 @@ const PanelKernels& f32_panels() {
           },
       .multiply = [](const PanelBlock& block) { HWY_DYNAMIC_DISPATCH(MultiplyBlock)(block); },
       .outer = [](const OuterBlock& block) { HWY_DYNAMIC_DISPATCH(OuterProduct)(block); },
+      .block_rows = 64,
       .outer_cells = int64_t{1} << 16,
       .outer_parts = 1};
   return kernels;
