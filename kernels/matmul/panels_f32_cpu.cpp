@@ -144,19 +144,15 @@ void PackPanel(const float* b, int64_t stride, bool transposed, int64_t k, int64
 }
 
 void MultiplyBlock(const cpu::PanelBlock& block) {
-  static thread_local Scratch scratch;
   const int64_t width = PanelCols();
-  constexpr int64_t stride = kDepth + 16;  // rows of A must not share cache sets
-  float* const a = scratch.ensure<float>(block.rows * stride);
   const auto* const panels = static_cast<const float*>(block.panels);
   for (int64_t i = 0; i < block.k; i += kDepth) {
     const int64_t depth = std::min(kDepth, block.k - i);
-    for (int64_t r = 0; r < block.rows; ++r) std::copy_n(block.a + r * block.a_stride + i, depth, a + r * stride);
     for (int64_t j = 0; j < block.cols; j += width) {
       const float* start = i > 0 ? block.c + j : block.start ? block.start + j : nullptr;
       const int64_t cols = std::min(width, block.cols - j);
       const float* const panel = panels + j * block.k + i * Vectors(cols) * Lanes();
-      MultiplyPanel({a, stride, 1, depth, panel, block.c + j, block.c_stride, cols, start,
+      MultiplyPanel({block.a + i, block.a_stride, 1, depth, panel, block.c + j, block.c_stride, cols, start,
                      i > 0 ? block.c_stride : block.start_stride},
                     block.rows);
     }
