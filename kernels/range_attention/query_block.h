@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/matmul/panels.h"
 #include "kernels/matmul/sgemm.h"
 #include "kernels/range_attention/range_attention.h"
 #include "kernels/range_attention/softmax_rows.h"
@@ -63,8 +64,9 @@ struct KeyTile {
   int64_t keys() const { return last - first; }
   const float* k(const QueryBlock& block) const { return segment.k.row(block.b, first) + block.kv_at; }
   const float* v(const QueryBlock& block) const { return segment.v.row(block.b, first) + block.kv_at; }
-  // Of its products: laying out few keys for another dtype takes longer than multiplying them in f32.
-  Dtype of_size(Dtype dtype) const { return keys() < 64 ? Dtype::f32 : dtype; }
+  // Of its products: laying out few keys for another dtype takes longer than multiplying them in f32, and without the
+  // matrix unit any.
+  Dtype of_size(Dtype dtype) const { return keys() < 64 || amx_panels(1) == nullptr ? Dtype::f32 : dtype; }
 };
 
 // Calls body(tile) for tiles of nearly equal size, at most 512 keys, that cover what the block sees, in order.

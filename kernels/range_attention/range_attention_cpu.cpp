@@ -95,7 +95,8 @@ Status attention_weights(const AttentionWeightsArgs& args) {
 
 Status attend_one(const AttendOneArgs& args) {
   const int64_t B = args.q.rows, head = args.out.cols / args.heads, keys = args.k.rows / B;
-  const int64_t heads_per_block = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, keys * head));
+  constexpr int64_t enough = 1 << 14;  // values of keys, that handing them to another core costs little
+  const int64_t heads_per_block = std::max<int64_t>(1, enough / std::max<int64_t>(1, keys * head));
   const bool own = args.own_k.data != nullptr;
   parallel_ranges(B * args.heads, heads_per_block, [&](int64_t first, int64_t last) {
     static thread_local std::vector<float> scores;
