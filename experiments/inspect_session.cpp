@@ -131,7 +131,9 @@ Status InspectSession::Impl::move_to(const std::string& wanted) {
     return other;
   };
   try {
-    RAT_ASSIGN(model, copy());
+    auto moved = copy();
+    if (!moved) return fail(moved.error().code, "The model cannot be moved to {}: {}.", wanted, moved.error().message);
+    model = *std::move(moved);
   } catch (const std::exception& error) {  // the device's memory is full, or it has failed
     return fail(ErrorCode::unsupported, "The model could not be moved to {} ({}).", wanted, error.what());
   }

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
+#include "core/mixer_list.h"
 #include "tests/views/plots_store.h"
 #include "views/plots/exporters.h"
 #include "views/plots/metric_info.h"
@@ -74,6 +76,38 @@ TEST(PlotsTradeoff, GroupsSeedsAndFindsTheFront) {
   EXPECT_FALSE(on_front(2000, 1.46));
   EXPECT_NE(plot.note.find("n = 1 to 3 seeds"), std::string::npos) << plot.note;
   EXPECT_EQ(plot.run_ids.size(), 7u);
+}
+
+// The same seed twice is no second seed: an interval over both says nothing about others.
+TEST(PlotsTradeoff, RepeatsOfASeedAreNotCalledSeeds) {
+  const test::Folder folder;
+  const auto ids = test::write_runs(
+      folder.path() / "r.db", {result("rat:16*4", 1, 1.43, 5000, 5e5), result("rat:16*4", 1, 1.43, 5200, 5e5),
+                               result("rat:16*4", 2, 1.45, 5100, 5e5), result("rnn*4", 1, 1.56, 7000, 4e3)});
+  const PlotDescription plot = tradeoff(folder.path() / "r.db", ids);
+  EXPECT_NE(plot.note.find("n = 1 to 3 runs, some of one seed"), std::string::npos) << plot.note;
+  ASSERT_EQ(plot.warnings.size(), 1u);
+  EXPECT_NE(plot.warnings[0].find("rat:16*4: 3 runs of 2 seeds"), std::string::npos) << plot.warnings[0];
+  ASSERT_TRUE(named(plot, "rat"));
+  EXPECT_NE(named(plot, "rat")->details[0].find("3 runs of 2 seeds"), std::string::npos);
+  EXPECT_NE(named(plot, "rnn")->details[0].find("1 seed"), std::string::npos);
+}
+
+TEST(PlotsTradeoff, EveryMixerIsToldFromTheOthers) {
+  const test::Folder folder;
+  std::vector<test::StoredRun> runs{result("rat:16,attention*2", 1, 1.4, 1000, 5e5)};
+  for (const MixerType& type : mixer_types())
+    runs.push_back(result(format_layers({LayerConfig{.kind = std::string(type.name), .chunk = 16, .window = 16}}), 1, 1.5,
+                          2000, 5e5));
+  const PlotDescription plot = tradeoff(folder.path() / "r.db", test::write_runs(folder.path() / "r.db", runs));
+  std::set<std::pair<int, Marker>> looks;
+  std::size_t families = 0;
+  for (const Series& series : plot.series) {
+    if (series.line) continue;
+    ++families;
+    EXPECT_TRUE(looks.emplace(series.color, series.marker).second) << series.name;
+  }
+  EXPECT_EQ(families, 1 + mixer_types().size());
 }
 
 TEST(PlotsTradeoff, AccuracyIsBetterWhenLarger) {

@@ -10,6 +10,12 @@
 #include "views/canvases/token_text.h"
 
 namespace rat::views {
+namespace {
+
+// Before anything is generated, the strip has what else is looked at.
+bool generated(const TraceSnapshot& trace) { return trace.source == "generation"; }
+
+}  // namespace
 
 LiveStrip::What LiveStrip::effective(const LayerConfig& layer) const {
   if (wanted_ == What::gate && !has_probe(layer, Probe::gate)) return What::attention;
@@ -73,7 +79,7 @@ void LiveStrip::set_matrix(const Frame& frame, const ProbeTensor& tensor, What w
 void LiveStrip::draw_header(const Pen& pen, Box& box, const TraceSnapshot& trace, Selection& selection, What what) {
   static constexpr std::array<std::string_view, 3> names{"state", "gate", "attention"};
   const float control = pen.px(small_control), segments = segmented_width(pen, names);
-  pen.heading({box.x0, box.y0}, "Inside the newest token");
+  pen.heading({box.x0, box.y0}, generated(trace) ? "Inside the newest token" : "Inside the last token of the " + trace.source);
   box.take_top(pen.caps->FontSize + pen.px(4));
   const bool same_row = box.width() > segments + pen.px(240);
   Box row = box;
@@ -125,8 +131,8 @@ void LiveStrip::draw(const Pen& pen, Box box, Frame& frame) {
   const Box readout = box.take_bottom(pen.line_height() + pen.px(4));
   const MapResult result = map_.draw(pen, box, frame.textures, axes, scale, cursor);
   const int32_t newest = trace.tokens.back();
-  std::string text =
-      fmt::format("newest token {} {}", grouped(trace.token_count() - 1), quoted_token(newest, style_of(trace)));
+  std::string text = fmt::format("{} token {} {}", generated(trace) ? "newest" : "last", grouped(trace.token_count() - 1),
+                                 quoted_token(newest, style_of(trace)));
   if (result.hovered) {
     text += fmt::format("  \xc2\xb7  {} {}, {} {}: {}", axes.y_label, grouped(result.row),
                         what == What::attention ? (axes.last_column_apart ? "chunk" : "key") : "token",

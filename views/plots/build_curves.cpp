@@ -125,7 +125,8 @@ std::string note_of(const Recipe& recipe, const std::vector<RunRow>& runs, int64
                                 smoothing_half_life(recipe.smoothing)));
   if (recipe.collapse_seeds)
     parts.push_back(fmt::format(
-        "band: mean ± standard deviation over seeds, n = {}",
+        "band: mean ± standard deviation over {}, n = {}",
+        repeated_seed_warnings(group_seeds(runs)).empty() ? "seeds" : "runs, some of one seed",
         seeds_low == seeds_high ? fmt::format("{}", seeds_low) : fmt::format("{} to {}", seeds_low, seeds_high)));
   else
     parts.push_back("n = 1 run a line");
@@ -153,10 +154,12 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
   apply_axis(recipe.x, plot.x);
   apply_axis(recipe.y, plot.y);
   std::vector<std::vector<RunRow>> groups;
-  if (recipe.collapse_seeds)
+  if (recipe.collapse_seeds) {
     groups = group_seeds(runs);
-  else
+    plot.warnings = repeated_seed_warnings(groups);
+  } else {
     for (const RunRow& run : runs) groups.push_back({run});
+  }
 
   int64_t thinned = 0;
   auto fewest = static_cast<int64_t>(runs.size());

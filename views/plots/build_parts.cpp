@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <set>
 
 #include "views/plots/series_math.h"
 
@@ -70,6 +71,28 @@ std::vector<std::vector<RunRow>> group_seeds(const std::vector<RunRow>& runs) {
       same->push_back(run);
   }
   return groups;
+}
+
+int64_t distinct_seeds(const std::vector<RunRow>& group) {
+  std::set<uint64_t> seeds;
+  for (const RunRow& run : group) seeds.insert(run.seed);
+  return static_cast<int64_t>(seeds.size());
+}
+
+std::string count_of(const std::vector<RunRow>& group) {
+  const auto n = static_cast<int64_t>(group.size()), seeds = distinct_seeds(group);
+  const auto plural = [](int64_t count) { return count == 1 ? "" : "s"; };
+  if (n == seeds) return fmt::format("{} seed{}", n, plural(n));
+  return fmt::format("{} runs of {} seed{}", n, seeds, plural(seeds));
+}
+
+std::vector<std::string> repeated_seed_warnings(const std::vector<std::vector<RunRow>>& groups) {
+  std::vector<std::string> warnings;
+  for (const std::vector<RunRow>& group : groups)
+    if (distinct_seeds(group) < static_cast<int64_t>(group.size()))
+      warnings.push_back(fmt::format("{}: {}; runs that repeat a seed are no independent samples of its loss",
+                                     group.front().layers, count_of(group)));
+  return warnings;
 }
 
 Dash dash_of(std::size_t k) {

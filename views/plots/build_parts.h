@@ -27,6 +27,14 @@ std::string common_settings(const std::vector<RunRow>& runs);
 // Runs with the same spec up to seed and name, in order of first appearance.
 std::vector<std::vector<RunRow>> group_seeds(const std::vector<RunRow>& runs);
 
+int64_t distinct_seeds(const std::vector<RunRow>& group);
+
+// "3 seeds"; "3 runs of 2 seeds" where a seed was run again.
+std::string count_of(const std::vector<RunRow>& group);
+
+// One for each group in which a seed was run again: such runs say nothing about other seeds.
+std::vector<std::string> repeated_seed_warnings(const std::vector<std::vector<RunRow>>& groups);
+
 // The dash and marker that tell series k from its neighbours in print without colour.
 Dash dash_of(std::size_t k);
 Marker marker_of(std::size_t k);

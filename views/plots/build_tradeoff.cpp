@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 
+#include "core/mixer_list.h"
 #include "experiments/statistics.h"
 #include "views/plots/build_parts.h"
 #include "views/plots/series_math.h"
@@ -110,6 +111,15 @@ std::string family_of(const RunRow& run) {
   return layers->front().kind;
 }
 
+// In the order of the legend, which gives each its colour and marker.
+std::vector<std::string> family_names() {
+  std::vector<std::string> names{"rat", "attention", "rnn", "hybrid", "swa"};
+  for (const MixerType& type : mixer_types())
+    if (std::find(names.begin(), names.end(), type.name) == names.end()) names.emplace_back(type.name);
+  names.emplace_back("other");
+  return names;
+}
+
 // "rat:16" for "rat:16*4": the depth is the same all over a sweep and only costs room.
 std::string short_label(const RunRow& run, bool same_depth) {
   const auto layers = parse_layers(run.layers);
@@ -146,7 +156,7 @@ std::string detail_of(const Configuration& one, const Recipe& recipe) {
   };
   std::string text = part(one.y, recipe.y_metric) + " · " + part(one.x, recipe.x_metric);
   if (!one.size.values.empty()) text += " · " + part(one.size, recipe.size_metric);
-  text += fmt::format(" · {} seed{}", one.runs.size(), one.runs.size() == 1 ? "" : "s");
+  text += " · " + count_of(one.runs);
   if (one.runs.size() > 1)
     text += fmt::format(" · non-dominated in {:.0f} % of resamples", 100 * one.share);
   else
@@ -186,15 +196,18 @@ std::string note_of(const Recipe& recipe, const std::vector<Configuration>& all,
   std::string note = common_settings(runs);
   const auto add = [&note](const std::string& part) { note += (note.empty() ? "" : " · ") + part; };
   std::size_t fewest = all.front().runs.size(), most = fewest;
+  bool seeds_differ = true;
   double low = 0, high = 0;
   for (const Configuration& one : all) {
     fewest = std::min(fewest, one.runs.size()), most = std::max(most, one.runs.size());
+    seeds_differ = seeds_differ && distinct_seeds(one.runs) == static_cast<int64_t>(one.runs.size());
     if (one.size.values.empty()) continue;
     low = low == 0 ? one.size.mean : std::min(low, one.size.mean);
     high = std::max(high, one.size.mean);
   }
   const std::string n = fewest == most ? fmt::format("{}", most) : fmt::format("{} to {}", fewest, most);
-  add(most > 1 ? fmt::format("bars: 95 % interval over n = {} seeds", n) : "n = 1 seed: no intervals");
+  add(most > 1 ? fmt::format("bars: 95 % interval over n = {} {}", n, seeds_differ ? "seeds" : "runs, some of one seed")
+               : "n = 1 seed: no intervals");
   if (high > 0) {
     const MetricInfo info = metric_info(recipe.size_metric);
     add(fmt::format("marker area: {}, {} to {}", info.title, with_unit(low, info), with_unit(high, info)));
@@ -227,7 +240,7 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
   for (const Configuration& one : all)
     if (!one.size.values.empty()) largest = std::max(largest, one.size.mean);
   const bool same_depth = depths_agree(all);
-  const std::vector<std::string> families{"rat", "attention", "rnn", "hybrid", "swa", "other"};
+  const std::vector<std::string> families = family_names();
   for (const Configuration& one : all) {
     const std::string family = family_of(one.runs.front());
     auto at = std::find_if(plot.series.begin(), plot.series.end(), [&](const Series& s) { return s.name == family; });
@@ -235,7 +248,8 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
       const auto k = static_cast<std::size_t>(std::find(families.begin(), families.end(), family) - families.begin());
       Series series;
       series.name = family;
-      series.color = std::array{0, 1, 2, 3, 5, 6, 7}[k];
+      constexpr std::array colors{0, 1, 2, 3, 5, 6, 7};  // 4 is the front's
+      series.color = colors[k % colors.size()];
       series.marker = marker_of(k);
       series.line = false;
       at = plot.series.insert(plot.series.end(), series);
@@ -251,6 +265,9 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
     return rank(a) < rank(b);
   });
   plot.note = note_of(recipe, all, runs);
+  std::vector<std::vector<RunRow>> groups;
+  for (const Configuration& one : all) groups.push_back(one.runs);
+  plot.warnings = repeated_seed_warnings(groups);
   if (missing > 0)
     plot.warnings.push_back(
         fmt::format("{} of {} runs have no '{}' or '{}' yet", missing, runs.size(), recipe.x_metric, recipe.y_metric));
