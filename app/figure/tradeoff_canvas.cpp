@@ -74,6 +74,7 @@ void TradeoffCanvas::Impl::build_ui() {
   column->addLayout(build_axes_row());
   title = new QLabel(canvas);
   note = new QLabel(canvas);
+  note->setWordWrap(true);
   for (QLabel* label : {title, note}) {
     label->setSizePolicy(QSizePolicy::Ignored, QSizePolicy::Preferred);
     label->setContentsMargins(4, 0, 0, 0);
@@ -183,10 +184,13 @@ void TradeoffCanvas::Impl::show_answer() {
   const PlotDescription& description = *answer->plots[0];
   const QString name = QString::fromStdString(description.title);
   title->setText("<b>" + name.left(1).toUpper() + name.mid(1).toHtmlEscaped() + "</b>");
-  QString text = QString::fromStdString(description.note);
-  for (const std::string& warning : description.warnings) text += " · " + QString::fromStdString(warning);
+  QString text = QString::fromStdString(description.note), all = text;
+  const std::vector<std::string>& warnings = description.warnings;
+  if (!warnings.empty()) text += " · " + QString::fromStdString(warnings.front());
+  if (warnings.size() > 1) text += QString(" · and %1 more to note").arg(warnings.size() - 1);
+  for (const std::string& warning : warnings) all += "\n" + QString::fromStdString(warning);
   note->setText(text);
-  note->setToolTip(text);
+  note->setToolTip(all);
   plot->set_empty_text({});
   plot->show_plot(description, *theme, true);
 }
