@@ -60,21 +60,17 @@ inline void for_each_product(const uint16_t* a, int64_t row_squares, int64_t k, 
                              int64_t cols, const To& to) {
   static thread_local Scratch scratch;
   alignas(64) float values[square];
-  constexpr int64_t at_once = 2;  // row squares that stay in the first-level cache while panels go by
-  const int64_t left_floats = Unit::left_floats(k / step);
-  float* const left = scratch.ensure<float>(at_once * left_floats);
+  float* const left = scratch.ensure<float>(left_floats_at_once<Unit>(k / step));
   const Unit unit;
-  for (int64_t first = 0; first < row_squares; first += at_once) {
-    Product32 products[at_once];
-    const int64_t squares = std::min(at_once, row_squares - first);
-    for (int64_t q = 0; q < squares; ++q) {
-      products[q] = {a + (first + q) * k * step, step, square, k / step, nullptr, values, step, nullptr, 0};
-      unit.take_left(products[q], left + q * left_floats);
-    }
+  Product32 products[rows_at_once];
+  for (int64_t first = 0; first < row_squares; first += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, row_squares - first);
+    take_squares<Unit>(a + first * k * step, k * step, count, k / step, left, products);
     for (int64_t j = 0; j < cols / step; ++j)
-      for (int64_t q = 0; q < squares; ++q) {
+      for (int64_t q = 0; q < count; ++q) {
         Product32 p = products[q];
         p.panel = panels + j * k * step;
+        p.c = values, p.c_stride = step;
         unit.product(p, true);
         to(first + q, j, values);
       }

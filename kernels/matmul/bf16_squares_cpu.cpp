@@ -46,27 +46,22 @@ template <class Unit>
 void weight_gradient(const WeightGradient& g) {
   static thread_local Scratch scratch;
   constexpr int64_t deep = RowSquares::together * step;
-  constexpr int64_t at_once = 2;  // squares of m, in the first-level cache while columns of b go by
-  const int64_t left_floats = Unit::left_floats(RowSquares::together);
-  auto* const sums = scratch.ensure<float>(g.m * g.n + at_once * left_floats);
-  float* const left = sums + g.m * g.n;
+  auto* const sums = scratch.ensure<float>(g.m * g.n + left_floats_at_once<Unit>(RowSquares::together));
   const Unit unit;
+  Product32 products[rows_at_once];
   for (int64_t row = 0; row < g.rows; row += deep) {
     const int64_t steps = rounded(std::min(deep, g.rows - row), step) / step;
-    for (int64_t first = 0; first < g.m; first += at_once * step) {
-      const int64_t squares = std::min(at_once, (g.m - first) / step);
-      Product32 products[at_once];
-      for (int64_t q = 0; q < squares; ++q) {
-        products[q] = {g.a.at(row, g.first_m + first + q * step), step, square, steps, nullptr, nullptr, step, nullptr,
-                       step};
-        unit.take_left(products[q], left + q * left_floats);
-      }
+    for (int64_t first = 0; first < g.m; first += rows_at_once * step) {
+      const int64_t count = std::min(rows_at_once, (g.m - first) / step);
+      take_squares<Unit>(g.a.at(row, g.first_m + first), RowSquares::together * square, count, steps, sums + g.m * g.n,
+                         products);
       for (int64_t j = 0; j < g.n; j += step)
-        for (int64_t q = 0; q < squares; ++q) {
+        for (int64_t q = 0; q < count; ++q) {
           Product32 p = products[q];
           p.panel = g.b.at(row, g.first_n + j);
           p.c = sums + j * g.m + (first + q * step) * step;
           p.start = row > 0 ? p.c : nullptr;
+          p.c_stride = p.start_stride = step;
           unit.product(p, true);
         }
     }
@@ -97,26 +92,23 @@ inline __m512i rounded_row(const float* x, bool exists) {
 template <class Unit>
 void multiply_squares(const SquareProduct& p) {
   static thread_local Scratch scratch;
-  constexpr int64_t at_once = 2, k_at_once = 8 * step;
-  const int64_t left_floats = Unit::left_floats(k_at_once / step);
-  float* const left = scratch.ensure<float>(at_once * left_floats);
+  constexpr int64_t k_at_once = 8 * step;
+  float* const left = scratch.ensure<float>(left_floats_at_once<Unit>(k_at_once / step));
   const Unit unit;
-  for (int64_t first = 0; first < p.rows; first += at_once * step)
+  Product32 products[rows_at_once];
+  for (int64_t first = 0; first < p.rows; first += rows_at_once * step)
     for (int64_t k = 0; k < p.k; k += k_at_once) {
-      Product32 products[at_once];
-      const int64_t squares = std::min(at_once, (p.rows - first + step - 1) / step);
-      for (int64_t q = 0; q < squares; ++q) {
-        products[q] = {p.a + (first + q * step) * p.k + k * step, step,    square, std::min(k_at_once, p.k - k) / step,
-                       nullptr, nullptr, p.cols, nullptr, p.cols};
-        unit.take_left(products[q], left + q * left_floats);
-      }
+      const int64_t count = std::min(rows_at_once, (p.rows - first + step - 1) / step);
+      take_squares<Unit>(p.a + first * p.k + k * step, step * p.k, count, std::min(k_at_once, p.k - k) / step, left,
+                         products);
       for (int64_t j = 0; j < p.cols; j += step)
-        for (int64_t q = 0; q < squares; ++q) {
+        for (int64_t q = 0; q < count; ++q) {
           const int64_t r = first + q * step;
           Product32 one = products[q];
           one.panel = p.panels + j * p.k + k * step;
           one.c = p.c + r * p.cols + j;
           one.start = k > 0 ? one.c : p.start ? p.start + r * p.cols + j : nullptr;
+          one.c_stride = one.start_stride = p.cols;
           product_part<Unit>(one, std::min(step, p.rows - r), step, false);
         }
     }

@@ -88,15 +88,15 @@ inline void load_pairs(const float* b, int64_t stride, int64_t rows, __mmask16 c
 // copy of it in memory would be read by one wide load, which waits until every store of the square before has drained.
 #define RAT_INLINE inline __attribute__((always_inline))
 struct Product32 {
-  const uint16_t* a;
-  int64_t a_stride;  // from row to row
-  int64_t a_step;    // from 32 of k to the next
-  int64_t steps;  // of 32 of k
-  const uint16_t* panel;
-  float* c;
-  int64_t c_stride;
-  const float* start;
-  int64_t start_stride;
+  const uint16_t* a = nullptr;
+  int64_t a_stride = 0;  // from row to row
+  int64_t a_step = 0;    // from 32 of k to the next
+  int64_t steps = 0;     // of 32 of k
+  const uint16_t* panel = nullptr;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  const float* start = nullptr;
+  int64_t start_stride = 0;
   const float* left = nullptr;  // a as Unit::take_left laid it out, for a that meets many panels
 };
 
@@ -314,6 +314,25 @@ struct Avx512 {
     How == Avx512Products::dots ? product_dots(p, lower_half) : product_widened(p, lower_half);
   }
 };
+
+// Squares of rows that meet every panel, one after the other: as many as stay in the first-level cache.
+constexpr int64_t rows_at_once = 2;
+
+template <class Unit>
+inline int64_t left_floats_at_once(int64_t steps) {
+  return rows_at_once * Unit::left_floats(steps);
+}
+
+// What products of `count` such squares, `apart` elements from one to the next, have in common. `memory`:
+// left_floats_at_once, as long as they are used.
+template <class Unit>
+inline void take_squares(const uint16_t* a, int64_t apart, int64_t count, int64_t steps, float* memory,
+                         Product32 (&products)[rows_at_once]) {
+  for (int64_t q = 0; q < count; ++q) {
+    products[q] = {.a = a + q * apart, .a_stride = step, .a_step = square, .steps = steps};
+    Unit::take_left(products[q], memory + q * Unit::left_floats(steps));
+  }
+}
 
 // A whole square, written past the caches: a wide C would be read into them first, and its rows often share their sets.
 template <class Unit>
