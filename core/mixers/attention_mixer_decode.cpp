@@ -74,18 +74,7 @@ Status AttentionMixer::prepare_step(const MixerPass& pass, int64_t position, Mix
 
 Status AttentionMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
                                   MixerState& state, float* y, bool residual) {
-  const OpTimer timer(pass.times, Op::attention);
-  FusedCache& cache = *static_cast<AttentionState&>(state).fused;
-  return kernels::layer_step({.shape = cache.shape(),
-                              .norm = layer.norm->value,
-                              .gate_bias = {},
-                              .in_proj = pass.fused_weights->of(layer.in_proj->value),
-                              .out_proj = pass.fused_weights->of(layer.out_proj->value),
-                              .x = Input(x, pass.batch, D_),
-                              .y = Output(y, pass.batch, D_),
-                              .residual = residual,
-                              .cache = cache.view()},
-                             pass.exec);
+  return static_cast<AttentionState&>(state).step(pass, layer, {}, x, y, residual);
 }
 
 }  // namespace rat

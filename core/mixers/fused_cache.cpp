@@ -1,5 +1,8 @@
 #include "core/mixers/fused_cache.h"
 
+#include "core/model.h"
+#include "core/op_times.h"
+
 namespace rat {
 
 using kernels::CacheDtype;
@@ -104,6 +107,22 @@ Status FusableState::prepare(const MixerPass& pass, int64_t position, bool is_fu
   RAT_TRY(fused->reserve(position, pass.exec));
   fused->seen(position + 1);
   return ok();
+}
+
+Status FusableState::step(const MixerPass& pass, const LayerWeights& layer, std::span<const float> gate_bias,
+                          const float* x, float* y, bool residual) {
+  const OpTimer timer(pass.times, Op::attention);
+  const kernels::LayerStepShape& shape = fused->shape();
+  return kernels::layer_step({.shape = shape,
+                              .norm = layer.norm->value,
+                              .gate_bias = gate_bias,
+                              .in_proj = pass.fused_weights->of(layer.in_proj->value),
+                              .out_proj = pass.fused_weights->of(layer.out_proj->value),
+                              .x = kernels::Input(x, shape.batch, shape.channels()),
+                              .y = kernels::Output(y, shape.batch, shape.channels()),
+                              .residual = residual,
+                              .cache = fused->view()},
+                             pass.exec);
 }
 
 Status FusableState::repeat_fused(int64_t batch, FusableState& copy) const {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "core/mixer.h"
@@ -75,6 +76,9 @@ struct FusableState : MixerState {
   Result<FusedCache*> begin_fused(const MixerPass& pass, const kernels::LayerStepShape& shape);
   // Mixer::prepare_step: with `is_fused`, room for the next token.
   Status prepare(const MixerPass& pass, int64_t position, bool is_fused, const kernels::LayerStepShape& shape);
+  // Mixer::step_fused. `gate_bias`: of RAT, else none.
+  Status step(const MixerPass& pass, const LayerWeights& layer, std::span<const float> gate_bias, const float* x,
+              float* y, bool residual);
   // The whole layers' part of `copy`, which is of `batch` sequences.
   Status repeat_fused(int64_t batch, FusableState& copy) const;
 };

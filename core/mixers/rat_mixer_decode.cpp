@@ -130,18 +130,7 @@ Status RatMixer::prepare_step(const MixerPass& pass, int64_t position, MixerStat
 
 Status RatMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                             const float* x, MixerState& state, float* y, bool residual) {
-  const OpTimer timer(pass.times, Op::attention);
-  FusedCache& cache = *static_cast<RatState&>(state).fused;
-  return kernels::layer_step({.shape = cache.shape(),
-                              .norm = layer.norm->value,
-                              .gate_bias = weights.value[0],
-                              .in_proj = pass.fused_weights->of(layer.in_proj->value),
-                              .out_proj = pass.fused_weights->of(layer.out_proj->value),
-                              .x = Input(x, pass.batch, D_),
-                              .y = Output(y, pass.batch, D_),
-                              .residual = residual,
-                              .cache = cache.view()},
-                             pass.exec);
+  return static_cast<RatState&>(state).step(pass, layer, weights.value[0], x, y, residual);
 }
 
 }  // namespace rat

@@ -88,7 +88,7 @@ inline __m512i rounded_row(const float* x, bool exists) {
   return exists ? two_to_bf16(_mm512_loadu_ps(x + tile), _mm512_loadu_ps(x)) : _mm512_setzero_si512();
 }
 
-// Two row squares and 256 of k stay in the first-level cache while panels go by.
+// 256 of k at a time, so that rows_at_once squares of rows stay near while panels go by.
 template <class Unit>
 void multiply_squares(const SquareProduct& p) {
   static thread_local Scratch scratch;

@@ -315,7 +315,7 @@ struct Avx512 {
   }
 };
 
-// Squares of rows that meet every panel, one after the other: as many as stay in the first-level cache.
+// Squares of rows that meet every panel, one after the other: as many as stay near.
 constexpr int64_t rows_at_once = 2;
 
 template <class Unit>

@@ -50,11 +50,11 @@ struct PanelKernels {
 const PanelKernels& f32_panels();
 // How AVX-512 multiplies bf16 values: by its dot products of pairs, or by f32 multiply-adds of widened values.
 enum class Avx512Products { dots, widened };
-// The faster of them: on Intel's CPUs a dot product takes four times as long as a multiply-add, which does half as much
-// (84 against 167 GF/s a core, docs/benchmarks/cpu.md); on AMD's, as long, by its tables.
+// On Intel's CPUs the latter: a dot product takes four times as long as a multiply-add, which does half as much (84
+// against 167 GF/s a core, docs/benchmarks/cpu.md). Elsewhere the former, which was not measured.
 Avx512Products avx512_products();
 
-// Null where this CPU cannot: with AMX tiles, every operand as 1, 2 or 3 bf16 values; or with AVX-512 bf16 instructions.
+// Null where this CPU cannot: with AMX tiles, every operand as 1, 2 or 3 bf16 values; or with AVX-512's for bf16.
 const PanelKernels* amx_panels(int parts);
 const PanelKernels* avx512_bf16_panels(Avx512Products how = avx512_products());
 

@@ -10,8 +10,8 @@
 #include "hwy/foreach_target.h"
 #include "kernels/base/simd_loop.h"
 
-// A panel is [k][up to kVectors vectors]: the last one of a matrix has as many as it needs. All rows of a block go by it,
-// kDepth of its rows at a time, which come from the second-level cache ahead of their use.
+// A panel is [k][up to kVectors vectors]: the last one of a matrix has as many as it needs. All rows of a block go by
+// it, kDepth of its rows at a time, which come from the second-level cache ahead of their use.
 HWY_BEFORE_NAMESPACE();
 namespace rat::kernels {
 namespace HWY_NAMESPACE {
@@ -168,7 +168,7 @@ void PackColumns(const float* a, int64_t stride, int64_t depth, int64_t m, float
       for (int64_t t = first; t < std::min(first + together, depth); ++t) {
         const float* from = a + t * stride + r;
         float* to = out + r * depth + t * kOuterRows;
-        if (count == kOuterRows)
+        if (count == kOuterRows)  // a size the compiler knows: one load and one store
           std::copy_n(from, kOuterRows, to);
         else
           std::copy_n(from, count, to);

@@ -97,8 +97,8 @@ TEST(PlotsTradeoff, EveryMixerIsToldFromTheOthers) {
   const test::Folder folder;
   std::vector<test::StoredRun> runs{result("rat:16,attention*2", 1, 1.4, 1000, 5e5)};
   for (const MixerType& type : mixer_types())
-    runs.push_back(result(format_layers({LayerConfig{.kind = std::string(type.name), .chunk = 16, .window = 16}}), 1, 1.5,
-                          2000, 5e5));
+    runs.push_back(
+        result(format_layers({{.kind = std::string(type.name), .chunk = 16, .window = 16}}), 1, 1.5, 2000, 5e5));
   const PlotDescription plot = tradeoff(folder.path() / "r.db", test::write_runs(folder.path() / "r.db", runs));
   std::set<std::pair<int, Marker>> looks;
   std::size_t families = 0;

@@ -117,7 +117,8 @@ void add_pieces(const Series& whole, int64_t max_points, PlotDescription& plot, 
 
 std::string display_name(const RunRow& run) { return run.name.empty() ? run.layers : run.name; }
 
-std::string note_of(const Recipe& recipe, const std::vector<RunRow>& runs, int64_t seeds_low, int64_t seeds_high) {
+std::string note_of(const Recipe& recipe, const std::vector<RunRow>& runs, bool seeds_differ, int64_t seeds_low,
+                    int64_t seeds_high) {
   std::vector<std::string> parts;
   if (const std::string common = common_settings(runs); !common.empty()) parts.push_back(common);
   if (recipe.smoothing > 0)
@@ -126,7 +127,7 @@ std::string note_of(const Recipe& recipe, const std::vector<RunRow>& runs, int64
   if (recipe.collapse_seeds)
     parts.push_back(fmt::format(
         "band: mean ± standard deviation over {}, n = {}",
-        repeated_seed_warnings(group_seeds(runs)).empty() ? "seeds" : "runs, some of one seed",
+        seeds_differ ? "seeds" : "runs, some of one seed",
         seeds_low == seeds_high ? fmt::format("{}", seeds_low) : fmt::format("{} to {}", seeds_low, seeds_high)));
   else
     parts.push_back("n = 1 run a line");
@@ -154,9 +155,11 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
   apply_axis(recipe.x, plot.x);
   apply_axis(recipe.y, plot.y);
   std::vector<std::vector<RunRow>> groups;
+  bool seeds_differ = true;
   if (recipe.collapse_seeds) {
     groups = group_seeds(runs);
     plot.warnings = repeated_seed_warnings(groups);
+    seeds_differ = plot.warnings.empty();
   } else {
     for (const RunRow& run : runs) groups.push_back({run});
   }
@@ -188,7 +191,7 @@ Result<PlotDescription> build_curves(const Recipe& recipe, PlotData& data, int64
     return fail(ErrorCode::not_found,
                 "None of these {} runs has values of '{}'; choose another metric or train longer.", runs.size(),
                 recipe.metric);
-  plot.note = note_of(recipe, runs, fewest, most);
+  plot.note = note_of(recipe, runs, seeds_differ, fewest, most);
   if (thinned > 0)
     plot.note += fmt::format(" · drawn with {} points fewer (smallest and largest of each bucket kept)", thinned);
   apply_scales(plot);
