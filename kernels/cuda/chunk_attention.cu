@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/attention_paths.h"
+#include "kernels/cuda/capability.h"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -49,14 +50,6 @@ Status launch_output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStrea
   const auto blocks = static_cast<unsigned>((items + together - 1) / together);
   output_gate_backward_kernel<T, N, Lanes><<<blocks, kThreads, 0, stream>>>(a, items);
   return launched("output_gate_backward");
-}
-
-int device_capability() {
-  int device = 0, major = 0, minor = 0;
-  if (cudaGetDevice(&device) != cudaSuccess) return 0;
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  return major * 10 + minor;
 }
 
 template <class T>

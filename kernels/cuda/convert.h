@@ -1,7 +1,7 @@
 // Element by element between float32 and bf16, and GELU on bf16 as the feed-forward half of a block has it.
 //
 //   to_bf16:       out = round(x)
-//   gelu:          y = x Phi(x), Phi to 1e-7
+//   gelu:          y = x Phi(x), within 1.2e-5 (kernels/cuda/gelu.cuh)
 //   gelu_backward: grad = grad (Phi(x) + x phi(x)), in place
 //
 // Shapes: `count` elements without gaps, a multiple of 8, 16-byte aligned.

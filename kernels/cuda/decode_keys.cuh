@@ -14,7 +14,7 @@ namespace rat::kernels::cuda::decoding {
 using tiles::exp2_fast;
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
-constexpr int kAhead = 2;  // keys and values in flight per lane; with 8 blocks a multiprocessor faster than 4 with fewer
+constexpr int kAhead = 2;  // keys and values that a lane takes at a time
 constexpr int kMaxHead = 256;
 
 template <class C>
@@ -51,7 +51,8 @@ struct Part {
 struct Head {  // of one block, in shared memory
   float query[kMaxHead];  // rotated, times log2(e) / sqrt P
   float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only where an e4m3 cache takes the token in
-  float tops[kWarps], sums[kWarps], outs[kWarps][kMaxHead];
+  float tops[kWarps], sums[kWarps];
+  float* outs[kWarps];  // where the stages of a warp were
   float own_score[kWarps];
   bool last;
 };
@@ -159,55 +160,118 @@ __device__ void add_values(const Pack<e4m3, E> (&value)[kAhead], const float (&w
   }
 }
 
-// LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone and are joined at the end.
+// What a lane has in flight: its pieces of the next keys and values, which it alone writes and reads, so that nothing
+// waits for other lanes. Shared memory instead of registers: they can be asked for before the query is known, and more of
+// them without costing blocks.
+template <bool>
+struct StageScales {};
+template <>
+struct StageScales<true> {
+  ushort2 scale[kAhead][32];
+};
+template <class C, int E>
+struct alignas(16) Stage : StageScales<kQuantised<C>> {
+  Pack<C, E> key[kAhead][32], value[kAhead][32];
+};
+template <class C, int E>
+constexpr int kStages = sizeof(Pack<C, E>) > 16 ? 2 : 3;
+
+// A piece of a row, or zeros.
+template <class Piece>
+__device__ __forceinline__ void copy_piece(Piece* to, const void* from, bool valid) {
+  constexpr int size = sizeof(Piece);
+  if constexpr (size >= 16) {
+#pragma unroll
+    for (int at = 0; at < size; at += 16)
+      tiles::copy_16(tiles::shared_address(to) + at, static_cast<const char*>(from) + at, valid);
+  } else if constexpr (size >= 4) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(tiles::shared_address(to)), "l"(from), "n"(size),
+                 "r"(valid ? size : 0)
+                 : "memory");
+  } else {
+    *to = valid ? *static_cast<const Piece*>(from) : Piece{};
+  }
+}
+
+// Keys [begin, end) of a head: LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone.
 template <bool kTokens, class T, class C, int E>
-__device__ Part<E> attend(const RatDecodeArgs<T, C>& a, const Head& head, const Rows<kTokens>& rows, int b, int h,
-                          int64_t begin, int64_t end, int lanes) {
-  const int lane = threadIdx.x % 32, part = lane % lanes, slot = lane / lanes + threadIdx.x / 32 * (32 / lanes);
-  const int slots = kWarps * (32 / lanes);
-  Part<E> result{-INFINITY, 0.0f, {}};
-  const C* keys = a.keys.at(b, h, 0) + part * E;
-  const C* values = a.values.at(b, h, 0) + part * E;
-  Pack<C, E> key[kAhead] = {}, value[kAhead] = {};
-  ushort2 scale[kAhead] = {};
-  const auto fetch = [&](int64_t first) {
+class KeyWalk {
+ public:
+  __device__ KeyWalk(const RatDecodeArgs<T, C>& args, const Rows<kTokens>& rows_read, int b, int h, int64_t from, int64_t to,
+                     int lanes_of_key, Stage<C, E>* stages)
+      : a(args), rows(rows_read), begin(from), end(to), lanes(lanes_of_key), lane(threadIdx.x % 32), part(lane % lanes),
+        slots(kWarps * (32 / lanes)), slot(lane / lanes + threadIdx.x / 32 * (32 / lanes)),
+        keys(a.keys.at(b, h, 0) + part * E), values(a.values.at(b, h, 0) + part * E),
+        ring(stages + threadIdx.x / 32 * kStages<C, E>) {
+    if constexpr (kQuantised<C>) scales = a.scales.at(b, h, 0);
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) {
-        key[u] = load<E>(keys + rows.of(j) * a.keys.row);
-        if constexpr (kQuantised<C>) scale[u] = *a.scales.at(b, h, rows.of(j));
-      }
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u)
-      if (const int64_t j = first + u * slots + slot; j < end) value[u] = load<E>(values + rows.of(j) * a.values.row);
-  };
-  fetch(begin);
-  __syncthreads();  // the query is in shared memory; the first keys are on their way meanwhile
-  const Query<C, E> query(head.query + part * E, lanes);
-  for (int64_t first = begin; first < end; first += slots * kAhead) {  // the same trip count for all lanes
-    if (first > begin) fetch(first);
-    float score[kAhead], top = result.top;
+    for (int stage = 0; stage < kStages<C, E>; ++stage) fetch(stage, begin + stage * step());
+  }
+
+  __device__ Part<E> attend(const Head& head) {
+    Part<E> result{-INFINITY, 0.0f, {}};
+    const Query<C, E> query(head.query + part * E, lanes);
+    int stage = 0;
+    for (int64_t first = begin; first < end; first += step()) {  // the same trip count for all lanes
+      tiles::wait_copies<kStages<C, E> - 1>();
+      absorb(result, query, ring[stage], first);
+      fetch(stage, first + kStages<C, E> * step());
+      stage = stage + 1 == kStages<C, E> ? 0 : stage + 1;
+    }
+    result.join_lanes(lanes);
+    return result;
+  }
+
+ private:
+  __device__ int64_t step() const { return slots * kAhead; }
+
+  __device__ void fetch(int stage, int64_t first) {
+    Stage<C, E>& to = ring[stage];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      float dot = query.dot(key[u]);
+      const int64_t j = first + u * slots + slot, row = j < end ? rows.of(j) : 0;
+      copy_piece(&to.key[u][lane], keys + row * a.keys.row, j < end);
+      if constexpr (kQuantised<C>) copy_piece(&to.scale[u][lane], scales + row * a.scales.row, j < end);
+      copy_piece(&to.value[u][lane], values + row * a.values.row, j < end);
+    }
+    tiles::commit_copies();
+  }
+
+  __device__ void absorb(Part<E>& result, const Query<C, E>& query, const Stage<C, E>& from, int64_t first) {
+    float score[kAhead], top = result.top;
+    ushort2 scale[kAhead] = {};
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      if constexpr (kQuantised<C>) scale[u] = from.scale[u][lane];
+      float dot = query.dot(from.key[u][lane]);
       for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
       score[u] = first + u * slots + slot < end ? query.whole(dot, scale[u]) : -INFINITY;
       top = fmaxf(top, score[u]);
     }
-    if (first + slot >= end) continue;  // this lane has no key here; one whose score is NaN must be seen
+    if (first + slot >= end) return;  // this lane has no key here; one whose score is NaN must be seen
     const float shrink = exp2_fast(result.top - top);
     result.sum *= shrink;
 #pragma unroll
     for (int i = 0; i < E; ++i) result.out[i] *= shrink;
     float weight[kAhead];
+    Pack<C, E> value[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) result.sum += weight[u] = exp2_fast(score[u] - top);
+    for (int u = 0; u < kAhead; ++u) {
+      result.sum += weight[u] = exp2_fast(score[u] - top);
+      value[u] = from.value[u][lane];
+    }
     add_values(value, weight, scale, result.out);
     result.top = top;
   }
-  result.join_lanes(lanes);
-  return result;
-}
+
+  const RatDecodeArgs<T, C>& a;
+  const Rows<kTokens>& rows;
+  int64_t begin, end;
+  int lanes, lane, part, slots, slot;
+  const C *keys, *values;
+  const ushort2* scales = nullptr;
+  Stage<C, E>* ring;
+};
 
 // Joins the warps (and the own key) of this block into thread-per-channel form: (top, sum, out of channel i).
 __device__ Part<1> join_warps(const Head& head, int i, bool with_own) {

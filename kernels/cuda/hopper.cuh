@@ -26,6 +26,23 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// At the barrier that lies at the same place in block `block` of the cluster. For tiles that were read only: naming the
+// cluster's scope would order all memory before it, for thousands of cycles.
+__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier, uint32_t block) {
+  asm volatile(
+      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(barrier),
+      "r"(block)
+      : "memory");
+}
+__device__ __forceinline__ uint32_t block_in_cluster() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ void sync_cluster() {
+  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra finished;\n"
@@ -51,6 +68,15 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, in
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
       ::"r"(to), "l"(&map), "r"(column), "r"(row), "r"(head), "r"(sequence), "r"(barrier)
+      : "memory");
+}
+// The same box to the same place of every block of the cluster that `blocks` has a bit for; each one's own barrier counts it.
+__device__ __forceinline__ void copy_box_to_blocks(uint32_t to, const CUtensorMap& map, int column, int row, int sequence,
+                                                   uint32_t barrier, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3, "
+      "%4}], [%5], %6;" ::"r"(to),
+      "l"(&map), "r"(column), "r"(row), "r"(sequence), "r"(barrier), "h"(blocks)
       : "memory");
 }
 __device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t from, int column, int row, int sequence) {

@@ -17,10 +17,10 @@ constexpr int kMostSplits = 64;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
 constexpr int kQuantisedBlocks = 5;
 #else
-constexpr int kQuantisedBlocks = 6;
+constexpr int kQuantisedBlocks = 7;
 #endif
-template <class C>
-constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : sizeof(C) == 4 ? 6 : 8;
+template <class C, int E>
+constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : sizeof(C) == 4 || E == 1 ? 6 : 8;
 
 // Where a token's row has its parts; kTokens: of attention over tokens.
 template <bool kTokens>
@@ -122,8 +122,10 @@ __device__ float output_gate(const T* z, int i) {
 }
 
 template <bool kTokens, class T, class C, int E>
-__global__ void __launch_bounds__(kThreads, kBlocks<C>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
+__global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
   __shared__ Head head;
+  __shared__ Stage<C, E> stages[kWarps][kStages<C, E>];
+  static_assert(sizeof stages[0] >= 32 * E * sizeof(float), "a warp's result lies where its stages were");
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
   const int split = static_cast<int>(blockIdx.z);
@@ -138,15 +140,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C>) rat_decode_kernel(RatDec
     for (int i = threadIdx.x; i < P; i += kThreads) y[i] = from_float<T>(NAN);
     return;
   }
-  rotate_query<kTokens>(a, head, b, h, c);
   const int64_t per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
-  const Part<E> part =
-      attend<kTokens, T, C, E>(a, head, rows, b, h, begin, min(rows.seen, begin + per_split), lanes);
+  KeyWalk<kTokens, T, C, E> walk(a, rows, b, h, begin, min(rows.seen, begin + per_split), lanes, &stages[0][0]);
+  rotate_query<kTokens>(a, head, b, h, c);  // while the first keys are on their way
+  __syncthreads();
+  const Part<E> part = walk.attend(head);
   if (split == 0) update_state<kTokens>(a, head, b, h, c, l, rows.own);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  tiles::wait_copies<0>();
+  __syncwarp();
+  auto* const out = reinterpret_cast<float*>(stages[warp]);
   if (lane < lanes) {
 #pragma unroll
-    for (int i = 0; i < E; ++i) head.outs[warp][lane * E + i] = part.out[i];
+    for (int i = 0; i < E; ++i) out[lane * E + i] = part.out[i];
+    head.outs[warp] = out;
     head.tops[warp] = part.top;
     head.sums[warp] = part.sum;
   }
@@ -197,10 +204,17 @@ Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
   const int lanes = static_cast<int>(a.shape.head_size) / E;
+  const auto start = [&](auto* kernel) -> Status {  // with all of a multiprocessor's memory for keys in flight
+    RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                              cudaSharedmemCarveoutMaxShared),
+                         "rat_decode"));
+    kernel<<<grid, kThreads, 0, stream>>>(a, lanes);
+    return {};
+  };
   if (!a.shape.over_tokens()) {
-    rat_decode_kernel<false, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
+    RAT_CUDA_TRY(start(rat_decode_kernel<false, T, C, E>));
   } else if constexpr (sizeof(T) == 2) {
-    rat_decode_kernel<true, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
+    RAT_CUDA_TRY(start(rat_decode_kernel<true, T, C, E>));
   } else {
     return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
   }

@@ -53,4 +53,8 @@ Status key_map(CUtensorMap& map, const KeyRows<const __nv_bfloat16>& keys, int64
   return encode(map, keys.data, 4, sizes, strides, rows);
 }
 
+Status matrix_map(CUtensorMap& map, const __nv_bfloat16* data, int64_t rows, int64_t columns, int box_rows) {
+  return token_map(map, data, columns, columns, {.batch = 1, .tokens = rows}, box_rows);
+}
+
 }  // namespace rat::kernels::cuda

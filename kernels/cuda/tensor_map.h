@@ -14,4 +14,8 @@ Status token_map(CUtensorMap& map, const __nv_bfloat16* data, int64_t columns, i
 // (sequence, head, row, column): `count` rows of 64 or 128 bf16 per head; rows from `count` on read as zero.
 Status key_map(CUtensorMap& map, const KeyRows<const __nv_bfloat16>& keys, int64_t count, const RatShape& shape, int rows);
 
+// (0, row, column) of a matrix without gaps: a box is `box_rows` rows of 64 columns; what lies outside reads as zero and is
+// not written.
+Status matrix_map(CUtensorMap& map, const __nv_bfloat16* data, int64_t rows, int64_t columns, int box_rows);
+
 }  // namespace rat::kernels::cuda

@@ -7,6 +7,7 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/convert.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/gelu_product.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda_ops.h"
 
@@ -80,15 +81,8 @@ Status feed_forward(const FeedForwardArgs& a) {
   const Saved saved(a.shape, a.saved);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), saved.normed, saved.rstd, N, D}, stream())));
-  RAT_TRY(multiply(*gemm, {.transpose_b = true,
-                           .m = N,
-                           .n = F,
-                           .k = D,
-                           .a = saved.normed,
-                           .b = half(a.fc1),
-                           .d = saved.hidden,
-                           .out_type = CUDA_R_16BF}));
-  RAT_TRY(answer(cuda::gelu(saved.hidden, saved.activated, N * F, stream())));
+  RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.hidden, saved.activated, N, D, F},
+                                    cuda::best_gelu_path(), *gemm, stream())));
   return multiply(*gemm, {.transpose_b = true,
                           .m = N,
                           .n = D,
@@ -108,10 +102,8 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   auto* const grad_out = reinterpret_cast<Half*>(a.grad.rounded);
   if (!a.grad.is_rounded) RAT_TRY(answer(cuda::to_bf16(a.grad.values.data, grad_out, N * D, stream())));
-  RAT_TRY(multiply(
-      *gemm,
-      {.m = N, .n = F, .k = D, .a = grad_out, .b = half(a.forward.fc2), .d = grad.hidden, .out_type = CUDA_R_16BF}));
-  RAT_TRY(answer(cuda::gelu_backward(saved.hidden, grad.hidden, N * F, stream())));
+  RAT_TRY(answer(cuda::gelu_product_backward({grad_out, half(a.forward.fc2), saved.hidden, grad.hidden, N, D, F},
+                                             cuda::best_gelu_path(), *gemm, stream())));
   RAT_TRY(multiply(*gemm, {.transpose_a = true,
                            .m = D,
                            .n = F,

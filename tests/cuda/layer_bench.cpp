@@ -1,10 +1,12 @@
 // Times whole RAT layers and their stages with CUDA events: random data, warm-up, median and quartiles.
-// Usage: cuda_bench [--what ceilings|train|prefill|decode]... [--seq-len T]... [--batch B]... [--chunk L] [--tokens N]
+// Usage: cuda_bench [--what ceilings|train|prefill|decode|gelu]... [--seq-len T]... [--batch B]... [--chunk L] [--tokens N]
 //                   [--d-model D] [--heads H] [--groups G] [--path NAME] [--cache bf16|fp8] [--reps N] [--json FILE]
-// train and prefill take N tokens as N/T sequences of T; decode takes B sequences that have T tokens in the cache.
+// train and prefill take N tokens as N/T sequences of T; decode takes B sequences that have T tokens in the cache; gelu is
+// the feed-forward half's product and gradient with GELU, N rows of D channels and 4 D hidden ones, on both paths.
 #include <algorithm>
 #include <memory>
 
+#include "kernels/cuda/gelu_product.h"
 #include "kernels/cuda/rat_layer.h"
 #include "tests/cuda/check.h"
 
@@ -270,6 +272,30 @@ void layer(const Options& o, const char* what, int64_t seq_len, Gemm& gemm, Repo
   });
 }
 
+void gelu_products(const Options& o, Gemm& gemm) {
+  const int64_t rows = o.tokens, channels = o.d_model, width = 4 * channels;
+  Buffer<bf16> x(rows * channels), weight(width * channels), hidden(rows * width), out(rows * width);
+  x.fill(1.0), weight.fill(1.0 / std::sqrt(static_cast<double>(channels))), hidden.fill(1.0);
+  const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(channels) * static_cast<double>(width);
+  const auto report = [&](const char* what, GeluPath path, const Times& t) {
+    std::printf("%-22s %-8s D=%-5lld N=%-7lld %8.4f ms (%.4f .. %.4f)  %6.0f TFLOP/s\n", what,
+                path == GeluPath::fused ? "fused" : "separate", static_cast<long long>(channels),
+                static_cast<long long>(rows), t.median, t.q1, t.q3, flops / t.median * 1e-9);
+  };
+  Timer timer;
+  std::vector<GeluPath> paths{GeluPath::separate};
+  if (best_gelu_path() == GeluPath::fused) paths.push_back(GeluPath::fused);
+  for (const GeluPath path : paths) {
+    report("gelu_product", path, timer.measure(o.reps, [&] {
+      require(gelu_product({x.get(), weight.get(), hidden.get(), out.get(), rows, channels, width}, path, gemm, Timer::stream));
+    }));
+    report("gelu_product_backward", path, timer.measure(o.reps, [&] {
+      require(gelu_product_backward({x.get(), weight.get(), hidden.get(), out.get(), rows, channels, width}, path, gemm,
+                                    Timer::stream));
+    }));
+  }
+}
+
 // A captured graph of several steps, each with weights, states and caches of its own, as the layers of a model have.
 // C: what the caches are of.
 template <class C>
@@ -374,6 +400,7 @@ int main(int argc, char** argv) {
   Report report(o.json);
   for (const std::string& what : o.what) {
     if (what == "ceilings") ceilings(gemm);
+    if (what == "gelu") gelu_products(o, gemm);
     for (const int64_t seq_len : o.seq_lens) {
       if (what == "train" || what == "prefill") layer(o, what.c_str(), seq_len, gemm, report);
       if (what == "decode")

@@ -19,6 +19,11 @@ void test_tokens(Checks& checks);
 void test_hostile_tokens(Checks& checks);
 void test_few_tokens(Checks& checks);
 void test_token_determinism(Checks& checks, int runs);
+// Products with GELU, on both paths: parts of tiles; values that overflow a square; small cases; bit-equal results.
+void test_gelu_products(Checks& checks);
+void test_hostile_gelu_products(Checks& checks);
+void test_few_gelu_products(Checks& checks);
+void test_gelu_determinism(Checks& checks, int runs);
 void test_attention_layers(Checks& checks);
 void test_refusals(Checks& checks);
 void test_golden(Checks& checks, const std::string& folder);  // whole layers against the golden tensors
