@@ -231,7 +231,6 @@ RAT_INLINE void widened_rows(const Product32& p, const float* left, int64_t firs
       acc[i][half] = p.start ? _mm512_loadu_ps(p.start + (first + i) * p.start_stride + half * tile)
                              : _mm512_setzero_ps();
   const __m512i upper = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000));
-  const auto as_f32 = [](__m512i x) __attribute__((always_inline)) { return _mm512_castsi512_ps(x); };
   const float* a = left + first;
   const uint16_t* b = p.panel;
   for (int64_t s = 0; s < p.steps; ++s, b += square / 2)
@@ -239,8 +238,10 @@ RAT_INLINE void widened_rows(const Product32& p, const float* left, int64_t firs
       const __m512i b0 = _mm512_load_si512(b), b1 = _mm512_load_si512(b + square / 2);
       _mm_prefetch(reinterpret_cast<const char*>(b + square), _MM_HINT_T0);
       _mm_prefetch(reinterpret_cast<const char*>(b + square + square / 2), _MM_HINT_T0);
-      const __m512 even[2] = {as_f32(_mm512_slli_epi32(b0, 16)), as_f32(_mm512_slli_epi32(b1, 16))};
-      const __m512 odd[2] = {as_f32(_mm512_and_si512(b0, upper)), as_f32(_mm512_and_si512(b1, upper))};
+      const __m512 even[2] = {_mm512_castsi512_ps(_mm512_slli_epi32(b0, 16)),
+                              _mm512_castsi512_ps(_mm512_slli_epi32(b1, 16))};
+      const __m512 odd[2] = {_mm512_castsi512_ps(_mm512_and_si512(b0, upper)),
+                             _mm512_castsi512_ps(_mm512_and_si512(b1, upper))};
 #pragma GCC unroll 16
       for (int64_t i = 0; i < Rows; ++i) {
         const __m512 x = _mm512_set1_ps(a[i]), y = _mm512_set1_ps(a[step + i]);

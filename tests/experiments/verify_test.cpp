@@ -314,7 +314,9 @@ TEST(Verify, ReducedPrecisionStaysWithinItsBounds) {
       }
     }
     // Were it f32 in disguise, it would be closer: the dtype of a report tells the truth.
-    if (dtype != "bf16x6") EXPECT_GT(worst, dtype == "bf16" ? 1e-3 : 2e-6) << dtype;
+    if (dtype != "bf16x6") {
+      EXPECT_GT(worst, dtype == "bf16" ? 1e-3 : 2e-6) << dtype;
+    }
   }
 }
 
