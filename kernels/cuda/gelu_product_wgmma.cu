@@ -285,7 +285,9 @@ Status launch(const Maps& maps, int64_t rows, int64_t channels, int64_t width, c
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(kBlocks), config.blockDim = dim3(kThreads), config.dynamicSmemBytes = Offsets::bytes;
   RAT_CUDA_TRY(checked(cudaOccupancyMaxActiveClusters(&together, gelu_product_kernel<BACKWARD>, &config), op));
-  if (together < 1) return refuse("%s: this device has no room for a cluster of %d blocks; use the separate path", op, kBlocks);
+  if (together < 1)
+    return refuse("%s: this device has no room for a cluster of %d blocks; take a whole GPU, or another dtype than bf16", op,
+                  kBlocks);
   const auto clusters = static_cast<unsigned>(std::min(work.pairs, together));
   gelu_product_kernel<BACKWARD><<<clusters * kBlocks, kThreads, Offsets::bytes, stream>>>(maps, work);
   return launched(op);

@@ -204,17 +204,10 @@ Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
   const int lanes = static_cast<int>(a.shape.head_size) / E;
-  const auto start = [&](auto* kernel) -> Status {  // with all of a multiprocessor's memory for keys in flight
-    RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                              cudaSharedmemCarveoutMaxShared),
-                         "rat_decode"));
-    kernel<<<grid, kThreads, 0, stream>>>(a, lanes);
-    return {};
-  };
   if (!a.shape.over_tokens()) {
-    RAT_CUDA_TRY(start(rat_decode_kernel<false, T, C, E>));
+    rat_decode_kernel<false, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
   } else if constexpr (sizeof(T) == 2) {
-    RAT_CUDA_TRY(start(rat_decode_kernel<true, T, C, E>));
+    rat_decode_kernel<true, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
   } else {
     return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
   }
