@@ -1,368 +1,355 @@
-// A block is one group of heads of one chunk, a warp (or half of one: `Lanes`) one head at a time. The chunk is walked in segments of S tokens,
-// the last first: forwards to recover the states, then backwards. Chunks longer than S first leave the states at the
-// segment starts in the workspace. Sums over the heads of the group go through shared memory in a fixed order.
+// A block is one group of heads of one chunk. It walks its heads one after the other, each in segments of S tokens, the
+// last first: forwards to recover the states, then backwards. The rows of the next head are copied to shared memory
+// meanwhile. A thread owns the same N channels of every head, so the sums over the group's heads stay in its registers.
+// Chunks longer than S first leave the states at the segment starts in the workspace.
 #include <algorithm>
 
 #include "kernels/cuda/chunk_scan.h"
-#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/group_rows.cuh"
 #include "kernels/cuda/rms_norm.h"
 
 namespace rat::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-
-// Tokens per segment: what their gates and state differences take in registers decides.
-template <class T, int N>
-constexpr int kSegment = sizeof(T) * N >= 16 ? 8 : 16;
-
-// Blocks per multiprocessor: for the common bf16 head size of 128 a third one is worth the few registers it spills.
-template <class T, int N>
-constexpr int kBlocks = sizeof(T) * N == 8 && N == 4 ? 3 : 2;
-
-template <class T>
-int64_t segment_tokens(int64_t head_size) {
-  const int64_t n = head_size <= 32 ? 1 : std::max<int64_t>(4, head_size / 32);  // channels of a lane, as launched below
-  return static_cast<int64_t>(sizeof(T)) * n >= 16 ? 8 : 16;
-}
+using group::kSegment;
+using group::wide;
+constexpr int kScores = 4;  // tokens whose scores are summed over the lanes together
 
 template <class T>
 int64_t segments_per_chunk(const RatShape& s) {
-  const int64_t tokens = segment_tokens<T>(s.head_size);
-  return (std::min(s.chunk_len, s.tokens) + tokens - 1) / tokens;
+  return (std::min(s.chunk_len, s.tokens) + kSegment<T> - 1) / kSegment<T>;
 }
 
-// N > 1: the lanes cover the head, so its size is known to the compiler.
-template <int N, int Lanes>
-__device__ __forceinline__ int head_size_of(const RatShape& s) {
-  return N > 1 ? N * Lanes : static_cast<int>(s.head_size);
-}
+// What a head's walk over a segment starts from, asked for while the head before it is walked.
+template <int N>
+struct HeadStart {
+  float own_score, lse, delta;  // lane i's of token i of the segment, if it exists
+  float k_carry[N], v_carry[N];  // gradients that reach the chunk's end, the key's still rotated
+  float bias[N];
+};
 
-// Both halves of a warp go through the same steps; one without a head of its own reads that of another and writes nothing.
-template <class T, int N, int Lanes>
-class HeadWalk {
-  static constexpr int S = kSegment<T, N>;
+template <class T, int N, int Warps>
+class GroupWalk {
+  static constexpr int S = kSegment<T>;
+  using Rows = group::Tile<T, N, Warps>;
+  using Channels = group::Channels<T, N, Warps>;
 
  public:
-  __device__ HeadWalk(const ChunkScanBackwardArgs<T>& args, int64_t sequence_chunk, int head, bool exists, int segments)
-      : a(args), s(args.shape), h(head), lane(threadIdx.x % Lanes), P(head_size_of<N, Lanes>(s)) {
-    chunks = s.chunks();
-    b = sequence_chunk / chunks;
-    c = sequence_chunk % chunks;
-    first = c * s.chunk_len;
-    length = static_cast<int>(min(s.chunk_len, s.tokens - first));
-    row0 = b * s.tokens + first;
-    reads = N > 1 || lane * N < P;
-    writes = exists && reads;
-    channel = h * P + lane * N;
-    shared_channel = (h % static_cast<int>(s.groups)) * P + lane * N;
-    scale = rsqrtf(static_cast<float>(P));
-    bias_sums = a.workspace + sequence_chunk * s.channels() + channel;
-    checkpoints = a.workspace + s.batch * chunks * s.channels() +
-                  (sequence_chunk * s.heads + h) * (segments - 1) * 2 * P + lane * N;
-#pragma unroll
-    for (int i = 0; i < N; ++i) bias[i] = 0.0f;
-    if (reads) load<N>(a.gate_bias + channel, bias);
+  // Shared memory: two heads' rows in three parts each; the group's keys and queries; own probabilities with the
+  // gradients of their scores, for each warp; sums of scores on their way between warps, twice.
+  __host__ __device__ static std::size_t shared_bytes(int head_size) {
+    return sizeof(T) * 8 * S * head_size + sizeof(float2) * Warps * S + sizeof(float) * 2 * Warps * kScores;
   }
 
-  // States at the starts of segments 1 .. segments-1.
-  __device__ void leave_checkpoints() {
-    float k_state[N] = {}, v_state[N] = {};
-    for (int t = 0; t + 1 < length; ++t) {
-      float gate[N], v[N], k[N];
-      step(t, gate, v, k);
+  __device__ GroupWalk(const ChunkScanBackwardArgs<T>& args, unsigned char* shared)
+      : a(args), s(args.shape), channels(args.shape), P(channels.head_size) {
+    const int G = static_cast<int>(s.groups);
+    first_head = static_cast<int>(blockIdx.x % G);
+    sequence_chunk = blockIdx.x / G;
+    b = sequence_chunk / s.chunks();
+    c = sequence_chunk % s.chunks();
+    length = static_cast<int>(min(s.chunk_len, s.tokens - c * s.chunk_len));
+    row0 = b * s.tokens + c * s.chunk_len;
+    last = (length + S - 1) / S - 1;
+    at_rows = reinterpret_cast<T*>(shared);
+    keys = at_rows + 6 * S * P;
+    queries = keys + S * P;
+    weights = reinterpret_cast<float2*>(queries + S * P) + threadIdx.x / 32 * S;
+    exchange = reinterpret_cast<float*>(reinterpret_cast<float2*>(queries + S * P) + Warps * S);
+    placed = Channels::placed(channels.first, P / 2);
+    const float2* turns = a.rope == nullptr ? nullptr : a.rope + c * (P / 2) + min(channels.first, channels.partner);
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        v_state[i] = fmaf(gate[i], v_state[i] - v[i], v[i]);
-        k_state[i] = fmaf(gate[i], k_state[i] - k[i], k[i]);
-      }
-      if ((t + 1) % S == 0) keep((t + 1) / S, k_state, v_state);
+    for (int i = 0; i < N; ++i) turn[i] = turns == nullptr ? make_float2(1.0f, 0.0f) : turns[i];
+    if (channels.first < channels.partner) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) turn[i].y = -turn[i].y;
     }
   }
 
-  // grad_q_sums, grad_k_sums: (S, P) of these lanes; the first head writes, later ones add.
-  // Whole: all tokens of the segment exist, so nothing branches.
-  template <bool Whole>
-  __device__ void segment(int index, int last_segment, bool add, float* grad_q_sums, float* grad_k_sums) {
-    float k_state[N] = {}, v_state[N] = {};
-    if (index > 0) recall(index, k_state, v_state);
-    float own_probability, lane_delta;
-    own_weights<Whole>(index, own_probability, lane_delta);
-
-    Pack<T, N> gates[S], v_diff[S], k_diff[S];
-    float lane_score_grad = 0.0f;
-#pragma unroll
-    for (int half = 0; half < S; half += S / 2) {
-      Pack<T, N> vs[S / 2], ks[S / 2], grads[S / 2];
-#pragma unroll
-      for (int u = 0; u < S / 2; ++u) {
-        const int t = index * S + half + u;
-        gates[half + u] = vs[u] = ks[u] = grads[u] = Pack<T, N>{};
-        if (!reads || (!Whole && t >= length)) continue;
-        const T* row = a.proj + (row0 + t) * a.proj_stride;
-        gates[half + u] = load<N>(row + s.gate_column() + channel);
-        vs[u] = load<N>(row + s.value_column() + channel);
-        ks[u] = load<N>(row + s.key_column() + shared_channel);
-        grads[u] = load<N>(a.grad_out + (row0 + t) * s.channels() + channel);
-      }
-#pragma unroll
-      for (int u = 0; u < S / 2; ++u) {
-        const int at = half + u;
-        const bool inside = Whole || index * S + at < length;
-        float gate[N], v[N], k[N], grad[N], dot = 0.0f;
-        unpack(gates[at], gate);
-        unpack(vs[u], v);
-        unpack(ks[u], k);
-        unpack(grads[u], grad);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float shut = sigmoid<T>(-gate[i] - bias[i]);
-          const float dv = v_state[i] - v[i], dk = k_state[i] - k[i];
-          v_state[i] = fmaf(-shut, dv, v_state[i]);
-          k_state[i] = fmaf(-shut, dk, k_state[i]);
-          v[i] = dv;
-          k[i] = dk;
-          gate[i] = inside ? shut : 0.0f;  // beyond the chunk the gate is open: backwards, the carry passes
-          dot = fmaf(grad[i], v_state[i], dot);
-        }
-        gates[at] = pack<T, N>(gate);  // from here on 1 - gate, which keeps its precision when the gate is near 1
-        v_diff[at] = pack<T, N>(v);
-        k_diff[at] = pack<T, N>(k);
-        dot = sum_over_lanes<Lanes>(dot);
-        if (lane == at) lane_score_grad = own_probability * (dot - lane_delta) * scale;
-        const float score_grad = of_token(lane_score_grad, at);
-        float grad_q[N];
-#pragma unroll
-        for (int i = 0; i < N; ++i) grad_q[i] = score_grad * k_state[i];
-        accumulate(grad_q_sums + at * P, grad_q, add);
-      }
+  __device__ void run() {
+    if (last > 0) leave_checkpoints();
+    for (int index = last; index >= 0; --index) {
+      const int tokens = min(S, length - index * S);
+      if (tokens == S) segment<true>(index, tokens);
+      else segment<false>(index, tokens);
     }
-    backwards<Whole>(index, last_segment, add, gates, v_diff, k_diff, own_probability, lane_score_grad, grad_k_sums);
   }
 
  private:
   template <bool Whole>
-  __device__ void backwards(int index, int last_segment, bool add, const Pack<T, N> (&gates)[S],
-                            const Pack<T, N> (&v_diff)[S], const Pack<T, N> (&k_diff)[S], float own_probability,
-                            float lane_score_grad, float* grad_k_sums) {
-    float k_carry[N] = {}, v_carry[N] = {}, bias_grad[N] = {};
-    if (index == last_segment) chunk_end_gradient(k_carry, v_carry);
-    else recall(index + 1, k_carry, v_carry);  // left there by the segment after this one
-#pragma unroll
-    for (int half = S / 2; half >= 0; half -= S / 2) {
-      Pack<T, N> grads[S / 2], queries[S / 2];
-#pragma unroll
-      for (int u = 0; u < S / 2; ++u) {
-        grads[u] = queries[u] = Pack<T, N>{};
-        const int64_t row = row0 + index * S + half + u;
-        if (!reads || (!Whole && index * S + half + u >= length)) continue;
-        grads[u] = load<N>(a.grad_out + row * s.channels() + channel);
-        queries[u] = load<N>(a.proj + row * a.proj_stride + s.query_column() + shared_channel);
+  __device__ void segment(int index, int tokens) {
+    const int heads = static_cast<int>(s.heads / s.groups);
+    const int64_t row = row0 + index * S;
+    const T* shared_columns = a.proj + row * a.proj_stride + first_head * P;
+    const unsigned stride = static_cast<unsigned>(a.proj_stride), out_stride = static_cast<unsigned>(a.grad_proj_stride);
+    group::synchronize<Warps>();
+    Rows::template fetch<Whole>(keys, shared_columns + s.key_column(), stride, tokens, P);
+    Rows::template fetch<Whole>(queries, shared_columns + s.query_column(), stride, tokens, P);
+    fetch_head<Whole>(0, 0, row, tokens);
+    HeadStart<N> next = start_of(0, index, tokens);
+    float q_sums[S][N] = {}, k_sums[S][N] = {};
+    for (int i = 0; i < heads; ++i) {
+      const HeadStart<N> start = next;
+      group::arrive<Warps>();
+      if (i + 1 < heads) {
+        fetch_head<Whole>((i + 1) % 2, i + 1, row, tokens);
+        next = start_of(i + 1, index, tokens);
+      } else {  // the group's own rows
+        Rows::template fetch<Whole>(reinterpret_cast<float*>(part((i + 1) % 2, 0)), a.grad_q_rot + row * s.group_width() + first_head * P,
+                                    static_cast<unsigned>(s.group_width()), tokens, P);
+        tiles::commit_copies();
       }
-#pragma unroll
-      for (int u = S / 2 - 1; u >= 0; --u) {
-        const int at = half + u, t = index * S + at;
-        const float p = of_token(own_probability, at);
-        const float score_grad = of_token(lane_score_grad, at);
-        float grad[N], q[N], shut[N], dv[N], dk[N], grad_v[N], grad_gate[N], grad_k[N];
-        unpack(grads[u], grad);
-        unpack(queries[u], q);
-        unpack(gates[at], shut);
-        unpack(v_diff[at], dv);
-        unpack(k_diff[at], dk);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float v_grad = fmaf(p, grad[i], v_carry[i]), k_grad = fmaf(score_grad, q[i], k_carry[i]);
-          grad_v[i] = shut[i] * v_grad;
-          grad_k[i] = shut[i] * k_grad;
-          v_carry[i] = v_grad - grad_v[i];
-          k_carry[i] = k_grad - grad_k[i];
-          grad_gate[i] = (dv[i] * grad_v[i] + dk[i] * grad_k[i]) * (1.0f - shut[i]);
-          bias_grad[i] += grad_gate[i];
-        }
-        if (writes && (Whole || t < length)) {
-          T* out = a.grad_proj + (row0 + t) * a.grad_proj_stride;
-          store<N>(out + s.value_column() + channel, grad_v);
-          store<N>(out + s.gate_column() + channel, grad_gate);
-        }
-        accumulate(grad_k_sums + at * P, grad_k, add);
-      }
+      T *gates = part(i % 2, 0), *values = part(i % 2, 1), *grads = part(i % 2, 2);
+      walk<Whole>(i, index, tokens, start, gates, values, grads, q_sums, k_sums);
+      group::synchronize<Warps>();
+      T* out = a.grad_proj + row * a.grad_proj_stride + head(i) * P;
+      Rows::template write<Whole>(out + s.gate_column(), out_stride, gates, tokens, P);
+      Rows::template write<Whole>(out + s.value_column(), out_stride, values, tokens, P);
     }
-    if (index > 0) keep(index, k_carry, v_carry);
-    if (!writes) return;
-    if (index != last_segment) {
-      float sum[N];
-      load<N>(bias_sums, sum);
-#pragma unroll
-      for (int i = 0; i < N; ++i) bias_grad[i] += sum[i];
-    }
-    store<N>(bias_sums, bias_grad);
+    group::arrive<Warps>();
+    write_group<Whole>(reinterpret_cast<const float*>(part(heads % 2, 0)), row, tokens, q_sums, k_sums);
   }
 
-  __device__ static float of_token(float lane_value, int at) {
-    return __shfl_sync(0xffffffffu, lane_value, at, Lanes);
-  }
-
-  __device__ void step(int t, float (&gate)[N], float (&v)[N], float (&k)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) gate[i] = v[i] = k[i] = 0.0f;
-    if (reads) {
-      const T* row = a.proj + (row0 + t) * a.proj_stride;
-      load<N>(row + s.gate_column() + channel, gate);
-      load<N>(row + s.value_column() + channel, v);
-      load<N>(row + s.key_column() + shared_channel, k);
-    }
-#pragma unroll
-    for (int i = 0; i < N; ++i) gate[i] = sigmoid<T>(gate[i] + bias[i]);
-  }
-
-  // Lane i holds the softmax weight of the own key, and delta, of token i of the segment.
+  // One head, one segment. Leaves the gradients of the gates and values where they were.
   template <bool Whole>
-  __device__ void own_weights(int index, float& own_probability, float& lane_delta) {
-    own_probability = lane_delta = 0.0f;
-    const int t = index * S + lane;
-    if ((Lanes != S && lane >= S) || (!Whole && t >= length)) return;
-    const int64_t at = (b * s.heads + h) * s.tokens + first + t;
-    own_probability = __expf(a.own_score[(row0 + t) * s.heads + h] - a.lse[at]);
-    lane_delta = a.delta[at];
-  }
-
-  __device__ void chunk_end_gradient(float (&k_carry)[N], float (&v_carry)[N]) {
-    if (c >= s.keys()) return;  // no later token sees this chunk's end
-    if (reads) {
-      load<N>(a.grad_keys.at(b, h, c) + lane * N, k_carry);
-      load<N>(a.grad_values.at(b, h, c) + lane * N, v_carry);
-    }
-    Turn<N, Lanes> turn;
-    turn.read(a.rope == nullptr ? nullptr : a.rope + c * (P / 2), lane, P);
-    turn.apply(k_carry, lane, P, true);
-  }
-
-  __device__ void accumulate(float* sums, float (&values)[N], bool add) {
-    if (!writes) return;
-    if (add) {
-      float sum[N];
-      load<N>(sums + lane * N, sum);
+  __device__ void walk(int i, int index, int tokens, const HeadStart<N>& start, T* gates, T* values, const T* grads,
+                       float (&q_sums)[S][N], float (&k_sums)[S][N]) {
+    const int lane_token = threadIdx.x % S;
+    const bool exists = Whole || lane_token < tokens;
+    const float own = exists ? __expf(start.own_score - start.lse) : 0.0f, delta = exists ? start.delta : 0.0f;
+    const float scale = rsqrtf(static_cast<float>(P));
+    float closing[N], k_state[N] = {}, v_state[N] = {};
+    closings(start, closing);
+    if (index > 0) recall(i, index, k_state, v_state);
+    Pack<T, N> shut_of[S], v_diff[S], k_diff[S];  // 1 - gate, which keeps its precision when the gate is near 1
 #pragma unroll
-      for (int i = 0; i < N; ++i) values[i] += sum[i];
+    for (int from = 0; from < S; from += kScores) {
+      float dots[kScores], k_states[kScores][N];
+#pragma unroll
+      for (int u = 0; u < kScores; ++u) {
+        const int t = from + u;
+        float gate[N], v[N], k[N], grad[N], shut[N];
+        load<N>(gates + t * P + placed, gate);
+        load<N>(values + t * P + placed, v);
+        load<N>(keys + t * P + placed, k);
+        load<N>(grads + t * P + placed, grad);
+        dots[u] = 0.0f;
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+          shut[j] = sigmoid_of_twice<T>(fmaf(-0.5f, gate[j], closing[j]));
+          if (!Whole) shut[j] = t < tokens ? shut[j] : 0.0f;  // beyond the chunk the gate is open: backwards, the carry passes
+          const float dv = v_state[j] - v[j], dk = k_state[j] - k[j];
+          v_state[j] = fmaf(-shut[j], dv, v_state[j]);
+          k_states[u][j] = k_state[j] = fmaf(-shut[j], dk, k_state[j]);
+          v[j] = dv;
+          k[j] = dk;
+          dots[u] = fmaf(channels.owns ? grad[j] : 0.0f, v_state[j], dots[u]);
+        }
+        shut_of[t] = pack<T, N>(shut);
+        v_diff[t] = pack<T, N>(v);
+        k_diff[t] = pack<T, N>(k);
+      }
+      const float dot = group::sum_of_warps<Warps, kScores>(sums_by_lane(dots), exchange + from / kScores % 2 * Warps * kScores);
+      if ((lane_token & ~(kScores - 1)) == from) weights[lane_token] = make_float2(own, own * (dot - delta) * scale);
+      __syncwarp();
+#pragma unroll
+      for (int u = 0; u < kScores; ++u) {
+        const float score_grad = weights[from + u].y;
+#pragma unroll
+        for (int j = 0; j < N; ++j) q_sums[from + u][j] = fmaf(score_grad, k_states[u][j], q_sums[from + u][j]);
+      }
     }
-    store<N>(sums + lane * N, values);
+    float k_carry[N], v_carry[N], bias_grad[N] = {};
+    carries(i, index, start, k_carry, v_carry);
+#pragma unroll
+    for (int t = S - 1; t >= 0; --t) {
+      const float2 weight = weights[t];
+      float grad[N], q[N], shut[N], dv[N], dk[N], grad_v[N], grad_gate[N];
+      load<N>(grads + t * P + placed, grad);
+      load<N>(queries + t * P + placed, q);
+      unpack(shut_of[t], shut);
+      unpack(v_diff[t], dv);
+      unpack(k_diff[t], dk);
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float v_grad = fmaf(weight.x, grad[j], v_carry[j]), k_grad = fmaf(weight.y, q[j], k_carry[j]);
+        grad_v[j] = shut[j] * v_grad;
+        const float grad_k = shut[j] * k_grad;
+        v_carry[j] = v_grad - grad_v[j];
+        k_carry[j] = k_grad - grad_k;
+        k_sums[t][j] += grad_k;
+        const float through = fmaf(dv[j], grad_v[j], dk[j] * grad_k);
+        grad_gate[j] = fmaf(-shut[j], through, through);
+        bias_grad[j] += grad_gate[j];
+      }
+      if (!channels.owns) continue;
+      store<N>(values + t * P + placed, grad_v);
+      store<N>(gates + t * P + placed, grad_gate);
+    }
+    if (index > 0) keep(i, index, k_carry, v_carry);
+    add_bias_gradient(i, index, bias_grad);
   }
 
-  __device__ void keep(int segment, const float (&k)[N], const float (&v)[N]) {
-    if (!writes) return;
-    store<N>(checkpoints + (segment - 1) * 2 * P, k);
-    store<N>(checkpoints + (segment - 1) * 2 * P + P, v);
+  // - bias / 2. Not where the bias is asked for: that would wait for it.
+  __device__ static void closings(const HeadStart<N>& start, float (&closing)[N]) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) closing[j] = -0.5f * start.bias[j];
   }
-  __device__ void recall(int segment, float (&k)[N], float (&v)[N]) {
-    if (!writes) return;
-    load<N>(checkpoints + (segment - 1) * 2 * P, k);
-    load<N>(checkpoints + (segment - 1) * 2 * P + P, v);
+
+  // The gradients that come back into a segment's last state.
+  __device__ void carries(int i, int index, const HeadStart<N>& start, float (&k_carry)[N], float (&v_carry)[N]) {
+    if (index < last) return recall(i, index + 1, k_carry, v_carry);  // left there by the segment after this one
+    const int partner = N > 1 ? threadIdx.x % 32 ^ 16 : channels.partner;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+      const float other = __shfl_sync(0xffffffffu, start.k_carry[j], partner);
+      k_carry[j] = turned_back(start.k_carry[j], other, j);
+      v_carry[j] = start.v_carry[j];
+    }
   }
+
+  // Channel j of this thread before a rotation that made `value` of it and `other` of its partner.
+  __device__ float turned_back(float value, float other, int j) const { return fmaf(-other, turn[j].y, value * turn[j].x); }
+
+  template <bool Whole>
+  __device__ void write_group(const float* rotated, int64_t row, int tokens, float (&q_sums)[S][N], float (&k_sums)[S][N]) {
+#pragma unroll
+    for (int t = 0; t < S; ++t) {
+      float mine[N], other[N];
+      load<N>(rotated + t * P + channels.first, mine);
+      load<N>(rotated + t * P + channels.partner, other);
+#pragma unroll
+      for (int j = 0; j < N; ++j) q_sums[t][j] += turned_back(mine[j], other[j], j);
+      if (!channels.owns) continue;
+      store<N>(queries + t * P + placed, q_sums[t]);
+      store<N>(keys + t * P + placed, k_sums[t]);
+    }
+    group::synchronize<Warps>();
+    T* out = a.grad_proj + row * a.grad_proj_stride + first_head * P;
+    const auto stride = static_cast<unsigned>(a.grad_proj_stride);
+    Rows::template write<Whole>(out + s.query_column(), stride, queries, tokens, P);
+    Rows::template write<Whole>(out + s.key_column(), stride, keys, tokens, P);
+  }
+
+  // States at the starts of segments 1 .. last, which are whole up to there.
+  __device__ void leave_checkpoints() {
+    for (int i = 0; i < static_cast<int>(s.heads / s.groups); ++i) {
+      const HeadStart<N> start = start_of(i, 0, 0);
+      float closing[N], k_state[N] = {}, v_state[N] = {};
+      closings(start, closing);
+      for (int index = 0; index < last; ++index) {
+        const T* rows = a.proj + (row0 + index * S) * a.proj_stride;
+        const auto stride = static_cast<unsigned>(a.proj_stride);
+        group::synchronize<Warps>();
+        Rows::template fetch<true>(part(0, 0), rows + s.gate_column() + head(i) * P, stride, S, P);
+        Rows::template fetch<true>(part(0, 1), rows + s.value_column() + head(i) * P, stride, S, P);
+        Rows::template fetch<true>(part(0, 2), rows + s.key_column() + first_head * P, stride, S, P);
+        tiles::commit_copies();
+        group::arrive<Warps>();
+#pragma unroll
+        for (int t = 0; t < S; ++t) {
+          float gate[N], v[N], k[N];
+          load<N>(part(0, 0) + t * P + placed, gate);
+          load<N>(part(0, 1) + t * P + placed, v);
+          load<N>(part(0, 2) + t * P + placed, k);
+#pragma unroll
+          for (int j = 0; j < N; ++j) {
+            const float shut = sigmoid_of_twice<T>(fmaf(-0.5f, gate[j], closing[j]));
+            v_state[j] = fmaf(-shut, v_state[j] - v[j], v_state[j]);
+            k_state[j] = fmaf(-shut, k_state[j] - k[j], k_state[j]);
+          }
+        }
+        keep(i, index + 1, k_state, v_state);
+      }
+    }
+  }
+
+  template <bool Whole>
+  __device__ void fetch_head(int stage, int i, int64_t row, int tokens) {
+    const T* rows = a.proj + row * a.proj_stride + head(i) * P;
+    const auto stride = static_cast<unsigned>(a.proj_stride), width = static_cast<unsigned>(s.channels());
+    Rows::template fetch<Whole>(part(stage, 0), rows + s.gate_column(), stride, tokens, P);
+    Rows::template fetch<Whole>(part(stage, 1), rows + s.value_column(), stride, tokens, P);
+    Rows::template fetch<Whole>(part(stage, 2), a.grad_out + row * s.channels() + head(i) * P, width, tokens, P);
+    tiles::commit_copies();
+  }
+
+  __device__ HeadStart<N> start_of(int i, int index, int tokens) const {
+    HeadStart<N> start = {};
+    load<N>(a.gate_bias + head(i) * P + channels.first, start.bias);
+    const unsigned token = threadIdx.x % S, first = static_cast<unsigned>(c * s.chunk_len) + index * S;
+    if (static_cast<int>(token) < tokens) {
+      const auto heads = static_cast<unsigned>(s.heads), length = static_cast<unsigned>(s.tokens);
+      const float* scores = a.own_score + (row0 + index * S) * s.heads;
+      const uint64_t at = wide(static_cast<unsigned>(b) * heads + head(i), length) + first + token;
+      start.own_score = scores[token * heads + head(i)];
+      start.lse = a.lse[at];
+      start.delta = a.delta[at];
+    }
+    if (index == last && c < s.keys()) {  // a later token sees this chunk's end
+      load<N>(a.grad_keys.at(b, head(i), c) + channels.first, start.k_carry);
+      load<N>(a.grad_values.at(b, head(i), c) + channels.first, start.v_carry);
+    }
+    return start;
+  }
+
+  __device__ void add_bias_gradient(int i, int index, float (&bias_grad)[N]) {
+    if (!channels.owns) return;
+    float* sums = a.workspace + sequence_chunk * s.channels() + head(i) * P + channels.first;
+    if (index != last) {
+      float sum[N];
+      load<N>(sums, sum);
+#pragma unroll
+      for (int j = 0; j < N; ++j) bias_grad[j] += sum[j];
+    }
+    store<N>(sums, bias_grad);
+  }
+
+  __device__ float* checkpoint(int i, int index) const {
+    const int64_t heads_before = s.batch * s.chunks() * s.channels() + (sequence_chunk * s.heads + head(i)) * (segments() - 1) * 2 * P;
+    return a.workspace + heads_before + (index - 1) * 2 * P + channels.first;
+  }
+  __device__ void keep(int i, int index, const float (&k)[N], const float (&v)[N]) {
+    if (!channels.owns) return;
+    store<N>(checkpoint(i, index), k);
+    store<N>(checkpoint(i, index) + P, v);
+  }
+  __device__ void recall(int i, int index, float (&k)[N], float (&v)[N]) {
+    load<N>(checkpoint(i, index), k);
+    load<N>(checkpoint(i, index) + P, v);
+  }
+
+  __device__ int64_t segments() const { return (min(s.chunk_len, s.tokens) + S - 1) / S; }
+  __device__ int head(int i) const { return first_head + i * static_cast<int>(s.groups); }
+  __device__ T* part(int stage, int index) const { return at_rows + (3 * stage + index) * S * P; }
 
   const ChunkScanBackwardArgs<T>& a;
   const RatShape& s;
-  int h, lane, P, length, channel, shared_channel;
-  int64_t chunks, b, c, first, row0;
-  bool reads, writes;
-  float scale;
-  float bias[N];
-  float *bias_sums, *checkpoints;
+  const Channels channels;
+  const int P;
+  int first_head, length, last, placed;
+  int64_t sequence_chunk, b, c, row0;
+  T *at_rows, *keys, *queries;
+  float2* weights;
+  float* exchange;
+  float2 turn[N];
 };
 
-// Adds the walkers' sums of one segment and writes the query and key columns, `Together` channel pairs a thread.
-template <class T, int Together>
-__device__ void write_group(const ChunkScanBackwardArgs<T>& a, int64_t sequence_chunk, int group, int P, int segment_first,
-                            int tokens, int segment_size, int walkers, const float* grad_q_sums, const float* grad_k_sums) {
-  const RatShape& s = a.shape;
-  const int half = P / 2, cells = half / Together;  // of a token
-  const int64_t b = sequence_chunk / s.chunks(), c = sequence_chunk % s.chunks();
-  const int64_t row0 = b * s.tokens + c * s.chunk_len + segment_first;
-  const auto add = [](const float* from, float (&to)[Together]) {
-    float values[Together];
-    load<Together>(from, values);
-#pragma unroll
-    for (int j = 0; j < Together; ++j) to[j] += values[j];
-  };
-#pragma unroll 4
-  for (int cell = threadIdx.x; cell < tokens * cells; cell += blockDim.x) {
-    const int t = cell / cells, i = cell % cells * Together;
-    const float* rotated = a.grad_q_rot + (row0 + t) * s.group_width() + group * P + i;
-    float low[Together], high[Together], q_low[Together] = {}, q_high[Together] = {}, k_low[Together] = {},
-                                         k_high[Together] = {};
-    load<Together>(rotated, low);
-    load<Together>(rotated + half, high);
-    for (int w = 0; w < walkers; ++w) {
-      const int at = (w * segment_size + t) * P + i;
-      add(grad_q_sums + at, q_low);
-      add(grad_q_sums + at + half, q_high);
-      add(grad_k_sums + at, k_low);
-      add(grad_k_sums + at + half, k_high);
-    }
-#pragma unroll
-    for (int j = 0; j < Together; ++j) {
-      const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i + j];
-      q_low[j] += low[j] * turn.x + high[j] * turn.y;
-      q_high[j] += high[j] * turn.x - low[j] * turn.y;
-    }
-    T* out = a.grad_proj + (row0 + t) * a.grad_proj_stride + group * P + i;
-    store<Together>(out + s.query_column(), q_low);
-    store<Together>(out + s.query_column() + half, q_high);
-    store<Together>(out + s.key_column(), k_low);
-    store<Together>(out + s.key_column() + half, k_high);
-  }
+template <class T, int N, int Warps>
+__global__ void __launch_bounds__(32 * Warps, 12 / Warps) chunk_scan_backward_kernel(ChunkScanBackwardArgs<T> a) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  GroupWalk<T, N, Warps>(a, shared).run();
 }
 
-// `walkers`: how many heads of the group are walked at a time.
-template <class T, int N, int Lanes>
-__global__ void __launch_bounds__(kThreads, kBlocks<T, N>)
-    chunk_scan_backward_kernel(ChunkScanBackwardArgs<T> a, int segments, int walkers) {
-  constexpr int S = kSegment<T, N>;
-  static_assert(S <= Lanes, "a lane holds what belongs to one token of the segment");
-  extern __shared__ __align__(16) float sums[];  // (2, walkers, S, P): queries, then keys
-  const RatShape& s = a.shape;
-  const int walker = threadIdx.x / Lanes, P = head_size_of<N, Lanes>(s);
-  const int G = static_cast<int>(s.groups), group = static_cast<int>(blockIdx.x % G);
-  const int heads = static_cast<int>(s.heads) / G;
-  const int64_t sequence_chunk = blockIdx.x / G;
-  const int64_t first = sequence_chunk % s.chunks() * s.chunk_len;
-  const int length = static_cast<int>(min(s.chunk_len, s.tokens - first));
-  const int last = (length + S - 1) / S - 1;
-  float* grad_q_sums = sums + walker * S * P;
-  float* grad_k_sums = grad_q_sums + walkers * S * P;
-  // For each head of this walker: body(walk, whether it is the first). A warp's halves do as many.
-  const auto for_each_head = [&](const auto& body) {
-    for (int before = 0; before + static_cast<int>(threadIdx.x / 32) * (32 / Lanes) < heads; before += walkers) {
-      const bool exists = walker < walkers && before + walker < heads;
-      const int i = exists ? before + walker : heads - 1;
-      body(HeadWalk<T, N, Lanes>(a, sequence_chunk, group + i * G, exists, segments), before == 0);
-    }
-  };
-  if (last > 0) for_each_head([](auto walk, bool) { walk.leave_checkpoints(); });
-  for (int index = last; index >= 0; --index) {
-    for_each_head([&](auto walk, bool is_first) {
-      if ((index + 1) * S <= length) walk.template segment<true>(index, last, !is_first, grad_q_sums, grad_k_sums);
-      else walk.template segment<false>(index, last, !is_first, grad_q_sums, grad_k_sums);
-    });
-    __syncthreads();
-    write_group<T, (N > 1 ? 2 : 1)>(a, sequence_chunk, group, P, index * S, min(S, length - index * S), S, walkers, sums,
-                                    sums + walkers * S * P);
-    __syncthreads();
-  }
-}
-
-template <class T, int N, int Lanes = 32>
+template <class T, int N, int Warps = 1>
 Status launch(const ChunkScanBackwardArgs<T>& a, cudaStream_t stream) {
   const RatShape& s = a.shape;
-  const auto kernel = chunk_scan_backward_kernel<T, N, Lanes>;
-  const int walkers = static_cast<int>(std::min<int64_t>(kThreads / Lanes, s.heads / s.groups));
-  const auto threads = static_cast<unsigned>((walkers * Lanes + 31) / 32 * 32);
-  const int shared = static_cast<int>(2 * walkers * kSegment<T, N> * s.head_size * static_cast<int64_t>(sizeof(float)));
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+  const auto kernel = chunk_scan_backward_kernel<T, N, Warps>;
+  const std::size_t shared = GroupWalk<T, N, Warps>::shared_bytes(static_cast<int>(s.head_size));
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
                        "chunk_scan_backward: shared memory"));
   const auto blocks = static_cast<unsigned>(s.batch * s.chunks() * s.groups);
-  kernel<<<blocks, threads, static_cast<std::size_t>(shared), stream>>>(a, static_cast<int>(segments_per_chunk<T>(s)),
-                                                                        walkers);
+  kernel<<<blocks, 32 * Warps, shared, stream>>>(a);
   RAT_CUDA_TRY(launched("chunk_scan_backward"));
   const int64_t walks = s.batch * s.chunks();
   return column_sums(a.workspace, walks, s.channels(),
@@ -386,9 +373,9 @@ Status chunk_scan_backward(const ChunkScanBackwardArgs<T>& a, cudaStream_t strea
                   static_cast<long long>(a.proj_stride), static_cast<long long>(a.grad_proj_stride),
                   static_cast<long long>(a.shape.proj_width()));
   switch (a.shape.head_size) {
-    case 64: return launch<T, 4, 16>(a, stream);
-    case 128: return launch<T, 4>(a, stream);
-    case 256: return launch<T, 8>(a, stream);
+    case 64: return launch<T, 2>(a, stream);
+    case 128: return launch<T, 2, 2>(a, stream);
+    case 256: return launch<T, 2, 4>(a, stream);
     default: return launch<T, 1>(a, stream);
   }
 }

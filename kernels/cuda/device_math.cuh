@@ -94,17 +94,21 @@ __device__ __forceinline__ T from_float(float x) {
   else return __float2bfloat16_rn(x);
 }
 
-// float32 exactly rounded pieces for the verification kernels; for bf16 the tanh unit, whose error (about 2^-12 of the
-// gate) is below the rounding of the bf16 logit it is taken from.
+// sigmoid(2 x). float32 exactly rounded pieces for the verification kernels; for bf16 the tanh unit, whose error (about
+// 2^-12 of the gate) is below the rounding of the bf16 logit it is taken from.
 template <class T>
-__device__ __forceinline__ float sigmoid(float x) {
+__device__ __forceinline__ float sigmoid_of_twice(float x) {
   if constexpr (sizeof(T) == 4) {
-    return 1.0f / (1.0f + expf(-x));
+    return 1.0f / (1.0f + expf(-2.0f * x));
   } else {
     float t;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(0.5f * x));
+    asm("tanh.approx.f32 %0, %1;" : "=f"(t) : "f"(x));
     return fmaf(0.5f, t, 0.5f);
   }
+}
+template <class T>
+__device__ __forceinline__ float sigmoid(float x) {
+  return sigmoid_of_twice<T>(0.5f * x);
 }
 
 // Over each `Lanes` neighbouring lanes; all lanes of the warp take part, as in every function here that shuffles.
@@ -115,32 +119,32 @@ __device__ __forceinline__ float sum_over_lanes(float x) {
   return x;
 }
 
-// Turns the channel pairs (i, i + P/2) of one head by an angle each. `Lanes` lanes hold one head, N channels each.
-template <int N, int Lanes = 32>
-struct Turn {
-  float cosine[N], sine[N];  // of this lane's channels; the low half's sine is negated
+// Lane l is given the sum of values[l % Count] over its Count lanes. Each exchange halves how many sums a lane still holds.
+template <int Count>
+__device__ __forceinline__ float sums_of_few_lanes(const float (&values)[Count]) {
+  static_assert((Count & (Count - 1)) == 0 && Count <= 32, "a power of two, at most one sum a lane");
+  if constexpr (Count == 1) {
+    return values[0];
+  } else {
+    constexpr int half = Count / 2;
+    const bool upper = (threadIdx.x & half) != 0;
+    float kept[half];
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const float given = upper ? values[i] : values[i + half];
+      kept[i] = (upper ? values[i + half] : values[i]) + __shfl_xor_sync(0xffffffffu, given, half);
+    }
+    return sums_of_few_lanes(kept);
+  }
+}
 
-  __device__ __forceinline__ void read(const float2* turns, int lane, int head_size) {
-    const int half = head_size / 2;
+// Several sums over the warp at once, values[l % Count] for lane l: 8 of them take 9 shuffles instead of 40.
+template <int Count>
+__device__ __forceinline__ float sums_by_lane(const float (&values)[Count]) {
+  float sum = sums_of_few_lanes(values);
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const int channel = lane * N + i;
-      const bool low = channel < half;
-      float2 turn = make_float2(1.0f, 0.0f);
-      if (turns != nullptr && channel < head_size) turn = turns[low ? channel : channel - half];
-      cosine[i] = turn.x;
-      sine[i] = low ? -turn.y : turn.y;
-    }
-  }
-  __device__ __forceinline__ void apply(float (&x)[N], int lane, int head_size, bool inverse) const {
-    const int lanes = head_size / N;
-    const int partner = (lane < lanes / 2 ? lane + lanes / 2 : lane - lanes / 2) & (Lanes - 1);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const float other = __shfl_sync(0xffffffffu, x[i], partner, Lanes);
-      x[i] = fmaf(other, inverse ? -sine[i] : sine[i], x[i] * cosine[i]);
-    }
-  }
-};
+  for (int step = Count; step < 32; step <<= 1) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+  return sum;
+}
 
 }  // namespace rat::kernels::cuda
