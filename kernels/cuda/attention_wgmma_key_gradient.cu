@@ -1,4 +1,4 @@
-// Backward attention for Hopper, the gradients of keys and values: a block holds 128 keys of a head and walks the row tiles
+// Backward attention over tokens for Hopper, the gradients of keys and values: a block holds 128 keys of a head and walks the row tiles
 // that see them, all blocks of a head from the last row downwards, so that they read the same rows at the same time. No
 // atomics, every result is written once.
 #include "kernels/cuda/wgmma_backward.cuh"
@@ -22,9 +22,8 @@ struct Layout {
   static constexpr int free = full + 8 * kStages<P>, bytes = free + 8 * kStages<P> + 1024;
 };
 
-template <class Seen>
 struct Block {
-  Seen seen;
+  TokensSoFar seen;
   int h, b, first_key, first_row, steps;
   __device__ explicit Block(const RatShape& s) : seen(s) {
     h = static_cast<int>(blockIdx.y);
@@ -37,12 +36,12 @@ struct Block {
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
 
-template <int P, class Seen>
+template <int P>
 __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared,
                         unsigned char* memory) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  const Block<Seen> block(s);
+  const Block block(s);
   const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
   Ring ring;
   if (threadIdx.x == 0) {
@@ -82,13 +81,13 @@ __device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>
   }
 }
 
-template <int P, class Seen>
+template <int P>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory,
                         int which) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  const Block<Seen> block(s);
-  const Seen& seen = block.seen;
+  const Block block(s);
+  const TokensSoFar& seen = block.seen;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
   const int my_first_key = block.first_key + which * 64, key = my_first_key + warp * 16 + lane / 4;  // and 8 below
   const uint32_t keys = shared + Offsets::keys + which * 64 * 128, values = shared + Offsets::values + which * 64 * 128;
@@ -165,17 +164,12 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   }
   const int valid = static_cast<int>(s.keys()) - my_first_key;
   if (valid <= 0) return;
-  if constexpr (Seen::own_key) {
-    write_rows(grad_keys, scale, a.grad_keys.at(block.b, block.h, my_first_key), a.grad_keys.row, valid);
-    write_rows(grad_values, 1.0f, a.grad_values.at(block.b, block.h, my_first_key), a.grad_values.row, valid);
-  } else {
-    const TokenGradients<bf16>& to = a.token_gradients;
-    write_tokens<P>(by_columns(grad_keys), scale, to.keys, block.b, block.h, my_first_key, warp * 16, valid, to.rope);
-    write_tokens<P>(by_columns(grad_values), 1.0f, to.values, block.b, block.h, my_first_key, warp * 16, valid, nullptr);
-  }
+  const TokenGradients<bf16>& to = a.token_gradients;
+  write_tokens<P>(by_columns(grad_keys), scale, to.keys, block.b, block.h, my_first_key, warp * 16, valid, to.rope);
+  write_tokens<P>(by_columns(grad_values), 1.0f, to.values, block.b, block.h, my_first_key, warp * 16, valid, nullptr);
 }
 
-template <int P, class Seen>
+template <int P>
 __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_constant__ Maps maps,
                                                                    const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
   using Offsets = Layout<P>;
@@ -193,19 +187,19 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
-    produce<P, Seen>(maps, a, shared, memory);
+    produce<P>(maps, a, shared, memory);
   } else {
     take_registers<232>();
-    consume<P, Seen>(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<P>(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);
   }
 }
 
-template <int P, class Seen>
+template <int P>
 Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   if (s.keys() == 0) return {};
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(key_gradient_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(key_gradient_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             Offsets::bytes),
                        "chunk_attention_backward (wgmma, keys): shared memory"));
   Maps maps;
@@ -215,13 +209,8 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
   const dim3 grid(static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock), static_cast<unsigned>(s.heads),
                   static_cast<unsigned>(s.batch));
-  key_gradient_kernel<P, Seen><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
+  key_gradient_kernel<P><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
   return launched("chunk_attention_backward (wgmma, keys)");
-}
-
-template <class Seen>
-Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
 }
 
 }  // namespace by_key
@@ -229,7 +218,7 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? by_key::launch<EarlierChunks>(a, stream) : by_key::launch<TokensSoFar>(a, stream);
+  return a.shape.head_size == 64 ? by_key::launch<64>(a, stream) : by_key::launch<128>(a, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -1,4 +1,4 @@
-// Backward attention for Hopper, the gradient of the queries: a block holds 128 rows of a group and walks its heads and
+// Backward attention over tokens for Hopper, the gradient of the queries: a block holds 128 rows of a group and walks its heads and
 // their keys, so that the sum over heads stays in registers. It repeats the scores of the key kernel (7 products instead
 // of 5) and in return needs no atomics.
 #include "kernels/cuda/wgmma_backward.cuh"
@@ -19,9 +19,8 @@ struct Layout {
   static constexpr int full = grads_free + 16, free = full + 8 * kStages<P>, bytes = free + 8 * kStages<P> + 1024;
 };
 
-template <class Seen>
 struct Block {
-  Seen seen;
+  TokensSoFar seen;
   int group, b, first_row, first_key, steps, heads;
   __device__ explicit Block(const RatShape& s) : seen(s) {
     group = static_cast<int>(blockIdx.y);
@@ -34,10 +33,10 @@ struct Block {
   }
 };
 
-template <int P, class Seen>
+template <int P>
 __device__ void produce(const Maps& maps, const RatShape& s, uint32_t shared) {
   using Offsets = Layout<P>;
-  const Block<Seen> block(s);
+  const Block block(s);
   if (block.steps == 0) return;
   Ring ring, grad_ring;
   barrier_expect(shared + Offsets::queries_full, kBigTile<P>);
@@ -71,12 +70,12 @@ __device__ __forceinline__ void load_operand(uint32_t (&to)[K][4], uint32_t tile
   for (int k = 0; k < K; ++k) tiles::load_matrices(to[k], tile + tile_at<kBlock>(row, k * 2 + (lane >> 4)));
 }
 
-template <int P, class Seen>
+template <int P>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, int which) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  const Block<Seen> block(s);
-  const Seen& seen = block.seen;
+  const Block block(s);
+  const TokensSoFar& seen = block.seen;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, T = static_cast<int>(s.tokens);
   const int my_first_row = block.first_row + which * 64, my_row = my_first_row + warp * 16 + lane / 4;  // and 8 below
   const int limit[2] = {seen.end(my_row), seen.end(my_row + 8)};
@@ -162,18 +161,12 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
   wait_products<0>();
   hold(grad_queries);
   if (my_first_row >= T) return;
-  if constexpr (Seen::own_key) {
-    write_rows(grad_queries, scale,
-               a.grad_q_rot + (int64_t{block.b} * T + my_first_row) * s.group_width() + block.group * P, s.group_width(),
-               T - my_first_row);
-  } else {
-    const TokenGradients<bf16>& to = a.token_gradients;
-    write_tokens<P>(by_columns(grad_queries), scale, to.queries, block.b, block.group, my_first_row, warp * 16,
-                    T - my_first_row, to.rope);
-  }
+  const TokenGradients<bf16>& to = a.token_gradients;
+  write_tokens<P>(by_columns(grad_queries), scale, to.queries, block.b, block.group, my_first_row, warp * 16, T - my_first_row,
+                  to.rope);
 }
 
-template <int P, class Seen>
+template <int P>
 __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __grid_constant__ Maps maps,
                                                                      const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a) {
   using Offsets = Layout<P>;
@@ -194,18 +187,18 @@ __global__ void __launch_bounds__(kThreads, 1) query_gradient_kernel(const __gri
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<24>();
-    if (threadIdx.x == 0) produce<P, Seen>(maps, a.shape, shared);
+    if (threadIdx.x == 0) produce<P>(maps, a.shape, shared);
   } else {
     take_registers<240>();
-    consume<P, Seen>(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
+    consume<P>(a, shared, static_cast<int>(threadIdx.x) / 128 - 1);
   }
 }
 
-template <int P, class Seen>
+template <int P>
 Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(query_gradient_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(query_gradient_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             Offsets::bytes),
                        "chunk_attention_backward (wgmma, queries): shared memory"));
   Maps maps;
@@ -215,13 +208,8 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kStep));
   const dim3 grid(static_cast<unsigned>((s.tokens + kBlock - 1) / kBlock), static_cast<unsigned>(s.groups),
                   static_cast<unsigned>(s.batch));
-  query_gradient_kernel<P, Seen><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
+  query_gradient_kernel<P><<<grid, kThreads, Offsets::bytes, stream>>>(maps, a);
   return launched("chunk_attention_backward (wgmma, queries)");
-}
-
-template <class Seen>
-Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
 }
 
 }  // namespace by_query
@@ -229,12 +217,7 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status wgmma_query_gradient(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? by_query::launch<EarlierChunks>(a, stream) : by_query::launch<TokensSoFar>(a, stream);
-}
-
-Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  RAT_CUDA_TRY(wgmma_query_gradient(a, stream));
-  return wgmma_key_gradient(a, stream);
+  return a.shape.head_size == 64 ? by_query::launch<64>(a, stream) : by_query::launch<128>(a, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -155,6 +155,7 @@ Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, Attentio
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
   RAT_CUDA_TRY(check_rows(op, path, a));
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
+  if (!a.shape.over_tokens() && a.turns == nullptr) return refuse("%s: offset 0 needs memory for the turns", op);
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
 #if defined(RAT_CUDA_HOPPER)

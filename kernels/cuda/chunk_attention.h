@@ -19,7 +19,7 @@
 //         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 64 or 128.
 // Refused before any launch: a path that does not take the dtype, the head size or the device; see path_problem. Own keys
 //         and gates with offset 1, or their absence with offset 0; a window or offset with chunks.
-// Deterministic: no atomics on any path.
+// Deterministic: what is added up in global memory (`wgmma`, gradients of queries) is added in one order.
 #pragma once
 
 #include "kernels/cuda/shape.h"
@@ -82,9 +82,14 @@ struct ChunkAttentionBackwardArgs {
   KeyRows<float> grad_keys, grad_values;
   int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
   TokenGradients<T> token_gradients = {};
+  int* turns = nullptr;  // chunk_attention_turns(shape) of them, for offset 0
 
   RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };
+
+// How many counts the backward pass keeps, in memory that holds nothing: of the blocks that have added to the gradients of
+// 64 query rows of a group, and of those that have begun.
+inline int64_t chunk_attention_turns(const RatShape& s) { return s.batch * s.groups * ((s.tokens + 63) / 64) + 1; }
 
 const char* path_name(AttentionPath path);
 // "" or why this path cannot run on the current device.

@@ -39,6 +39,11 @@ KeyRows<T> cache_of(const KeyRows<T>& given, T* own, const RatShape& shape) {
 }  // namespace
 
 template <class T>
+int64_t rat_workspace(const RatShape& s) {
+  return std::max({chunk_scan_backward_workspace<T>(s), rms_norm_workspace(s.rows(), s.channels()), chunk_attention_turns(s)});
+}
+
+template <class T>
 std::size_t rat_buffers(const RatShape& s, bool training, void* memory, RatBuffers<T>* buffers) {
   RatBuffers<T> unused;
   RatBuffers<T>& b = buffers != nullptr ? *buffers : unused;
@@ -60,7 +65,7 @@ std::size_t rat_buffers(const RatShape& s, bool training, void* memory, RatBuffe
   arena.take(&b.grad_q_rot, s.rows() * s.group_width());
   arena.take(&b.grad_keys, keys);
   arena.take(&b.grad_values, keys);
-  arena.take(&b.workspace, std::max(chunk_scan_backward_workspace<T>(s), rms_norm_workspace(s.rows(), s.channels())));
+  arena.take(&b.workspace, rat_workspace<T>(s));
   return arena.used();
 }
 
@@ -115,9 +120,10 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   mark(a.forward, "out_proj input gradient");
   RAT_CUDA_TRY(output_gate_backward<T>({s, b.grad_y, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta}, stream));
   mark(a.forward, "output_gate_backward");
-  RAT_CUDA_TRY(chunk_attention_backward<T>({s, b.q_rot, read_only(keys), read_only(values), b.grad_y, b.lse, b.delta,
-                                            b.grad_q_rot, grad_keys, grad_values},
-                                           a.forward.path, stream));
+  ChunkAttentionBackwardArgs<T> attention{s, b.q_rot, read_only(keys), read_only(values), b.grad_y, b.lse, b.delta,
+                                          b.grad_q_rot, grad_keys, grad_values};
+  attention.turns = reinterpret_cast<int*>(b.workspace);
+  RAT_CUDA_TRY(chunk_attention_backward<T>(attention, a.forward.path, stream));
   mark(a.forward, "chunk_attention_backward");
   RAT_CUDA_TRY(chunk_scan_backward<T>({s, b.proj, W, w.gate_bias, a.forward.rope, b.own_score, b.lse, b.delta, b.grad_y,
                                        b.grad_q_rot, read_only(grad_keys), read_only(grad_values), b.proj, W,
@@ -150,6 +156,7 @@ Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stre
 }
 
 #define RAT_INSTANTIATE(T)                                                                       \
+  template int64_t rat_workspace<T>(const RatShape&);                                            \
   template std::size_t rat_buffers<T>(const RatShape&, bool, void*, RatBuffers<T>*);             \
   template Status rat_layer<T, T>(const RatLayerArgs<T>&, Gemm&, cudaStream_t);                  \
   template Status rat_layer_backward<T, T>(const RatLayerBackwardArgs<T>&, Gemm&, cudaStream_t); \

@@ -53,6 +53,10 @@ struct RatBuffers {
   float* workspace = nullptr;
 };
 
+// Floats of the workspace of a backward pass.
+template <class T>
+int64_t rat_workspace(const RatShape& shape);
+
 // Bytes of all buffers; with `memory` not null also sets the pointers (256-byte aligned).
 template <class T>
 std::size_t rat_buffers(const RatShape& shape, bool training, void* memory, RatBuffers<T>* buffers);

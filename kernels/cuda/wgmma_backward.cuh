@@ -1,4 +1,4 @@
-// What the two backward kernels for Hopper share: tile sizes, copies, operands, the way out.
+// What the backward kernels for Hopper share: tile sizes, copies, operands, the way out.
 #pragma once
 
 #include "kernels/cuda/attention_paths.h"
@@ -92,7 +92,7 @@ __device__ __forceinline__ void write_rows(const float (&sums)[N], float factor,
 
 }  // namespace
 
-// The two kernels behind wgmma_backward.
+// Of attention over tokens.
 Status wgmma_query_gradient(const ChunkAttentionBackwardArgs<bf16>& args, cudaStream_t stream);
 Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& args, cudaStream_t stream);
 

@@ -43,8 +43,7 @@ std::size_t cut_scratch(const cuda::RatShape& s, void* block, cuda::RatBuffers<H
   b.grad_q_rot = cutter.take<float>(s.rows() * s.group_width());
   b.grad_keys = cutter.take<float>(key_count(s));
   b.grad_values = cutter.take<float>(key_count(s));
-  b.workspace = cutter.take<float>(
-      std::max(cuda::chunk_scan_backward_workspace<Half>(s), cuda::rms_norm_workspace(s.rows(), s.channels())));
+  b.workspace = cutter.take<float>(cuda::rat_workspace<Half>(s));
   return cutter.used();
 }
 

@@ -34,6 +34,7 @@ struct Core {
   Device<T> proj, own_v, q_rot, keys, values, y, grad_y, grad_out, grad_proj;
   Device<float> bias, own_score, lse, delta, grad_q_rot, grad_keys, grad_values, grad_bias, workspace, state_k, state_v;
   Device<float2> rope;
+  Device<int> order_of_sums;
   bool positions = true;
 
   explicit Core(const RatShape& shape)
@@ -43,7 +44,7 @@ struct Core {
         bias(s.channels()), own_score(s.rows() * s.heads), lse(own_score.count()), delta(own_score.count()),
         grad_q_rot(q_rot.count()), grad_keys(keys.count()), grad_values(keys.count()), grad_bias(s.channels()),
         workspace(chunk_scan_backward_workspace<T>(s)), state_k(s.batch * s.channels()), state_v(s.batch * s.channels()),
-        rope(s.chunks() * (s.head_size / 2)) {
+        rope(s.chunks() * (s.head_size / 2)), order_of_sums(chunk_attention_turns(s)) {
     require(rope_table(rope.get(), s.chunks(), s.head_size, 10000.0, nullptr));
   }
   const float2* turns() const { return positions ? rope.get() : nullptr; }
@@ -66,10 +67,11 @@ struct Core {
     require(output_gate_backward<T>({s, grad_y.get(), y.get(), proj.get(), s.proj_width(), grad_out.get(), grad_proj.get(),
                                      s.proj_width(), delta.get()},
                                     nullptr));
-    require(chunk_attention_backward<T>({s, q_rot.get(), read_only(key_view()), read_only(value_view()), grad_out.get(),
-                                         lse.get(), delta.get(), grad_q_rot.get(), head_major(grad_keys.get(), s, key_rows),
-                                         head_major(grad_values.get(), s, key_rows)},
-                                        path, nullptr));
+    ChunkAttentionBackwardArgs<T> args{s, q_rot.get(), read_only(key_view()), read_only(value_view()), grad_out.get(),
+                                       lse.get(), delta.get(), grad_q_rot.get(), head_major(grad_keys.get(), s, key_rows),
+                                       head_major(grad_values.get(), s, key_rows)};
+    args.turns = order_of_sums.get();
+    require(chunk_attention_backward<T>(args, path, nullptr));
   }
   void scan_backward(T* out) {
     require(chunk_scan_backward<T>({s, proj.get(), s.proj_width(), bias.get(), turns(), own_score.get(), lse.get(),

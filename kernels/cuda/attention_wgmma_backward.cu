@@ -1,0 +1,398 @@
+// Backward attention over chunk ends for Hopper, in one pass: a block holds 128 keys of a head and walks the row tiles that
+// see them, from the last one downwards, with five products: scores and gradients of weights, which give the gradients of
+// values and keys, which stay in registers, and of the queries, whose sum over keys and heads is made in global memory.
+//
+// That sum is added up in one order, so that a run repeats itself to the bit: a row tile has a count of the blocks that
+// have added to it, and a block waits for its turn: earlier keys first, among them the heads. Blocks take up work in this
+// order, so those a block waits for began before it and go on whatever happens, and the ones that see most rows come first.
+#include "kernels/cuda/wgmma_backward.cuh"
+
+namespace rat::kernels::cuda::paths {
+namespace {
+
+namespace one_pass {
+
+template <int P>
+constexpr int kStages = 256 / P;  // the same bytes in flight for either head size
+constexpr int kScoreTile = tile_bytes(kBlock, kStep);  // gradients of scores, keys as rows
+constexpr int kSumColumns = 32;  // float32, so many columns after so many
+template <int P>
+constexpr int kSumTile = kStep * P * 4;
+struct Terms {
+  float lse[kStep];  // times log2 e; +infinity beyond the sequence
+  float delta[kStep];
+};
+struct SumMaps {
+  Maps operands;
+  CUtensorMap sums;
+};
+template <int P>
+struct Layout {
+  static constexpr int keys = 0, values = kBigTile<P>, stages = 2 * kBigTile<P>;  // a stage: queries, output gradients
+  static constexpr int scores = stages + kStages<P> * 2 * kSmallTile<P>;          // two tiles each, by turns
+  static constexpr int sums = scores + 2 * kScoreTile, terms = sums + 2 * kSumTile<P>;
+  static constexpr int keys_full = terms + kStages<P> * static_cast<int>(sizeof(Terms)), full = keys_full + 8;
+  static constexpr int free = full + 8 * kStages<P>, scores_full = free + 8 * kStages<P>, scores_free = scores_full + 16;
+  static constexpr int sums_full = scores_free + 16, sums_free = sums_full + 16, ticket = sums_free + 16;
+  static constexpr int bytes = ticket + 8 + 1024;
+};
+
+// So that the compiler sees it, and what follows from it takes no registers of its own in every lane.
+__device__ __forceinline__ int same_in_all_lanes(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
+// What one block does, by its ticket. The heads of a group run next to each other: they share queries and sums.
+struct Work {
+  EarlierChunks seen;
+  int b, group, h, first_key, first_row, steps, turn;  // turn: how many blocks add to each of its row tiles before it
+  __device__ Work(const RatShape& s, int ticket) : seen(s) {
+    const int G = static_cast<int>(s.groups), heads = static_cast<int>(s.heads) / G, B = static_cast<int>(s.batch);
+    const int index = ticket % heads, key_tile = ticket / (heads * G * B);
+    group = ticket / heads % G;
+    b = ticket / (heads * G) % B;
+    h = group + index * G;
+    first_key = key_tile * kBlock;
+    first_row = seen.first_token(first_key) / kStep * kStep;
+    steps = (seen.tokens - first_row + kStep - 1) / kStep;
+    turn = key_tile * heads + index;
+  }
+  __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
+};
+
+template <int P>
+__device__ void copy_tiles(const Maps& maps, const Work& work, uint32_t shared) {
+  using Offsets = Layout<P>;
+  const uint32_t keys_full = shared + Offsets::keys_full;
+  barrier_expect(keys_full, 2 * kBigTile<P>);
+  copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, work.first_key, work.h, work.b, keys_full);
+  copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, work.first_key, work.h, work.b, keys_full);
+  Ring ring;
+  for (int step = 0; step < work.steps; ++step) {
+    const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+    const uint32_t full = shared + Offsets::full + 8 * ring.stage;
+    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+    barrier_expect(full, 2 * kSmallTile<P>);
+    copy_token_tile<P>(tile, maps.queries, kSmallHalf, work.group * P, work.row_of(step), work.b, full);
+    copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, work.h * P, work.row_of(step), work.b, full);
+    ring.advance<kStages<P>>();
+  }
+}
+
+template <int P>
+__device__ void bring_terms(const ChunkAttentionBackwardArgs<bf16>& a, const Work& work, uint32_t shared, unsigned char* memory) {
+  using Offsets = Layout<P>;
+  const int lane = threadIdx.x % 32;
+  const int64_t terms_at = (int64_t{work.b} * a.shape.heads + work.h) * a.shape.tokens;
+  auto* terms = reinterpret_cast<Terms*>(memory + Offsets::terms);
+  Ring ring;
+  for (int step = 0; step < work.steps; ++step) {
+    float lse[2], delta[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = work.row_of(step) + lane + 32 * i;
+      lse[i] = row < work.seen.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
+      delta[i] = row < work.seen.tokens ? a.delta[terms_at + row] : 0.0f;
+    }
+    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      terms[ring.stage].lse[lane + 32 * i] = lse[i];
+      terms[ring.stage].delta[lane + 32 * i] = delta[i];
+    }
+    barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
+    ring.advance<kStages<P>>();
+  }
+}
+
+// Columns of sums from shared memory: the first in their order are written, the others are added.
+__device__ __forceinline__ void send_sums(const CUtensorMap& map, uint32_t from, int column, int row, int sequence, bool first) {
+  if (first) store_box(map, from, column, row, sequence);
+  else
+    asm volatile("cp.reduce.async.bulk.tensor.3d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map),
+                 "r"(from), "r"(column), "r"(row), "r"(sequence)
+                 : "memory");
+}
+
+// One thread for even steps and one for odd ones: the gradients of the queries, a row tile a step, when it is the block's turn.
+template <int P>
+__device__ void add_sums(const CUtensorMap& map, const ChunkAttentionBackwardArgs<bf16>& a, const Work& work, uint32_t shared,
+                         int odd) {
+  using Offsets = Layout<P>;
+  const int row_tiles = (work.seen.tokens + kStep - 1) / kStep;
+  int* const turns = a.turns + (work.b * static_cast<int>(a.shape.groups) + work.group) * row_tiles;
+  for (int step = odd; step < work.steps; step += 2) {
+    const int first_row = work.row_of(step);
+    int* const done = turns + first_row / kStep;
+    int added;
+    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(added) : "l"(done) : "memory");
+    while (added != work.turn);
+    asm volatile("fence.proxy.async;" ::: "memory");  // what others added lies before what is added now
+    barrier_wait(shared + Offsets::sums_full + 8 * odd, step / 2 & 1);
+#pragma unroll
+    for (int column = 0; column < P; column += kSumColumns)
+      send_sums(map, shared + Offsets::sums + odd * kSumTile<P> + column * kStep * 4, work.group * P + column, first_row, work.b,
+                work.turn == 0);
+    commit_stores();
+    wait_stores_read();
+    barrier_arrive(shared + Offsets::sums_free + 8 * odd);
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+    asm volatile("fence.proxy.async;" ::: "memory");
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(done) : "memory");
+  }
+}
+
+// This warpgroup's gradients of scores (64 keys, 64 rows), as operands, to its half of a tile whose rows are keys.
+__device__ __forceinline__ void store_operand(uint32_t tile, const uint32_t (&scores)[4][4]) {
+  const unsigned lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16;
+  const uint32_t first = tile + row * 128 + (lane / 16 ^ lane % 8) * 16;  // pieces are XORed with the row, see tile_at
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(first ^ k * 32),
+                 "r"(scores[k][0]), "r"(scores[k][1]), "r"(scores[k][2]), "r"(scores[k][3])
+                 : "memory");
+}
+
+// One warpgroup: 64 of the block's keys; and, a step behind, half of the channels of the queries' gradients over all of them,
+// so that the two need not keep step.
+template <int P>
+class Consumer {
+  using Offsets = Layout<P>;
+
+ public:
+  __device__ Consumer(const Work& work, uint32_t shared, unsigned char* memory, int which)
+      : first_row(work.first_row), steps(work.steps), shared(shared), which(which), lane(threadIdx.x % 32), warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk_len), memory(memory) {
+    const unsigned mine = work.first_key + which * 64;  // unsigned: keys beyond the last one may lie beyond 2^31 tokens
+    first_token = (mine + warp * 16 + lane / 4 + 1) * work.seen.chunk_len;
+    all_see_from = (mine + 64) * work.seen.chunk_len;
+  }
+
+  __device__ void run(const ChunkAttentionBackwardArgs<bf16>& a) {
+    float grad_keys[P / 2] = {}, grad_values[P / 2] = {};
+    Ring ring;
+    barrier_wait(shared + Offsets::keys_full, 0);
+    take_step<true>(0, ring, grad_keys, grad_values);
+    for (int step = 1; step < steps; ++step) take_step<false>(step, ring, grad_keys, grad_values);
+    add_to_queries(steps - 1);
+    // Taken up again, so that no registers hold it meanwhile.
+    const Work work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
+    const int mine = work.first_key + which * 64, valid = static_cast<int>(a.shape.keys()) - mine;
+    if (valid <= 0) return;
+    write_rows(grad_keys, scale(), a.grad_keys.at(work.b, work.h, mine), a.grad_keys.row, valid);
+    write_rows(grad_values, 1.0f, a.grad_values.at(work.b, work.h, mine), a.grad_values.row, valid);
+  }
+
+ private:
+  // Nothing branches around products: the compiler would have each wait for the one before.
+  template <bool First>
+  __device__ __forceinline__ void take_step(int step, Ring& ring, float (&grad_keys)[P / 2], float (&grad_values)[P / 2]) const {
+    const uint32_t queries = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, grads = queries + kSmallTile<P>;
+    uint32_t weights[4][4], score_grads[4][4];
+    barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
+    score_gradients(first_row + (steps - 1 - step) * kStep, queries, grads, reinterpret_cast<const Terms*>(memory + Offsets::terms)[ring.stage],
+                    weights, score_grads);
+    barrier_wait(shared + Offsets::scores_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
+    store_operand(shared + Offsets::scores + (step & 1) * kScoreTile + which * (kScoreTile / 2), score_grads);
+    fence_shared_stores();
+    barrier_arrive(shared + Offsets::scores_full + 8 * (step & 1));
+    begin_products();
+    add_product(grad_values, weights, grads);
+    add_product(grad_keys, score_grads, queries);
+    commit_products();
+    if constexpr (First) wait_products<0>();
+    else add_to_queries(step - 1);
+    hold(grad_keys);
+    hold(grad_values);
+    barrier_arrive(shared + Offsets::free + 8 * ring.stage);
+    ring.template advance<kStages<P>>();
+  }
+
+  __device__ static float scale() { return rsqrtf(static_cast<float>(P)); }
+
+  // Weights and gradients of scores of these keys (64) and the rows of a step (64), as left operands.
+  __device__ __forceinline__ void score_gradients(int row, uint32_t queries, uint32_t grads, const Terms& of_rows,
+                                                  uint32_t (&weights)[4][4], uint32_t (&score_grads)[4][4]) const {
+    const uint32_t keys = shared + Offsets::keys + which * 64 * 128, values = shared + Offsets::values + which * 64 * 128;
+    float scores[32], grad_weights[32];
+    begin_products();
+#pragma unroll
+    for (int k = 0; k < P / 16; ++k) {
+      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+      multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
+    }
+    commit_products();
+#pragma unroll
+    for (int k = 0; k < P / 16; ++k) {
+      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+      multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
+    }
+    commit_products();
+    wait_products<1>();
+    hold(scores);
+    const float scale_log2 = scale() * kLog2e;
+    const float2* lse = reinterpret_cast<const float2*>(of_rows.lse) + lane % 4;
+    const float2* delta = reinterpret_cast<const float2*>(of_rows.delta) + lane % 4;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const float2 pair = lse[n * 4];
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& p = scores[n * 4 + 2 * i + e];
+          p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
+        }
+    }
+    if (static_cast<unsigned>(row) < all_see_from) hide_keys(row, scores);
+    as_operand(weights, scores);
+    wait_products<0>();
+    hold(grad_weights);
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const float2 pair = delta[n * 4];
+#pragma unroll
+      for (int e = 0; e < 2; ++e)
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float& ds = grad_weights[n * 4 + 2 * i + e];
+          ds = scores[n * 4 + 2 * i + e] * (ds - (e == 0 ? pair.x : pair.y));
+        }
+    }
+    as_operand(score_grads, grad_weights);
+  }
+
+  // No weight where a key is not yet there.
+  __device__ __forceinline__ void hide_keys(int row, float (&weights)[32]) const {
+    const unsigned mine = row + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const unsigned from = first_token + i * 8 * chunk_len;
+#pragma unroll
+      for (int n = 0; n < 8; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e)
+          if (mine + n * 8 + e < from) weights[n * 4 + 2 * i + e] = 0.0f;
+    }
+  }
+
+  // Half of the channels of a step's gradients of queries, to where the copy engine takes them from: boxes of 32 columns,
+  // 128-byte swizzle. Waits for all products: no registers are left to go on meanwhile, and the other warpgroup keeps the
+  // tensor cores busy.
+  __device__ __forceinline__ void add_to_queries(int step) const {
+    const uint32_t scores = shared + Offsets::scores + (step & 1) * kScoreTile;
+    const uint32_t keys = shared + Offsets::keys + (P == 128 ? which * kBigHalf : which * 64);
+    float sums[P / 4];
+    barrier_wait(shared + Offsets::scores_full + 8 * (step & 1), step / 2 & 1);
+    begin_products();
+#pragma unroll
+    for (int k = 0; k < kBlock / 16; ++k)
+      multiply_columns(sums, columns_operand(scores + k * 2048, 0), columns_operand(keys + k * 2048, 0), k != 0);
+    commit_products();
+    wait_products<0>();
+    hold(sums);
+    barrier_arrive(shared + Offsets::scores_free + 8 * (step & 1));
+    barrier_wait(shared + Offsets::sums_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
+    const unsigned row = warp * 16 + lane / 4, piece = lane % 4 / 2 ^ lane / 4;  // and 8 rows below
+    const uint32_t tile = shared + Offsets::sums + (step & 1) * kSumTile<P> + which * (kSumTile<P> / 2) + row * 128 + piece * 16 +
+                          lane % 2 * 8;
+#pragma unroll
+    for (int n = 0; n < P / 16; ++n)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"((tile ^ n % 4 * 32) + n / 4 * (kStep * 128) + i * 8 * 128),
+                     "f"(sums[n * 4 + 2 * i] * scale()), "f"(sums[n * 4 + 2 * i + 1] * scale())
+                     : "memory");
+    fence_shared_stores();
+    barrier_arrive(shared + Offsets::sums_full + 8 * (step & 1));
+  }
+
+  const int first_row, steps;
+  const uint32_t shared;
+  const int which;
+  const unsigned lane, warp;
+  const unsigned chunk_len;
+  unsigned first_token, all_see_from;  // the first that sees this thread's first key, and all of the warpgroup's
+  unsigned char* const memory;
+};
+
+template <int P>
+__global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_constant__ SumMaps maps,
+                                                               const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a,
+                                                               int* tickets) {
+  using Offsets = Layout<P>;
+  extern __shared__ unsigned char raw[];
+  const uint32_t start = tiles::shared_address(raw), shared = (start + 1023) / 1024 * 1024;
+  unsigned char* memory = raw + (shared - start);
+  int* const ticket = reinterpret_cast<int*>(memory + Offsets::ticket);
+  if (threadIdx.x == 0) {
+    *ticket = atomicAdd(tickets, 1);
+    barrier_init(shared + Offsets::keys_full, 1);
+    for (int stage = 0; stage < kStages<P>; ++stage) {
+      barrier_init(shared + Offsets::full + 8 * stage, 1 + 32);  // the copies, and the lanes that bring the terms
+      barrier_init(shared + Offsets::free + 8 * stage, kConsumerWarps * 32);
+    }
+    for (int tile = 0; tile < 2; ++tile) {
+      barrier_init(shared + Offsets::scores_full + 8 * tile, kConsumerWarps * 32);
+      barrier_init(shared + Offsets::scores_free + 8 * tile, kConsumerWarps * 32);
+      barrier_init(shared + Offsets::sums_full + 8 * tile, kConsumerWarps * 32);
+      barrier_init(shared + Offsets::sums_free + 8 * tile, 1);
+    }
+    make_barriers_visible();
+  }
+  __syncthreads();
+  const Work work(a.shape, same_in_all_lanes(*ticket));
+  if (threadIdx.x < 128) {
+    give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
+    if (threadIdx.x == 0) copy_tiles<P>(maps.operands, work, shared);
+    else if (threadIdx.x / 32 == 1) bring_terms<P>(a, work, shared, memory);
+    else if (threadIdx.x == 64 || threadIdx.x == 96) add_sums<P>(maps.sums, a, work, shared, threadIdx.x == 96);
+  } else {
+    take_registers<232>();
+    Consumer<P>(work, shared, memory, same_in_all_lanes(static_cast<int>(threadIdx.x) / 128 - 1)).run(a);
+  }
+}
+
+// Rows before the first tile that sees a key have no gradient.
+Status clear_unseeing_rows(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  const int64_t rows = s.keys() == 0 ? s.tokens : std::min(s.chunk_len / kStep * kStep, s.tokens);
+  if (rows == 0) return {};
+  const auto bytes = static_cast<std::size_t>(s.group_width()) * sizeof(float);
+  return checked(cudaMemset2DAsync(a.grad_q_rot, bytes * static_cast<std::size_t>(s.tokens), 0,
+                                   bytes * static_cast<std::size_t>(rows), static_cast<std::size_t>(s.batch), stream),
+                 "chunk_attention_backward: clearing");
+}
+
+template <int P>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  using Offsets = Layout<P>;
+  const RatShape& s = a.shape;
+  RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
+  if (s.keys() == 0) return {};
+  const auto turns = static_cast<std::size_t>(chunk_attention_turns(s));
+  RAT_CUDA_TRY(checked(cudaMemsetAsync(a.turns, 0, turns * sizeof(int), stream), "chunk_attention_backward: turns"));
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(gradient_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize, Offsets::bytes),
+                       "chunk_attention_backward (wgmma): shared memory"));
+  SumMaps all;
+  Maps& maps = all.operands;
+  RAT_CUDA_TRY(token_sums_map(all.sums, a.grad_q_rot, s.group_width(), s, kStep));
+  RAT_CUDA_TRY(token_map(maps.queries, a.q_rot, s.group_width(), a.query_stride(), s, kStep));
+  RAT_CUDA_TRY(token_map(maps.grads, a.grad_out, s.channels(), s.channels(), s, kStep));
+  RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
+  RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
+  const auto blocks = static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock * s.heads * s.batch);
+  gradient_kernel<P><<<blocks, kThreads, Offsets::bytes, stream>>>(all, a, a.turns + turns - 1);
+  return launched("chunk_attention_backward (wgmma)");
+}
+
+}  // namespace one_pass
+
+}  // namespace
+
+Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  if (a.shape.over_tokens()) {
+    RAT_CUDA_TRY(wgmma_query_gradient(a, stream));
+    return wgmma_key_gradient(a, stream);
+  }
+  return a.shape.head_size == 64 ? one_pass::launch<64>(a, stream) : one_pass::launch<128>(a, stream);
+}
+
+}  // namespace rat::kernels::cuda::paths
