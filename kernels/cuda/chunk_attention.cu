@@ -129,6 +129,11 @@ AttentionPath best_path(int64_t head_size, int64_t keys) {
 }
 
 template <class T>
+AttentionPath best_backward_path(const RatShape& s) {
+  return s.over_tokens() ? best_path<T>(s.head_size, s.keys()) : best_path<T>(s.head_size);
+}
+
+template <class T>
 Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaStream_t stream) {
   constexpr const char* op = "chunk_attention";
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
@@ -180,6 +185,7 @@ Status output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t str
 #define RAT_INSTANTIATE(T)                                                                                  \
   template std::string path_problem<T>(AttentionPath, int64_t);                                             \
   template AttentionPath best_path<T>(int64_t, int64_t);                                                    \
+  template AttentionPath best_backward_path<T>(const RatShape&);                                            \
   template Status chunk_attention<T>(const ChunkAttentionArgs<T>&, AttentionPath, cudaStream_t);             \
   template Status chunk_attention_backward<T>(const ChunkAttentionBackwardArgs<T>&, AttentionPath, cudaStream_t); \
   template Status output_gate_backward<T>(const OutputGateBackwardArgs<T>&, cudaStream_t);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/convert.h"
+#include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/projection.h"
 
 namespace rat::kernels::cuda {
@@ -116,10 +117,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   }
   RAT_CUDA_TRY(project_weight_gradient<T>(gemm, grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));
   mark(a.forward, "out_proj weight gradient");
-  RAT_CUDA_TRY(project_input_gradient<T>(gemm, grad_out, w.out_proj, b.grad_y, N, D, D, stream));
-  mark(a.forward, "out_proj input gradient");
-  RAT_CUDA_TRY(output_gate_backward<T>({s, b.grad_y, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta}, stream));
-  mark(a.forward, "output_gate_backward");
+  RAT_CUDA_TRY(gate_product_backward<T>({s, grad_out, w.out_proj, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta},
+                                        best_gate_path<T>(s), gemm, stream));
+  mark(a.forward, "out_proj input gradient, gate");
   ChunkAttentionBackwardArgs<T> attention{s, b.q_rot, read_only(keys), read_only(values), b.grad_y, b.lse, b.delta,
                                           b.grad_q_rot, grad_keys, grad_values};
   attention.turns = reinterpret_cast<int*>(b.workspace);

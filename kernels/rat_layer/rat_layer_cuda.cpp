@@ -99,6 +99,7 @@ Status rat_layer(const RatLayerArgs& a) {
 Status rat_layer_backward(const RatLayerBackwardArgs& a) {
   cuda::RatLayerBackwardArgs<Half, float> args;
   RAT_ASSIGN(args.forward, layer_args(a.forward));
+  args.forward.path = cuda::best_backward_path<Half>(args.forward.shape);
   cuda::RatBuffers<Half>& buffers = args.forward.buffers;
   cuda::RatBuffers<Half> sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(args.forward.shape, nullptr, sizes)));

@@ -189,7 +189,7 @@ double stage_bytes(const std::string& stage, const RatShape& s) {
   if (stage == "rms_norm") return 2.0 * plane;
   if (stage == "chunk_scan") return plane * (3.0 + 3.0 * group + ends);
   if (stage == "chunk_attention") return plane * (3.0 + group + ends);
-  if (stage == "output_gate_backward") return 5.0 * plane;
+  if (stage == "out_proj input gradient, gate") return 5.0 * plane;
   if (stage == "chunk_attention_backward") return plane * (1.0 + 3.0 * group + 3.0 * ends);
   if (stage == "chunk_scan_backward") return plane * (5.0 + 6.0 * group + 2.0 * ends);
   if (stage == "rms_norm_backward") return 4.0 * plane;

@@ -36,9 +36,9 @@ int main(int argc, char** argv) {
     std::printf("%-12s %4d passed, %d failed\n", name, checks.passed - passed, checks.failed - failed);
     std::fflush(stdout);
   };
-  run("sanitize", [&] { test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks); });
+  run("sanitize", [&] { test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks), test_few_gate_products(checks); });
   run("refusals", [&] { test_refusals(checks); });
-  run("rows", [&] { test_rows(checks), test_gelu_products(checks); });
+  run("rows", [&] { test_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
   run("core", [&] { test_core(checks); });
   run("tokens", [&] { test_tokens(checks), test_attention_layers(checks); });
   run("adversarial", [&] { test_adversarial(checks), test_hostile_tokens(checks), test_hostile_gelu_products(checks); });

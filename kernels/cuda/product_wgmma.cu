@@ -1,10 +1,12 @@
-// The fused path of gelu_product for Hopper. A block is one warp that copies tiles (tensor memory accelerator), one that
-// brings the hidden values of a gradient, and two teams of two warpgroups. A team multiplies a (128, 128) tile of results,
-// 64 rows a warpgroup, in turn with the other: while one takes GELU and writes, the other has the tensor cores. Teams of
-// two, because a single warp a scheduler would take GELU for longer than a product lasts. Blocks are persistent; two of
-// them form a cluster, have the same columns of two neighbouring tiles of rows, and fetch half of the weights each for both.
+// Products with what follows them, for Hopper: the fused paths of gelu_product and gate_product. A block is one warp that
+// copies tiles (tensor memory accelerator), one that brings what the end of a tile reads, and two teams of two warpgroups. A
+// team multiplies a (128, 128) tile of results, 64 rows a warpgroup, in turn with the other: while one takes GELU, or the
+// gate, and writes, the other has the tensor cores. Teams of two, because a single warp a scheduler would take longer over
+// the end of a tile than its product lasts. Blocks are persistent; two of them form a cluster, have the same columns of two
+// neighbouring tiles of rows, and fetch half of the weights each for both.
 #include <algorithm>
 
+#include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/gelu.cuh"
 #include "kernels/cuda/gelu_product.h"
 #include "kernels/cuda/hopper.cuh"
@@ -21,22 +23,38 @@ constexpr int kTeams = 2, kOfTeam = 2, kConsumers = kTeams * kOfTeam, kThreads =
 constexpr int kRows = kTile / kOfTeam;  // of a warpgroup
 constexpr int kOperand = tile_bytes(kTile, kDeep), kPart = kOperand / kBlocks, kOut = tile_bytes(kRows, kTile);
 constexpr int kOutHalf = half_bytes(kRows), kWeightHalf = half_bytes(kDeep);
-constexpr int kStages = 5;
 
-struct Offsets {  // in shared memory, bytes: stages of both operands, what each warpgroup sends, barriers
-  static constexpr int steps = 0, out = kStages * 2 * kOperand;
-  static constexpr int full = out + kConsumers * kOut, free = full + 8 * kStages;
-  static constexpr int hidden_full = free + 8 * kStages, hidden_free = hidden_full + 8 * kConsumers;
-  static constexpr int bytes = hidden_free + 8 * kConsumers + 1024;  // the start is rounded up to 1024
+enum class End { gelu, gelu_gradient, gate_gradient };
+
+// Tiles that a warpgroup reads at the end and sends: the gate takes its input and its logits.
+template <End END>
+constexpr int kEnds = END == End::gate_gradient ? 2 : 1;
+template <End END>
+constexpr int kStages = END == End::gate_gradient ? 3 : 5;  // what then fits
+// The weight's rows are the inner dimension.
+template <End END>
+constexpr bool kTransposed = END != End::gelu;
+
+template <End END>
+struct Offsets {  // in shared memory, bytes: stages of both operands, what each warpgroup reads and sends, barriers
+  static constexpr int steps = 0, out = kStages<END> * 2 * kOperand;
+  static constexpr int full = out + kConsumers * kEnds<END> * kOut, free = full + 8 * kStages<END>;
+  static constexpr int read_full = free + 8 * kStages<END>, read_free = read_full + 8 * kConsumers;
+  static constexpr int bytes = read_free + 8 * kConsumers + 1024;  // the start is rounded up to 1024
 };
 
 struct Maps {
-  CUtensorMap rows, weight, hidden, out;  // hidden: written by the product, read by the gradient
+  CUtensorMap rows, weight;
+  CUtensorMap hidden;     // written by the product, read by the gradient; of the gate: y
+  CUtensorMap gate;       // of the gate: z, read
+  CUtensorMap out, gate_out;
 };
 
 // Which tiles come when: all columns of the cluster's rows before the next rows, so that these come from memory once.
 struct Work {
   int pairs, column_tiles, steps;
+  float* delta;  // of the gate: (B*H, T), of B*T `rows`
+  int rows, heads, head_size, tokens;
 
   struct Place {
     int row, column;
@@ -46,52 +64,57 @@ struct Work {
   }
 };
 
+template <int STAGES>
 struct Ring {
   int stage = 0;
   uint32_t phase = 0;
   __device__ void advance() {
-    if (++stage == kStages) stage = 0, phase ^= 1;
+    if (++stage == STAGES) stage = 0, phase ^= 1;
   }
   __device__ void skip(int steps) {
     stage += steps;
-    phase ^= static_cast<uint32_t>(stage / kStages & 1);
-    stage %= kStages;
+    phase ^= static_cast<uint32_t>(stage / STAGES & 1);
+    stage %= STAGES;
   }
 };
 
-// TRANSPOSED: the weight's rows are the inner dimension, as in the gradient.
-template <bool TRANSPOSED>
+template <End END>
 __device__ void produce(const Maps& maps, const Work& work, uint32_t shared) {
   const uint32_t block = block_in_cluster();
   const int mine = static_cast<int>(block) * (kTile / kBlocks);
-  Ring ring;
+  Ring<kStages<END>> ring;
   for (int pair = blockIdx.x / kBlocks; pair < work.pairs; pair += gridDim.x / kBlocks) {
     const auto [row, column] = work.at(pair, block);
     for (int step = 0; step < work.steps; ++step) {
-      const uint32_t left = shared + Offsets::steps + ring.stage * 2 * kOperand, right = left + kOperand;
-      const uint32_t full = shared + Offsets::full + 8 * ring.stage;
-      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+      const uint32_t left = shared + Offsets<END>::steps + ring.stage * 2 * kOperand, right = left + kOperand;
+      const uint32_t full = shared + Offsets<END>::full + 8 * ring.stage;
+      barrier_wait(shared + Offsets<END>::free + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect(full, 2 * kOperand);
       copy_box(left, maps.rows, step * kDeep, row, 0, full);
-      const int weight_column = TRANSPOSED ? column + mine : step * kDeep;
-      const int weight_row = TRANSPOSED ? step * kDeep : column + mine;
+      const int weight_column = kTransposed<END> ? column + mine : step * kDeep;
+      const int weight_row = kTransposed<END> ? step * kDeep : column + mine;
       copy_box_to_blocks(right + block * kPart, maps.weight, weight_column, weight_row, 0, full, (1 << kBlocks) - 1);
       ring.advance();
     }
   }
 }
 
-__device__ void bring_hidden(const Maps& maps, const Work& work, uint32_t shared) {
+template <End END>
+__device__ void bring_ends(const Maps& maps, const Work& work, uint32_t shared) {
   int turn = 0;
   for (int pair = blockIdx.x / kBlocks; pair < work.pairs; pair += gridDim.x / kBlocks, ++turn) {
     const auto [row, column] = work.at(pair, block_in_cluster());
     for (int member = 0; member < kOfTeam; ++member) {
       const int which = turn % kTeams * kOfTeam + member;
-      const uint32_t to = shared + Offsets::out + which * kOut, full = shared + Offsets::hidden_full + 8 * which;
-      barrier_wait(shared + Offsets::hidden_free + 8 * which, static_cast<uint32_t>(turn / kTeams & 1) ^ 1);
-      barrier_expect(full, kOut);
-      for (int half = 0; half < 2; ++half)
+      const uint32_t to = shared + Offsets<END>::out + which * kEnds<END> * kOut;
+      const uint32_t full = shared + Offsets<END>::read_full + 8 * which;
+      barrier_wait(shared + Offsets<END>::read_free + 8 * which, static_cast<uint32_t>(turn / kTeams & 1) ^ 1);
+      barrier_expect(full, kEnds<END> * kOut);
+      for (int half = 0; half < 2; ++half) {
         copy_box(to + half * kOutHalf, maps.hidden, column + half * kHalf, row + member * kRows, 0, full);
+        if constexpr (END == End::gate_gradient)
+          copy_box(to + kOut + half * kOutHalf, maps.gate, column + half * kHalf, row + member * kRows, 0, full);
+      }
     }
   }
 }
@@ -112,12 +135,15 @@ struct Quad {
 };
 
 // The tile of a warpgroup goes to memory; its first thread waits until it has been read.
-__device__ __forceinline__ void send(const CUtensorMap& map, uint32_t tile, const Work::Place& place, int which) {
+__device__ __forceinline__ void send(const CUtensorMap& map, uint32_t tile, const Work::Place& place, int which,
+                                     const CUtensorMap* second = nullptr) {
   fence_shared_stores();
   sync_warpgroup(1 + which);
   if (threadIdx.x % 128 != 0) return;
-  for (int half = 0; half < 2; ++half)
+  for (int half = 0; half < 2; ++half) {
     store_box(map, tile + half * kOutHalf, place.column + half * kHalf, place.row, 0);
+    if (second != nullptr) store_box(*second, tile + kOut + half * kOutHalf, place.column + half * kHalf, place.row, 0);
+  }
   commit_stores();
 }
 __device__ __forceinline__ void wait_until_sent(int which) {
@@ -165,6 +191,55 @@ __device__ __forceinline__ void finish_gradient(const Maps& maps, float (&sums)[
   }
 }
 
+// Adds what a thread's quad has of two rows (lane / 4 and 8 below) of a head, and writes it.
+__device__ __forceinline__ void write_delta(const Work& work, const Work::Place& place, int first_channel, const float (&sums)[2]) {
+  const int lane = threadIdx.x % 32, head = (place.column + first_channel) / work.head_size;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float sum = tiles::row_sum(sums[i]);
+    const int row = place.row + threadIdx.x / 32 % 4 * 16 + lane / 4 + 8 * i;
+    if (lane % 4 != 0 || row >= work.rows || head >= work.heads) continue;
+    const int b = row / work.tokens;
+    work.delta[(int64_t{b} * work.heads + head) * work.tokens + row - b * work.tokens] = sum;
+  }
+}
+
+__device__ __forceinline__ void finish_gate_gradient(const Maps& maps, const Work& work, float (&sums)[64], uint32_t tile,
+                                                     const Work::Place& place, int which, uint32_t read_full,
+                                                     uint32_t read_free, uint32_t phase) {
+  barrier_wait(read_full, phase);
+  float delta[2] = {};
+#pragma unroll
+  for (int piece = 0; piece < 16; piece += 2) {
+    const Quad at(tile, piece), gate_at(tile + kOut, piece);
+    uint32_t y[4], z[4];
+    tiles::load_matrices(y, at.at);
+    tiles::load_matrices(z, gate_at.at);
+    float* const mine = &sums[piece * 4];
+    float grad_z[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float open = sigmoid<bf16>(i % 2 == 0 ? low_half(z[i / 2]) : high_half(z[i / 2]));
+      const float product = mine[i] * (i % 2 == 0 ? low_half(y[i / 2]) : high_half(y[i / 2]));
+      delta[i / 2 % 2] += product;
+      grad_z[i] = fmaf(-open, product, product);
+      mine[i] *= open;
+    }
+    at.store(mine);  // to where this warp alone has just read
+    gate_at.store(grad_z);
+    if (piece == 6 && work.head_size == 64) {
+      write_delta(work, place, 0, delta);
+      delta[0] = delta[1] = 0.0f;
+    }
+  }
+  send(maps.out, tile, place, which, &maps.gate_out);
+  write_delta(work, place, 64, delta);  // of the head that the upper columns belong to
+  if (threadIdx.x % 128 == 0) {
+    wait_stores_read();
+    barrier_arrive(read_free);
+  }
+}
+
 // An operand some bytes further on.
 __device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
   return operand + static_cast<uint64_t>(bytes >> 4);
@@ -181,18 +256,19 @@ __device__ __forceinline__ void give_turn(int team) {
 
 // sums (64, 128) of this member of the team, all steps of its inner dimension.
 // `all_started` is called before the last of them end.
-template <bool TRANSPOSED, class Started>
-__device__ __forceinline__ void multiply(float (&sums)[64], Ring& ring, const Work& work, uint32_t shared, int member,
+template <End END, class Started>
+__device__ __forceinline__ void multiply(float (&sums)[64], Ring<kStages<END>>& ring, const Work& work, uint32_t shared, int member,
                                          const Started& all_started) {
+  constexpr bool TRANSPOSED = kTransposed<END>;
   const uint32_t lane = threadIdx.x % 32;
   const auto release = [&](int stage) {
     __syncwarp();
-    if (lane < kBlocks) barrier_arrive_at(shared + Offsets::free + 8 * stage, lane);
+    if (lane < kBlocks) barrier_arrive_at(shared + Offsets<END>::free + 8 * stage, lane);
   };
   int before = 0;
   for (int step = 0; step < work.steps; ++step) {
-    const uint32_t left = shared + Offsets::steps + ring.stage * 2 * kOperand, right = left + kOperand;
-    barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
+    const uint32_t left = shared + Offsets<END>::steps + ring.stage * 2 * kOperand, right = left + kOperand;
+    barrier_wait(shared + Offsets<END>::full + 8 * ring.stage, ring.phase);
     const uint64_t rows = rows_operand(left + member * (kOperand / kOfTeam));
     const uint64_t columns = TRANSPOSED ? columns_operand(right, kWeightHalf) : rows_operand(right);
     begin_products();
@@ -214,12 +290,12 @@ __device__ __forceinline__ void multiply(float (&sums)[64], Ring& ring, const Wo
 }
 
 // One warpgroup: its rows of every second tile of the block.
-template <bool BACKWARD>
+template <End END>
 __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int which) {
-  const uint32_t block = block_in_cluster(), tile = shared + Offsets::out + which * kOut;
+  const uint32_t block = block_in_cluster(), tile = shared + Offsets<END>::out + which * kEnds<END> * kOut;
   const int team = which / kOfTeam, member = which % kOfTeam;
   const int stride = gridDim.x / kBlocks, first = blockIdx.x / kBlocks;
-  Ring ring;
+  Ring<kStages<END>> ring;
   if (team == 1) ring.skip(work.steps);
   uint32_t phase = 0;
   for (int pair = first + team * stride; pair < work.pairs; pair += kTeams * stride) {
@@ -227,34 +303,32 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
     place.row += member * kRows;
     float sums[64];
     if (pair != first) wait_for_turn(team);
-    multiply<BACKWARD>(sums, ring, work, shared, member, [&] {
+    multiply<END>(sums, ring, work, shared, member, [&] {
       if (pair + stride < work.pairs) give_turn(1 - team);
     });
-    if constexpr (BACKWARD) {
-      finish_gradient(maps, sums, tile, place, which, shared + Offsets::hidden_full + 8 * which,
-                      shared + Offsets::hidden_free + 8 * which, phase);
-      phase ^= 1;
-    } else {
-      finish_product(maps, sums, tile, place, which);
-    }
+    const uint32_t read_full = shared + Offsets<END>::read_full + 8 * which, read_free = shared + Offsets<END>::read_free + 8 * which;
+    if constexpr (END == End::gelu) finish_product(maps, sums, tile, place, which);
+    else if constexpr (END == End::gelu_gradient) finish_gradient(maps, sums, tile, place, which, read_full, read_free, phase);
+    else finish_gate_gradient(maps, work, sums, tile, place, which, read_full, read_free, phase);
+    phase ^= 1;
     ring.skip(work.steps);  // over the other team's tile
   }
   if (threadIdx.x % 128 == 0) wait_stores_read();
 }
 
-template <bool BACKWARD>
+template <End END>
 __global__ void __cluster_dims__(kBlocks) __launch_bounds__(kThreads, 1)
-    gelu_product_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Work work) {
+    product_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Work work) {
   extern __shared__ unsigned char raw[];
   const uint32_t shared = (tiles::shared_address(raw) + 1023) / 1024 * 1024;
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < kStages; ++stage) {
-      barrier_init(shared + Offsets::full + 8 * stage, 1);
-      barrier_init(shared + Offsets::free + 8 * stage, 4 * kOfTeam * kBlocks);  // the warps that read it, in both blocks
+    for (int stage = 0; stage < kStages<END>; ++stage) {
+      barrier_init(shared + Offsets<END>::full + 8 * stage, 1);
+      barrier_init(shared + Offsets<END>::free + 8 * stage, 4 * kOfTeam * kBlocks);  // the warps that read it, in both blocks
     }
     for (int which = 0; which < kConsumers; ++which) {
-      barrier_init(shared + Offsets::hidden_full + 8 * which, 1);
-      barrier_init(shared + Offsets::hidden_free + 8 * which, 1);
+      barrier_init(shared + Offsets<END>::read_full + 8 * which, 1);
+      barrier_init(shared + Offsets<END>::read_free + 8 * which, 1);
     }
     make_barriers_visible();
   }
@@ -262,34 +336,32 @@ __global__ void __cluster_dims__(kBlocks) __launch_bounds__(kThreads, 1)
   sync_cluster();
   if (threadIdx.x < 128) {
     give_registers<40>();
-    if (threadIdx.x == 0) produce<BACKWARD>(maps, work, shared);
-    if (BACKWARD && threadIdx.x == 32) bring_hidden(maps, work, shared);
+    if (threadIdx.x == 0) produce<END>(maps, work, shared);
+    if (END != End::gelu && threadIdx.x == 32) bring_ends<END>(maps, work, shared);
   } else {
     take_registers<104>();
     // Of the warp's first lane, so that the compiler knows it is the same for all and keeps addresses out of the vector unit.
-    consume<BACKWARD>(maps, work, shared, __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128 - 1, 0));
+    consume<END>(maps, work, shared, __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128 - 1, 0));
   }
   sync_cluster();  // the other block may still write here, and count here
 }
 
-template <bool BACKWARD>
-Status launch(const Maps& maps, int64_t rows, int64_t channels, int64_t width, cudaStream_t stream) {
-  const char* const op = BACKWARD ? "gelu_product_backward" : "gelu_product";
+template <End END>
+Status launch(const char* op, const Maps& maps, Work work, int64_t rows, int64_t channels, int64_t width, cudaStream_t stream) {
   RAT_CUDA_TRY(checked(
-      cudaFuncSetAttribute(gelu_product_kernel<BACKWARD>, cudaFuncAttributeMaxDynamicSharedMemorySize, Offsets::bytes), op));
-  Work work;
+      cudaFuncSetAttribute(product_kernel<END>, cudaFuncAttributeMaxDynamicSharedMemorySize, Offsets<END>::bytes), op));
   work.column_tiles = static_cast<int>((width + kTile - 1) / kTile);
   work.steps = static_cast<int>((channels + kDeep - 1) / kDeep);
   work.pairs = static_cast<int>((rows + kTile * kBlocks - 1) / (kTile * kBlocks) * work.column_tiles);
   int together = 0;  // clusters that the device has room for at a time: not always half of its multiprocessors
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(kBlocks), config.blockDim = dim3(kThreads), config.dynamicSmemBytes = Offsets::bytes;
-  RAT_CUDA_TRY(checked(cudaOccupancyMaxActiveClusters(&together, gelu_product_kernel<BACKWARD>, &config), op));
+  config.gridDim = dim3(kBlocks), config.blockDim = dim3(kThreads), config.dynamicSmemBytes = Offsets<END>::bytes;
+  RAT_CUDA_TRY(checked(cudaOccupancyMaxActiveClusters(&together, product_kernel<END>, &config), op));
   if (together < 1)
     return refuse("%s: this device has no room for a cluster of %d blocks; take a whole GPU, or another dtype than bf16", op,
                   kBlocks);
   const auto clusters = static_cast<unsigned>(std::min(work.pairs, together));
-  gelu_product_kernel<BACKWARD><<<clusters * kBlocks, kThreads, Offsets::bytes, stream>>>(maps, work);
+  product_kernel<END><<<clusters * kBlocks, kThreads, Offsets<END>::bytes, stream>>>(maps, work);
   return launched(op);
 }
 
@@ -301,7 +373,7 @@ Status wgmma_gelu_product(const GeluProductArgs& a, cudaStream_t stream) {
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, a.width, a.channels, kTile / kBlocks));
   RAT_CUDA_TRY(matrix_map(maps.hidden, a.hidden, a.rows, a.width, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.activated, a.rows, a.width, kRows));
-  return launch<false>(maps, a.rows, a.channels, a.width, stream);
+  return launch<End::gelu>("gelu_product", maps, {}, a.rows, a.channels, a.width, stream);
 }
 
 Status wgmma_gelu_product_backward(const GeluProductBackwardArgs& a, cudaStream_t stream) {
@@ -310,7 +382,25 @@ Status wgmma_gelu_product_backward(const GeluProductBackwardArgs& a, cudaStream_
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, a.channels, a.width, kDeep));
   RAT_CUDA_TRY(matrix_map(maps.hidden, a.hidden, a.rows, a.width, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.grad_hidden, a.rows, a.width, kRows));
-  return launch<true>(maps, a.rows, a.channels, a.width, stream);
+  return launch<End::gelu_gradient>("gelu_product_backward", maps, {}, a.rows, a.channels, a.width, stream);
+}
+
+Status wgmma_gate_product_backward(const GateProductBackwardArgs<bf16>& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  const int64_t D = s.channels(), rows = s.rows();
+  const RatShape all_rows{.batch = 1, .tokens = rows};
+  Maps maps{};
+  RAT_CUDA_TRY(matrix_map(maps.rows, a.grad, rows, D, kTile));
+  RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, D, D, kDeep));
+  RAT_CUDA_TRY(matrix_map(maps.hidden, a.y, rows, D, kRows));
+  RAT_CUDA_TRY(token_map(maps.gate, a.z, D, a.z_stride, all_rows, kRows));
+  RAT_CUDA_TRY(matrix_map(maps.out, a.grad_out, rows, D, kRows));
+  RAT_CUDA_TRY(token_map(maps.gate_out, a.grad_z, D, a.grad_z_stride, all_rows, kRows));
+  Work work{};
+  work.delta = a.delta;
+  work.rows = static_cast<int>(rows), work.heads = static_cast<int>(s.heads), work.tokens = static_cast<int>(s.tokens);
+  work.head_size = static_cast<int>(s.head_size);
+  return launch<End::gate_gradient>("gate_product_backward", maps, work, rows, D, D, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths
