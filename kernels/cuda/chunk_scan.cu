@@ -80,11 +80,13 @@ class GroupScan {
     float dots[S];
 #pragma unroll
     for (int t = 0; t < S; ++t) {
-      float gate[N], v[N], k[N], q[N];
-      load<N>(values + t * P + placed, v);
-      load<N>(gates + t * P + placed, gate);
-      load<N>(keys + t * P + placed, k);
-      load<N>(queries + t * P + placed, q);
+      float gate[N] = {}, v[N] = {}, k[N] = {}, q[N] = {};
+      if (channels.owns) {
+        load<N>(values + t * P + placed, v);
+        load<N>(gates + t * P + placed, gate);
+        load<N>(keys + t * P + placed, k);
+        load<N>(queries + t * P + placed, q);
+      }
       dots[t] = 0.0f;
 #pragma unroll
       for (int j = 0; j < N; ++j) {
@@ -92,7 +94,7 @@ class GroupScan {
         if (!Whole) shut = t < tokens ? shut : 0.0f;  // beyond the chunk its last state stays
         v_state[j] = fmaf(-shut, v_state[j] - v[j], v_state[j]);
         k_state[j] = fmaf(-shut, k_state[j] - k[j], k_state[j]);
-        dots[t] = fmaf(channels.owns ? q[j] : 0.0f, k_state[j], dots[t]);
+        dots[t] = fmaf(q[j], k_state[j], dots[t]);
       }
       if (channels.owns) store<N>(values + t * P + placed, v_state);
     }
@@ -229,6 +231,7 @@ Status chunk_scan(const ChunkScanArgs<T>& a, cudaStream_t stream) {
   if (a.proj_stride < a.shape.proj_width())
     return refuse("chunk_scan: row stride %lld is below the %lld projected columns", static_cast<long long>(a.proj_stride),
                   static_cast<long long>(a.shape.proj_width()));
+  RAT_CUDA_TRY(group::check_row_stride<T>("chunk_scan", a.shape, a.proj_stride));
   switch (a.shape.head_size) {
     case 64: return launch<T, 2>(a, stream);
     case 128: return launch<T, 2, 2>(a, stream);

@@ -128,11 +128,13 @@ class GroupWalk {
 #pragma unroll
       for (int u = 0; u < kScores; ++u) {
         const int t = from + u;
-        float gate[N], v[N], k[N], grad[N], shut[N];
-        load<N>(gates + t * P + placed, gate);
-        load<N>(values + t * P + placed, v);
-        load<N>(keys + t * P + placed, k);
-        load<N>(grads + t * P + placed, grad);
+        float gate[N] = {}, v[N] = {}, k[N] = {}, grad[N] = {}, shut[N];
+        if (channels.owns) {
+          load<N>(gates + t * P + placed, gate);
+          load<N>(values + t * P + placed, v);
+          load<N>(keys + t * P + placed, k);
+          load<N>(grads + t * P + placed, grad);
+        }
         dots[u] = 0.0f;
 #pragma unroll
         for (int j = 0; j < N; ++j) {
@@ -143,14 +145,15 @@ class GroupWalk {
           k_states[u][j] = k_state[j] = fmaf(-shut[j], dk, k_state[j]);
           v[j] = dv;
           k[j] = dk;
-          dots[u] = fmaf(channels.owns ? grad[j] : 0.0f, v_state[j], dots[u]);
+          dots[u] = fmaf(grad[j], v_state[j], dots[u]);
         }
         shut_of[t] = pack<T, N>(shut);
         v_diff[t] = pack<T, N>(v);
         k_diff[t] = pack<T, N>(k);
       }
       const float dot = group::sum_of_warps<Warps, kScores>(sums_by_lane(dots), exchange + from / kScores % 2 * Warps * kScores);
-      if ((lane_token & ~(kScores - 1)) == from) weights[lane_token] = make_float2(own, own * (dot - delta) * scale);
+      if (threadIdx.x % 32 < S && (lane_token & ~(kScores - 1)) == from)
+        weights[lane_token] = make_float2(own, own * (dot - delta) * scale);
       __syncwarp();
 #pragma unroll
       for (int u = 0; u < kScores; ++u) {
@@ -372,6 +375,8 @@ Status chunk_scan_backward(const ChunkScanBackwardArgs<T>& a, cudaStream_t strea
     return refuse("chunk_scan_backward: row strides %lld and %lld must be at least the %lld projected columns",
                   static_cast<long long>(a.proj_stride), static_cast<long long>(a.grad_proj_stride),
                   static_cast<long long>(a.shape.proj_width()));
+  RAT_CUDA_TRY(group::check_row_stride<T>("chunk_scan_backward", a.shape, a.proj_stride));
+  RAT_CUDA_TRY(group::check_row_stride<T>("chunk_scan_backward", a.shape, a.grad_proj_stride));
   switch (a.shape.head_size) {
     case 64: return launch<T, 2>(a, stream);
     case 128: return launch<T, 2, 2>(a, stream);

@@ -114,4 +114,12 @@ __device__ __forceinline__ float sum_of_warps(float of_warp, float* slots) {
   return sum;
 }
 
+template <class T>
+Status check_row_stride(const char* op, const RatShape& s, int64_t stride) {
+  const int64_t bytes = s.head_size >= 64 ? 16 : 4;
+  if (stride * static_cast<int64_t>(sizeof(T)) % bytes == 0) return {};
+  return refuse("%s: rows are copied %lld bytes at a time; a row stride of %lld elements is no multiple of that", op,
+                static_cast<long long>(bytes), static_cast<long long>(stride));
+}
+
 }  // namespace rat::kernels::cuda::group

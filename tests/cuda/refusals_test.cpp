@@ -24,6 +24,14 @@ void test_refusals(Checks& checks) {
   refused("2 heads in 3 groups", chunk_scan<bf16>(scan, nullptr), "do not divide");
   scan.shape.groups = 1, scan.proj_stride = 5;
   refused("a short row stride", chunk_scan<bf16>(scan, nullptr), "row stride 5");
+  scan.proj_stride = shape.proj_width() + 1;
+  refused("an odd row stride", chunk_scan<bf16>(scan, nullptr), "no multiple of that");
+  ChunkScanBackwardArgs<bf16> scan_back;
+  scan_back.shape = shape, scan_back.proj_stride = shape.proj_width(), scan_back.grad_proj_stride = shape.proj_width() + 1;
+  refused("an odd row stride of gradients", chunk_scan_backward<bf16>(scan_back, nullptr), "no multiple of that");
+  ChunkAttentionBackwardArgs<bf16> attention_back;
+  attention_back.shape = shape;
+  refused("gradients without turns", chunk_attention_backward<bf16>(attention_back, AttentionPath::simple, nullptr), "the turns");
   scan.shape.chunk_len = 0;
   refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
   ChunkAttentionArgs<bf16> attention;
