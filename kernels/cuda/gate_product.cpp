@@ -9,31 +9,22 @@
 
 namespace rat::kernels::cuda {
 
-namespace {
-
-template <class T>
-bool can_fuse(const RatShape& s) {
-#if defined(RAT_CUDA_HOPPER)
-  return std::is_same_v<T, __nv_bfloat16> && (s.head_size == 64 || s.head_size == 128) && device_capability() == 90;
-#else
-  static_cast<void>(s);
-  return false;
-#endif
-}
-
-}  // namespace
-
 template <class T>
 GatePath best_gate_path(const RatShape& s) {
-  constexpr int64_t widest = 1024;  // wider products need more stages than the gate's tiles leave room for: D 2048 takes longer
-  return can_fuse<T>(s) && s.channels() <= widest ? GatePath::fused : GatePath::separate;
+#if defined(RAT_CUDA_HOPPER)
+  if (std::is_same_v<T, __nv_bfloat16> && (s.head_size == 64 || s.head_size == 128) && device_capability() == 90)
+    return GatePath::fused;
+#else
+  static_cast<void>(s);
+#endif
+  return GatePath::separate;
 }
 
 template <class T>
 Status gate_product_backward(const GateProductBackwardArgs<T>& a, GatePath path, Gemm& gemm, cudaStream_t stream) {
   const RatShape& s = a.shape;
   RAT_CUDA_TRY(check_shape("gate_product_backward", s));
-  if (path == GatePath::fused && !can_fuse<T>(s))
+  if (path == GatePath::fused && best_gate_path<T>(s) != GatePath::fused)
     return refuse("gate_product_backward: the fused path needs bf16, heads of 64 or 128, compute capability 9.0 and a build "
                   "with architecture 90a; use the separate path");
 #if defined(RAT_CUDA_HOPPER)

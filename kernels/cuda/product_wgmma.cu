@@ -24,11 +24,18 @@ constexpr int kRows = kTile / kOfTeam;  // of a warpgroup
 constexpr int kOperand = tile_bytes(kTile, kDeep), kPart = kOperand / kBlocks, kOut = tile_bytes(kRows, kTile);
 constexpr int kOutHalf = half_bytes(kRows), kWeightHalf = half_bytes(kDeep);
 
-enum class End { gelu, gelu_gradient, gate_gradient };
+// What follows a tile's product. Of the gate's gradient the teams share the places of what it reads and sends where products
+// are deep, which leaves more stages: one team is long done with them when the other comes to need them.
+enum class End { gelu, gelu_gradient, gate_gradient, deep_gate_gradient };
 
+template <End END>
+constexpr bool kGate = END == End::gate_gradient || END == End::deep_gate_gradient;
 // Tiles that a warpgroup reads at the end and sends: the gate takes its input and its logits.
 template <End END>
-constexpr int kEnds = END == End::gate_gradient ? 2 : 1;
+constexpr int kEnds = kGate<END> ? 2 : 1;
+// Warpgroups that have a place of their own for them.
+template <End END>
+constexpr int kPlaces = END == End::deep_gate_gradient ? kOfTeam : kConsumers;
 template <End END>
 constexpr int kStages = END == End::gate_gradient ? 3 : 5;  // what then fits
 // The weight's rows are the inner dimension.
@@ -38,7 +45,7 @@ constexpr bool kTransposed = END != End::gelu;
 template <End END>
 struct Offsets {  // in shared memory, bytes: stages of both operands, what each warpgroup reads and sends, barriers
   static constexpr int steps = 0, out = kStages<END> * 2 * kOperand;
-  static constexpr int full = out + kConsumers * kEnds<END> * kOut, free = full + 8 * kStages<END>;
+  static constexpr int full = out + kPlaces<END> * kEnds<END> * kOut, free = full + 8 * kStages<END>;
   static constexpr int read_full = free + 8 * kStages<END>, read_free = read_full + 8 * kConsumers;
   static constexpr int bytes = read_free + 8 * kConsumers + 1024;  // the start is rounded up to 1024
 };
@@ -106,13 +113,14 @@ __device__ void bring_ends(const Maps& maps, const Work& work, uint32_t shared) 
     const auto [row, column] = work.at(pair, block_in_cluster());
     for (int member = 0; member < kOfTeam; ++member) {
       const int which = turn % kTeams * kOfTeam + member;
-      const uint32_t to = shared + Offsets<END>::out + which * kEnds<END> * kOut;
+      const int place = which % kPlaces<END>, uses = turn * (kConsumers / kPlaces<END>) / kTeams;  // of the place, so far
+      const uint32_t to = shared + Offsets<END>::out + place * kEnds<END> * kOut;
       const uint32_t full = shared + Offsets<END>::read_full + 8 * which;
-      barrier_wait(shared + Offsets<END>::read_free + 8 * which, static_cast<uint32_t>(turn / kTeams & 1) ^ 1);
+      barrier_wait(shared + Offsets<END>::read_free + 8 * place, static_cast<uint32_t>(uses & 1) ^ 1);
       barrier_expect(full, kEnds<END> * kOut);
       for (int half = 0; half < 2; ++half) {
         copy_box(to + half * kOutHalf, maps.hidden, column + half * kHalf, row + member * kRows, 0, full);
-        if constexpr (END == End::gate_gradient)
+        if constexpr (kGate<END>)
           copy_box(to + kOut + half * kOutHalf, maps.gate, column + half * kHalf, row + member * kRows, 0, full);
       }
     }
@@ -292,7 +300,8 @@ __device__ __forceinline__ void multiply(float (&sums)[64], Ring<kStages<END>>& 
 // One warpgroup: its rows of every second tile of the block.
 template <End END>
 __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int which) {
-  const uint32_t block = block_in_cluster(), tile = shared + Offsets<END>::out + which * kEnds<END> * kOut;
+  const uint32_t block = block_in_cluster(), place_of_ends = which % kPlaces<END>;
+  const uint32_t tile = shared + Offsets<END>::out + place_of_ends * kEnds<END> * kOut;
   const int team = which / kOfTeam, member = which % kOfTeam;
   const int stride = gridDim.x / kBlocks, first = blockIdx.x / kBlocks;
   Ring<kStages<END>> ring;
@@ -306,7 +315,8 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
     multiply<END>(sums, ring, work, shared, member, [&] {
       if (pair + stride < work.pairs) give_turn(1 - team);
     });
-    const uint32_t read_full = shared + Offsets<END>::read_full + 8 * which, read_free = shared + Offsets<END>::read_free + 8 * which;
+    const uint32_t read_full = shared + Offsets<END>::read_full + 8 * which;
+    const uint32_t read_free = shared + Offsets<END>::read_free + 8 * place_of_ends;
     if constexpr (END == End::gelu) finish_product(maps, sums, tile, place, which);
     else if constexpr (END == End::gelu_gradient) finish_gradient(maps, sums, tile, place, which, read_full, read_free, phase);
     else finish_gate_gradient(maps, work, sums, tile, place, which, read_full, read_free, phase);
@@ -400,7 +410,9 @@ Status wgmma_gate_product_backward(const GateProductBackwardArgs<bf16>& a, cudaS
   work.delta = a.delta;
   work.rows = static_cast<int>(rows), work.heads = static_cast<int>(s.heads), work.tokens = static_cast<int>(s.tokens);
   work.head_size = static_cast<int>(s.head_size);
-  return launch<End::gate_gradient>("gate_product_backward", maps, work, rows, D, D, stream);
+  constexpr int64_t deep = 1024;  // inner dimension from which on a product lasts for longer than what the teams share
+  return D > deep ? launch<End::deep_gate_gradient>("gate_product_backward", maps, work, rows, D, D, stream)
+                  : launch<End::gate_gradient>("gate_product_backward", maps, work, rows, D, D, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -380,4 +380,33 @@ void test_determinism(Checks& checks, int runs) {
   }
 }
 
+// More blocks than run at a time add to the same gradients of queries, in one order: several tiles of keys, heads of a
+// group, groups and sequences. The same bits every time, and what the simple path has.
+void test_order_of_sums(Checks& checks, int runs) {
+  for (const RatShape& s : {RatShape{3, 3000, 8, 64, 2, 2}, RatShape{2, 3000, 8, 128, 2, 2}}) {
+    if (!path_problem<bf16>(AttentionPath::wgmma, s.head_size).empty()) continue;
+    std::mt19937_64 random(6);
+    Core<bf16> core(s);
+    core.proj.set(random_values<bf16>(core.proj.count(), random));
+    core.bias.set(random_values<float>(s.channels(), random));
+    core.grad_y.set(random_values<bf16>(core.grad_y.count(), random));
+    core.scan();
+    core.attend(AttentionPath::simple);
+    core.attend_backward(AttentionPath::simple);
+    const Doubles expected = core.grad_q_rot.values();
+    const std::string name = "heads of " + std::to_string(s.head_size);
+    std::vector<unsigned char> first;
+    int equal = 0;
+    for (int run = 0; run < runs; ++run) {
+      core.grad_q_rot.poison(), core.order_of_sums.poison();
+      core.attend_backward(AttentionPath::wgmma);
+      const auto sums = core.grad_q_rot.raw();
+      if (run == 0) first = sums;
+      if (sums == first) ++equal;
+    }
+    checks.within("gradients of queries, many blocks, " + name, core.grad_q_rot.values(), expected, 1.5e-2);
+    checks.that("added up in one order, bit-equal in " + std::to_string(runs) + " runs, " + name, equal == runs);
+  }
+}
+
 }  // namespace rat::cuda_test

@@ -82,9 +82,11 @@ void gate_case(Checks& checks, Gemm& gemm, const RatShape& s) {
 void test_gate_products(Checks& checks) {
   Gemm gemm;
   require(gemm.create());
-  // One row; parts of tiles; half a tile of columns; tiles across sequences; more tiles than the device takes at a time.
+  // One row; parts of tiles; half a tile of columns; tiles across sequences; more tiles than the device takes at a time;
+  // the same of deep products.
   for (const RatShape& s : {shape_of(1, 1, 1, 64), shape_of(3, 43, 2, 64), shape_of(2, 150, 3, 64), shape_of(1, 300, 1, 128),
-                            shape_of(5, 77, 3, 128), shape_of(3, 1400, 8, 64), shape_of(2, 2100, 4, 128)})
+                            shape_of(5, 77, 3, 128), shape_of(3, 1400, 8, 64), shape_of(2, 2100, 4, 128),
+                            shape_of(1, 130, 9, 128), shape_of(2, 2150, 9, 128)})
     gate_case(checks, gemm, s);
 }
 

@@ -45,7 +45,7 @@ int main(int argc, char** argv) {
   run("decode", [&] { test_decode(checks), test_quantised_cache(checks); });
   run("golden", [&] { test_golden(checks, golden); });
   run("determinism", [&] {
-    test_determinism(checks, runs), test_token_determinism(checks, runs), test_gelu_determinism(checks, runs);
+    test_determinism(checks, runs), test_token_determinism(checks, runs), test_gelu_determinism(checks, runs), test_order_of_sums(checks, runs);
   });
   std::printf("%d passed, %d failed\n", checks.passed, checks.failed);
   return checks.failed == 0 && checks.passed > 0 ? 0 : 1;

@@ -24,6 +24,7 @@ void test_gelu_products(Checks& checks);
 void test_hostile_gelu_products(Checks& checks);
 void test_few_gelu_products(Checks& checks);
 void test_gelu_determinism(Checks& checks, int runs);
+void test_order_of_sums(Checks& checks, int runs);
 void test_gate_products(Checks& checks);
 void test_few_gate_products(Checks& checks);
 void test_attention_layers(Checks& checks);
