@@ -19,21 +19,9 @@ Status AttentionMixer::forward(const MixerPass& pass, const MixerWeights&, float
 Status AttentionMixer::backward(const MixerPass& pass, const MixerWeights&, const float* projected, const float* mixed,
                                 const float* grad_mixed, float* grad_projected) {
   const OpTimer timer(pass.times, Op::attention);
-  const Output grad(grad_projected, pass.rows(), width());
-  RAT_TRY(kernels::zero({.x = grad}, pass.exec));
-  const auto sequences = [&](int64_t column) {
-    return kernels::Sequences<float>{grad_projected + column, width(), pass.tokens * width()};
-  };
   // Forward's args with `mixed` as the output that backward only reads.
-  RAT_TRY(kernels::range_attention_backward({.forward = attention_args(pass, projected, const_cast<float*>(mixed)),
-                                             .grad_out = Input(grad_mixed, pass.rows(), D_),
-                                             .grad_q = grad.columns(KV_, D_),
-                                             .grad_k = sequences(KV_ + D_),
-                                             .grad_v = sequences(0),
-                                             .grad_own_q = {},
-                                             .grad_own_k = {},
-                                             .grad_own_v = {}},
-                                            pass.exec));
+  RAT_TRY(token_attention_backward(pass, attention_args(pass, projected, const_cast<float*>(mixed)),
+                                   Input(grad_mixed, pass.rows(), D_), grad_projected));
   return rotate(pass, queries_and_keys(grad_projected, pass.rows()), 0, true);
 }
 
@@ -55,13 +43,7 @@ Status AttentionMixer::backward_fused(const MixerPass& pass, const LayerWeights&
 }
 
 Status AttentionMixer::attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) {
-  kernels::RangeAttentionArgs args = attention_args(pass, projected, nullptr);
-  args.shape.heads = 1;
-  args.shape.kv_width = P_;
-  args.q = args.q.columns(head * P_, P_);
-  args.k.data += head * P_ % KV_;
-  args.v.data += head * P_ % KV_;
-  return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, pass.tokens}}, pass.exec);
+  return token_weights_of_head(pass, attention_args(pass, projected, nullptr), head, weights);
 }
 
 Status AttentionMixer::rotate(const MixerPass& pass, const Output& heads, int64_t first, bool inverse) {

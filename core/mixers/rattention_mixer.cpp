@@ -89,13 +89,7 @@ class RattentionMixer final : public Mixer {
   // The softmax weights of the window; the linear part has no weights of a common scale with them.
   int64_t attention_columns(int64_t tokens) const override { return tokens; }
   Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override {
-    kernels::RangeAttentionArgs args = local_args(pass, projected);
-    args.shape.heads = 1;
-    args.shape.kv_width = P_;
-    args.q = args.q.columns(head * P_, P_);
-    args.k.data += head * P_ % KV_;
-    args.v.data += head * P_ % KV_;
-    return kernels::attention_weights({.forward = args, .weights = {weights, pass.tokens, pass.tokens}}, pass.exec);
+    return token_weights_of_head(pass, local_args(pass, projected), head, weights);
   }
 
   std::unique_ptr<MixerState> start(int64_t batch) const override {
@@ -177,20 +171,8 @@ Status RattentionMixer::backward(const MixerPass& pass, const MixerWeights& weig
   };
   RAT_TRY(norm_backward(0, near.out, to_local));
   RAT_TRY(norm_backward(1, far.out, to_residual));
+  RAT_TRY(token_attention_backward(pass, near, to_local, grad_projected));
   const Output grad(grad_projected, rows, width());
-  RAT_TRY(kernels::zero({.x = grad}, pass.exec));
-  const auto sequences = [&](int64_t column) {
-    return kernels::Sequences<float>{grad_projected + column, width(), pass.tokens * width()};
-  };
-  RAT_TRY(kernels::range_attention_backward({.forward = near,
-                                             .grad_out = to_local,
-                                             .grad_q = grad.columns(KV_, D_),
-                                             .grad_k = sequences(KV_ + D_),
-                                             .grad_v = sequences(0),
-                                             .grad_own_q = {},
-                                             .grad_own_k = {},
-                                             .grad_own_v = {}},
-                                            pass.exec));
   const Output heads = grad.columns(KV_, D_ + KV_);  // of rotated queries and keys so far
   if (rope_)
     RAT_TRY(kernels::rope({.x = heads, .y = heads, .table = &table_, .tokens = pass.tokens, .inverse = true},
