@@ -18,10 +18,6 @@ constexpr int kScoreTile = tile_bytes(kBlock, kStep);  // gradients of scores, k
 constexpr int kSumColumns = 32;  // float32, so many columns after so many
 template <int P>
 constexpr int kSumTile = kStep * P * 4;
-struct Terms {
-  float lse[kStep];  // times log2 e; +infinity beyond the sequence
-  float delta[kStep];
-};
 struct SumMaps {
   Maps operands;
   CUtensorMap sums;
@@ -57,51 +53,6 @@ struct Work {
   }
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
-
-template <int P>
-__device__ void copy_tiles(const Maps& maps, const Work& work, uint32_t shared) {
-  using Offsets = Layout<P>;
-  const uint32_t keys_full = shared + Offsets::keys_full;
-  barrier_expect(keys_full, 2 * kBigTile<P>);
-  copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, work.first_key, work.h, work.b, keys_full);
-  copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, work.first_key, work.h, work.b, keys_full);
-  Ring ring;
-  for (int step = 0; step < work.steps; ++step) {
-    const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
-    const uint32_t full = shared + Offsets::full + 8 * ring.stage;
-    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
-    barrier_expect(full, 2 * kSmallTile<P>);
-    copy_token_tile<P>(tile, maps.queries, kSmallHalf, work.group * P, work.row_of(step), work.b, full);
-    copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, work.h * P, work.row_of(step), work.b, full);
-    ring.advance<kStages<P>>();
-  }
-}
-
-template <int P>
-__device__ void bring_terms(const ChunkAttentionBackwardArgs<bf16>& a, const Work& work, uint32_t shared, unsigned char* memory) {
-  using Offsets = Layout<P>;
-  const int lane = threadIdx.x % 32;
-  const int64_t terms_at = (int64_t{work.b} * a.shape.heads + work.h) * a.shape.tokens;
-  auto* terms = reinterpret_cast<Terms*>(memory + Offsets::terms);
-  Ring ring;
-  for (int step = 0; step < work.steps; ++step) {
-    float lse[2], delta[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = work.row_of(step) + lane + 32 * i;
-      lse[i] = row < work.seen.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
-      delta[i] = row < work.seen.tokens ? a.delta[terms_at + row] : 0.0f;
-    }
-    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      terms[ring.stage].lse[lane + 32 * i] = lse[i];
-      terms[ring.stage].delta[lane + 32 * i] = delta[i];
-    }
-    barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
-    ring.advance<kStages<P>>();
-  }
-}
 
 // Columns of sums from shared memory: the first in their order are written, the others are added.
 __device__ __forceinline__ void send_sums(const CUtensorMap& map, uint32_t from, int column, int row, int sequence, bool first) {
@@ -212,24 +163,9 @@ class Consumer {
                                                   uint32_t (&weights)[4][4], uint32_t (&score_grads)[4][4]) const {
     const uint32_t keys = shared + Offsets::keys + which * 64 * 128, values = shared + Offsets::values + which * 64 * 128;
     float scores[32], grad_weights[32];
-    begin_products();
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k) {
-      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-      multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
-    }
-    commit_products();
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k) {
-      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-      multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
-    }
-    commit_products();
-    wait_products<1>();
-    hold(scores);
+    begin_scores<P>(scores, grad_weights, keys, values, queries, grads);
     const float scale_log2 = scale() * kLog2e;
     const float2* lse = reinterpret_cast<const float2*>(of_rows.lse) + lane % 4;
-    const float2* delta = reinterpret_cast<const float2*>(of_rows.delta) + lane % 4;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
       const float2 pair = lse[n * 4];
@@ -243,19 +179,7 @@ class Consumer {
     }
     if (static_cast<unsigned>(row) < all_see_from) hide_keys(row, scores);
     as_operand(weights, scores);
-    wait_products<0>();
-    hold(grad_weights);
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      const float2 pair = delta[n * 4];
-#pragma unroll
-      for (int e = 0; e < 2; ++e)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& ds = grad_weights[n * 4 + 2 * i + e];
-          ds = scores[n * 4 + 2 * i + e] * (ds - (e == 0 ? pair.x : pair.y));
-        }
-    }
+    finish_scores(grad_weights, scores, of_rows.delta);
     as_operand(score_grads, grad_weights);
   }
 
@@ -341,8 +265,8 @@ __global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_cons
   const Work work(a.shape, same_in_all_lanes(*ticket));
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
-    if (threadIdx.x == 0) copy_tiles<P>(maps.operands, work, shared);
-    else if (threadIdx.x / 32 == 1) bring_terms<P>(a, work, shared, memory);
+    if (threadIdx.x == 0) copy_tiles<P, Layout<P>, kStages<P>>(maps.operands, work, shared);
+    else if (threadIdx.x / 32 == 1) bring_terms<Layout<P>, kStages<P>>(a, work, shared, memory);
     else if (threadIdx.x == 64 || threadIdx.x == 96) add_sums<P>(maps.sums, a, work, shared, threadIdx.x == 96);
   } else {
     take_registers<232>();

@@ -10,10 +10,6 @@ namespace by_key {
 
 template <int P>
 constexpr int kStages = 512 / P;  // the same bytes in flight for either head size
-struct Terms {
-  float lse[kStep];  // times log2 e; +infinity beyond the sequence
-  float delta[kStep];
-};
 template <int P>
 struct Layout {
   static constexpr int keys = 0, values = kBigTile<P>, stages = 2 * kBigTile<P>;  // a stage: queries, output gradients
@@ -24,9 +20,10 @@ struct Layout {
 
 struct Block {
   TokensSoFar seen;
-  int h, b, first_key, first_row, steps;
+  int h, b, group, first_key, first_row, steps;
   __device__ explicit Block(const RatShape& s) : seen(s) {
     h = static_cast<int>(blockIdx.y);
+    group = h % static_cast<int>(s.groups);
     b = static_cast<int>(blockIdx.z);
     first_key = static_cast<int>(blockIdx.x) * kBlock;
     const int last_key = min(first_key + kBlock, static_cast<int>(s.keys())) - 1;
@@ -35,51 +32,6 @@ struct Block {
   }
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
-
-template <int P>
-__device__ void produce(const Maps& maps, const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared,
-                        unsigned char* memory) {
-  using Offsets = Layout<P>;
-  const RatShape& s = a.shape;
-  const Block block(s);
-  const int lane = threadIdx.x % 32, group = block.h % static_cast<int>(s.groups);
-  Ring ring;
-  if (threadIdx.x == 0) {
-    const uint32_t keys_full = shared + Offsets::keys_full;
-    barrier_expect(keys_full, 2 * kBigTile<P>);
-    copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, block.first_key, block.h, block.b, keys_full);
-    copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, block.first_key, block.h, block.b, keys_full);
-    for (int step = 0; step < block.steps; ++step) {
-      const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
-      const uint32_t full = shared + Offsets::full + 8 * ring.stage;
-      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
-      barrier_expect(full, 2 * kSmallTile<P>);
-      copy_token_tile<P>(tile, maps.queries, kSmallHalf, group * P, block.row_of(step), block.b, full);
-      copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, block.h * P, block.row_of(step), block.b, full);
-      ring.advance<kStages<P>>();
-    }
-  } else if (threadIdx.x / 32 == 1) {
-    const int64_t terms_at = (int64_t{block.b} * s.heads + block.h) * s.tokens;
-    auto* terms = reinterpret_cast<Terms*>(memory + Offsets::terms);
-    for (int step = 0; step < block.steps; ++step) {
-      float lse[2], delta[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int row = block.row_of(step) + lane + 32 * i;
-        lse[i] = row < s.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
-        delta[i] = row < s.tokens ? a.delta[terms_at + row] : 0.0f;
-      }
-      barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        terms[ring.stage].lse[lane + 32 * i] = lse[i];
-        terms[ring.stage].delta[lane + 32 * i] = delta[i];
-      }
-      barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
-      ring.advance<kStages<P>>();
-    }
-  }
-}
 
 template <int P>
 __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shared, const unsigned char* memory,
@@ -106,24 +58,9 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
       ring.advance<kStages<P>>();
       continue;
     }
-    begin_products();
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k) {
-      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-      multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
-    }
-    commit_products();
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k) {
-      const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-      multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
-    }
-    commit_products();
-    wait_products<1>();
-    hold(scores);
+    begin_scores<P>(scores, grad_weights, keys, values, queries, grads);
     const bool masked = !sees_all(seen, row, row + kStep - 1, my_first_key, 64);
     const float2* lse = reinterpret_cast<const float2*>(terms[ring.stage].lse) + lane % 4;
-    const float2* delta = reinterpret_cast<const float2*>(terms[ring.stage].delta) + lane % 4;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
       const float2 pair = lse[n * 4];
@@ -138,19 +75,7 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     }
     uint32_t weights[4][4], score_grads[4][4];
     as_operand(weights, scores);
-    wait_products<0>();
-    hold(grad_weights);
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      const float2 pair = delta[n * 4];
-#pragma unroll
-      for (int e = 0; e < 2; ++e)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& ds = grad_weights[n * 4 + 2 * i + e];
-          ds = scores[n * 4 + 2 * i + e] * (ds - (e == 0 ? pair.x : pair.y));
-        }
-    }
+    finish_scores(grad_weights, scores, terms[ring.stage].delta);
     as_operand(score_grads, grad_weights);
     begin_products();
     add_product(grad_values, weights, grads);
@@ -187,7 +112,9 @@ __global__ void __launch_bounds__(kThreads, 1) key_gradient_kernel(const __grid_
   __syncthreads();
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
-    produce<P>(maps, a, shared, memory);
+    const Block block(a.shape);
+    if (threadIdx.x == 0) copy_tiles<P, Offsets, kStages<P>>(maps, block, shared);
+    else if (threadIdx.x / 32 == 1) bring_terms<Offsets, kStages<P>>(a, block, shared, memory);
   } else {
     take_registers<232>();
     consume<P>(a, shared, memory, static_cast<int>(threadIdx.x) / 128 - 1);

@@ -55,6 +55,57 @@ __device__ __forceinline__ void copy_token_tile(uint32_t to, const CUtensorMap& 
     copy_box(to + half * half_size, map, column + half * kHalf, row, sequence, full);
 }
 
+struct Terms {
+  float lse[kStep];  // times log2 e; +infinity beyond the sequence
+  float delta[kStep];
+};
+
+// One thread of a block of keys: these, and then the row tiles of its steps.
+template <int P, class Offsets, int STAGES, class Work>
+__device__ __forceinline__ void copy_tiles(const Maps& maps, const Work& work, uint32_t shared) {
+  const uint32_t keys_full = shared + Offsets::keys_full;
+  barrier_expect(keys_full, 2 * kBigTile<P>);
+  copy_key_tile<P>(shared + Offsets::keys, maps.keys, kBigHalf, work.first_key, work.h, work.b, keys_full);
+  copy_key_tile<P>(shared + Offsets::values, maps.values, kBigHalf, work.first_key, work.h, work.b, keys_full);
+  Ring ring;
+  for (int step = 0; step < work.steps; ++step) {
+    const uint32_t tile = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+    const uint32_t full = shared + Offsets::full + 8 * ring.stage;
+    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+    barrier_expect(full, 2 * kSmallTile<P>);
+    copy_token_tile<P>(tile, maps.queries, kSmallHalf, work.group * P, work.row_of(step), work.b, full);
+    copy_token_tile<P>(tile + kSmallTile<P>, maps.grads, kSmallHalf, work.h * P, work.row_of(step), work.b, full);
+    ring.advance<STAGES>();
+  }
+}
+
+// One warp: what belongs to the rows of each step.
+template <class Offsets, int STAGES, class Work>
+__device__ __forceinline__ void bring_terms(const ChunkAttentionBackwardArgs<bf16>& a, const Work& work, uint32_t shared,
+                                            unsigned char* memory) {
+  const int lane = threadIdx.x % 32;
+  const int64_t terms_at = (int64_t{work.b} * a.shape.heads + work.h) * a.shape.tokens;
+  auto* terms = reinterpret_cast<Terms*>(memory + Offsets::terms);
+  Ring ring;
+  for (int step = 0; step < work.steps; ++step) {
+    float lse[2], delta[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = work.row_of(step) + lane + 32 * i;
+      lse[i] = row < work.seen.tokens ? a.lse[terms_at + row] * kLog2e : INFINITY;
+      delta[i] = row < work.seen.tokens ? a.delta[terms_at + row] : 0.0f;
+    }
+    barrier_wait(shared + Offsets::free + 8 * ring.stage, ring.phase ^ 1);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      terms[ring.stage].lse[lane + 32 * i] = lse[i];
+      terms[ring.stage].delta[lane + 32 * i] = delta[i];
+    }
+    barrier_arrive(shared + Offsets::full + 8 * ring.stage);  // every lane, for what it stored
+    ring.advance<STAGES>();
+  }
+}
+
 // Accumulators (64, 64) as left operand of the next product.
 __device__ __forceinline__ void as_operand(uint32_t (&to)[4][4], const float (&sums)[32]) {
 #pragma unroll
@@ -67,6 +118,44 @@ template <int N>
 __device__ __forceinline__ void add_product(float (&sums)[N], const uint32_t (&left)[4][4], uint32_t tile) {
 #pragma unroll
   for (int k = 0; k < 4; ++k) multiply_add(sums, left[k], columns_operand(tile + k * 2048, kSmallHalf));
+}
+
+// Scores, and gradients of weights, of 64 keys and the 64 rows of a step: both products begin, the scores are there.
+template <int P>
+__device__ __forceinline__ void begin_scores(float (&scores)[32], float (&grad_weights)[32], uint32_t keys, uint32_t values,
+                                             uint32_t queries, uint32_t grads) {
+  begin_products();
+#pragma unroll
+  for (int k = 0; k < P / 16; ++k) {
+    const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+    multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
+  }
+  commit_products();
+#pragma unroll
+  for (int k = 0; k < P / 16; ++k) {
+    const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
+    multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
+  }
+  commit_products();
+  wait_products<1>();
+  hold(scores);
+}
+// From the weights, the gradients of the scores in place of those of the weights, once these are there.
+__device__ __forceinline__ void finish_scores(float (&grad_weights)[32], const float (&weights)[32], const float (&of_rows)[kStep]) {
+  wait_products<0>();
+  hold(grad_weights);
+  const float2* delta = reinterpret_cast<const float2*>(of_rows) + threadIdx.x % 4;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 pair = delta[n * 4];
+#pragma unroll
+    for (int e = 0; e < 2; ++e)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& ds = grad_weights[n * 4 + 2 * i + e];
+        ds = weights[n * 4 + 2 * i + e] * (ds - (e == 0 ? pair.x : pair.y));
+      }
+  }
 }
 
 // (64, P) accumulators of one warpgroup, 8 columns after 8 columns.
