@@ -110,7 +110,8 @@ class Consumer {
 
  public:
   __device__ Consumer(const Work& work, uint32_t shared, unsigned char* memory, int which)
-      : first_row(work.first_row), steps(work.steps), shared(shared), which(which), lane(threadIdx.x % 32), warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk_len), memory(memory) {
+      : first_row(work.first_row), steps(work.steps), shared(shared), which(which), lane(threadIdx.x % 32),
+        warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk_len), memory(memory) {
     const unsigned mine = work.first_key + which * 64;  // unsigned: keys beyond the last one may lie beyond 2^31 tokens
     first_token = (mine + warp * 16 + lane / 4 + 1) * work.seen.chunk_len;
     all_see_from = (mine + 64) * work.seen.chunk_len;
@@ -138,8 +139,8 @@ class Consumer {
     const uint32_t queries = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, grads = queries + kSmallTile<P>;
     uint32_t weights[4][4], score_grads[4][4];
     barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
-    score_gradients(first_row + (steps - 1 - step) * kStep, queries, grads, reinterpret_cast<const Terms*>(memory + Offsets::terms)[ring.stage],
-                    weights, score_grads);
+    score_gradients(first_row + (steps - 1 - step) * kStep, queries, grads,
+                    reinterpret_cast<const Terms*>(memory + Offsets::terms)[ring.stage], weights, score_grads);
     barrier_wait(shared + Offsets::scores_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
     store_operand(shared + Offsets::scores + (step & 1) * kScoreTile + which * (kScoreTile / 2), score_grads);
     fence_shared_stores();
@@ -289,6 +290,10 @@ template <int P>
 Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
+  // Tokens at which keys come to be seen are told apart in 32 bits, those of the last tile's missing keys too.
+  if ((s.keys() + 2 * kBlock) * s.chunk_len >= int64_t{1} << 32)
+    return refuse("chunk_attention_backward: chunks of %lld tokens are too long for the wgmma path; use shorter ones, or f32",
+                  static_cast<long long>(s.chunk_len));
   RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
   if (s.keys() == 0) return {};
   const auto turns = static_cast<std::size_t>(chunk_attention_turns(s));

@@ -1,6 +1,6 @@
-// Backward attention over tokens for Hopper, the gradient of the queries: a block holds 128 rows of a group and walks its heads and
-// their keys, so that the sum over heads stays in registers. It repeats the scores of the key kernel (7 products instead
-// of 5) and in return needs no atomics.
+// Backward attention over tokens for Hopper, the gradient of the queries: a block holds 128 rows and walks their keys, so that
+// the sum stays in registers. (It can walk several heads of a group for one sum; over tokens every head is a group of its own.)
+// It repeats the scores of the key kernel, 7 products instead of 5, and in return adds up nothing in global memory.
 #include "kernels/cuda/wgmma_backward.cuh"
 
 namespace rat::kernels::cuda::paths {

@@ -32,6 +32,11 @@ void test_refusals(Checks& checks) {
   ChunkAttentionBackwardArgs<bf16> attention_back;
   attention_back.shape = shape;
   refused("gradients without turns", chunk_attention_backward<bf16>(attention_back, AttentionPath::simple, nullptr), "the turns");
+  if (path_problem<bf16>(AttentionPath::wgmma, 128).empty()) {
+    attention_back.shape = {1, int64_t{1} << 30, 2, 128, 1, int64_t{1} << 29};
+    attention_back.turns = reinterpret_cast<int*>(proj.get());
+    refused("chunks beyond 32 bits", chunk_attention_backward<bf16>(attention_back, AttentionPath::wgmma, nullptr), "too long");
+  }
   scan.shape.chunk_len = 0;
   refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
   ChunkAttentionArgs<bf16> attention;
