@@ -291,7 +291,7 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   // Tokens at which keys come to be seen are told apart in 32 bits, those of the last tile's missing keys too.
-  if ((s.keys() + 2 * kBlock) * s.chunk_len >= int64_t{1} << 32)
+  if (s.keys() > 0 && (s.keys() + 2 * kBlock) * s.chunk_len >= int64_t{1} << 32)
     return refuse("chunk_attention_backward: chunks of %lld tokens are too long for the wgmma path; use shorter ones, or f32",
                   static_cast<long long>(s.chunk_len));
   RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
