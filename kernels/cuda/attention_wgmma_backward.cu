@@ -104,6 +104,8 @@ __device__ __forceinline__ void store_operand(uint32_t tile, const uint32_t (&sc
 
 // One warpgroup: 64 of the block's keys; and, a step behind, half of the channels of the queries' gradients over all of them,
 // so that the two need not keep step.
+//
+// Nothing branches around products: the compiler would have each wait for the one before.
 template <int P>
 class Consumer {
   using Offsets = Layout<P>;
@@ -119,11 +121,9 @@ class Consumer {
 
   __device__ void run(const ChunkAttentionBackwardArgs<bf16>& a) {
     float grad_keys[P / 2] = {}, grad_values[P / 2] = {};
-    Ring ring;
     barrier_wait(shared + Offsets::keys_full, 0);
-    take_step<true>(0, ring, grad_keys, grad_values);
-    for (int step = 1; step < steps; ++step) take_step<false>(step, ring, grad_keys, grad_values);
-    add_to_queries(steps - 1);
+    if constexpr (P == 64) walk_ahead(grad_keys, grad_values);
+    else walk(grad_keys, grad_values);
     // Taken up again, so that no registers hold it meanwhile.
     const Work work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
     const int mine = work.first_key + which * 64, valid = static_cast<int>(a.shape.keys()) - mine;
@@ -133,21 +133,44 @@ class Consumer {
   }
 
  private:
-  // Nothing branches around products: the compiler would have each wait for the one before.
+  using Grads = float[P / 2];
+  using Sums = float[P / 4];  // half of the channels of the queries' gradients
+  using Operand = uint32_t[4][4];
+
+  __device__ static float scale() { return rsqrtf(static_cast<float>(P)); }
+  __device__ __forceinline__ uint32_t queries(const Ring& ring) const {
+    return shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>;
+  }
+  __device__ __forceinline__ uint32_t grads(const Ring& ring) const { return queries(ring) + kSmallTile<P>; }
+  __device__ __forceinline__ uint32_t keys() const { return shared + Offsets::keys + which * 64 * 128; }
+  __device__ __forceinline__ uint32_t values() const { return shared + Offsets::values + which * 64 * 128; }
+  __device__ __forceinline__ const Terms& terms(const Ring& ring) const {
+    return reinterpret_cast<const Terms*>(memory + Offsets::terms)[ring.stage];
+  }
+  __device__ __forceinline__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
+
+  __device__ __forceinline__ void walk(Grads& grad_keys, Grads& grad_values) const {
+    Ring ring;
+    take_step<true>(0, ring, grad_keys, grad_values);
+    for (int step = 1; step < steps; ++step) take_step<false>(step, ring, grad_keys, grad_values);
+    add_to_queries(steps - 1);
+  }
   template <bool First>
-  __device__ __forceinline__ void take_step(int step, Ring& ring, float (&grad_keys)[P / 2], float (&grad_values)[P / 2]) const {
-    const uint32_t queries = shared + Offsets::stages + ring.stage * 2 * kSmallTile<P>, grads = queries + kSmallTile<P>;
-    uint32_t weights[4][4], score_grads[4][4];
+  __device__ __forceinline__ void take_step(int step, Ring& ring, Grads& grad_keys, Grads& grad_values) const {
+    Operand weights, score_grads;
+    float scores[32], grad_weights[32];
     barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
-    score_gradients(first_row + (steps - 1 - step) * kStep, queries, grads,
-                    reinterpret_cast<const Terms*>(memory + Offsets::terms)[ring.stage], weights, score_grads);
-    barrier_wait(shared + Offsets::scores_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
-    store_operand(shared + Offsets::scores + (step & 1) * kScoreTile + which * (kScoreTile / 2), score_grads);
-    fence_shared_stores();
-    barrier_arrive(shared + Offsets::scores_full + 8 * (step & 1));
+    begin_scores<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
+    scores_to_weights(row_of(step), scores, terms(ring));
+    as_operand(weights, scores);
+    wait_products<0>();
+    hold(grad_weights);
+    finish_scores(grad_weights, scores, terms(ring).delta);
+    as_operand(score_grads, grad_weights);
+    hand_over(step, score_grads);
     begin_products();
-    add_product(grad_values, weights, grads);
-    add_product(grad_keys, score_grads, queries);
+    add_product(grad_values, weights, grads(ring));
+    add_product(grad_keys, score_grads, queries(ring));
     commit_products();
     if constexpr (First) wait_products<0>();
     else add_to_queries(step - 1);
@@ -157,14 +180,60 @@ class Consumer {
     ring.template advance<kStages<P>>();
   }
 
-  __device__ static float scale() { return rsqrtf(static_cast<float>(P)); }
-
-  // Weights and gradients of scores of these keys (64) and the rows of a step (64), as left operands.
-  __device__ __forceinline__ void score_gradients(int row, uint32_t queries, uint32_t grads, const Terms& of_rows,
-                                                  uint32_t (&weights)[4][4], uint32_t (&score_grads)[4][4]) const {
-    const uint32_t keys = shared + Offsets::keys + which * 64 * 128, values = shared + Offsets::values + which * 64 * 128;
+  // With heads of 64 there are registers for two steps: while the weights of the next one are computed, the gradients of this
+  // one and those of the queries of the one before are multiplied.
+  __device__ __forceinline__ void walk_ahead(Grads& grad_keys, Grads& grad_values) const {
     float scores[32], grad_weights[32];
-    begin_scores<P>(scores, grad_weights, keys, values, queries, grads);
+    Ring ring;
+    barrier_wait(shared + Offsets::full, 0);
+    start_both<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
+    wait_products<1>();
+    hold(scores);
+    scores_to_weights(row_of(0), scores, terms(ring));
+    wait_products<0>();
+    hold(grad_weights);
+    finish_scores(grad_weights, scores, terms(ring).delta);
+    take_step_ahead<true>(0, ring, scores, grad_weights, grad_keys, grad_values);
+    for (int step = 1; step < steps; ++step) take_step_ahead<false>(step, ring, scores, grad_weights, grad_keys, grad_values);
+    add_to_queries(steps - 1);
+  }
+  // In: weights and gradients of scores of `step`; out: those of the next one.
+  template <bool First>
+  __device__ __forceinline__ void take_step_ahead(int step, Ring& ring, float (&scores)[32], float (&grad_weights)[32],
+                                                  Grads& grad_keys, Grads& grad_values) const {
+    Operand weights, score_grads;
+    Sums sums;
+    const Ring now = ring;
+    as_operand(weights, scores);
+    as_operand(score_grads, grad_weights);
+    hand_over(step, score_grads);
+    if (step + 1 < steps) ring.template advance<kStages<P>>();  // the last step multiplies its own once more, for nothing
+    const int next = min(step + 1, steps - 1);
+    barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
+    start_both<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
+    add_product(grad_values, weights, grads(now));
+    add_product(grad_keys, score_grads, queries(now));
+    commit_products();
+    if constexpr (!First) start_queries(step - 1, sums);
+    wait_products<First ? 2 : 3>();
+    hold(scores);
+    scores_to_weights(row_of(next), scores, terms(ring));
+    wait_products<First ? 1 : 2>();
+    hold(grad_weights);
+    finish_scores(grad_weights, scores, terms(ring).delta);
+    wait_products<0>();
+    hold(grad_keys);
+    hold(grad_values);
+    barrier_arrive(shared + Offsets::free + 8 * now.stage);
+    if constexpr (!First) {
+      hold(sums);
+      barrier_arrive(shared + Offsets::scores_free + 8 * ((step - 1) & 1));
+      finish_queries(step - 1, sums);
+    }
+  }
+
+  // Of these keys (64) and the rows of a step (64).
+  __device__ __forceinline__ void scores_to_weights(int row, float (&scores)[32], const Terms& of_rows) const {
     const float scale_log2 = scale() * kLog2e;
     const float2* lse = reinterpret_cast<const float2*>(of_rows.lse) + lane % 4;
 #pragma unroll
@@ -179,9 +248,6 @@ class Consumer {
         }
     }
     if (static_cast<unsigned>(row) < all_see_from) hide_keys(row, scores);
-    as_operand(weights, scores);
-    finish_scores(grad_weights, scores, of_rows.delta);
-    as_operand(score_grads, grad_weights);
   }
 
   // No weight where a key is not yet there.
@@ -198,22 +264,26 @@ class Consumer {
     }
   }
 
-  // Half of the channels of a step's gradients of queries, to where the copy engine takes them from: boxes of 32 columns,
-  // 128-byte swizzle. Waits for all products: no registers are left to go on meanwhile, and the other warpgroup keeps the
-  // tensor cores busy.
-  __device__ __forceinline__ void add_to_queries(int step) const {
+  // Gradients of scores to where both warpgroups multiply them.
+  __device__ __forceinline__ void hand_over(int step, const Operand& score_grads) const {
+    barrier_wait(shared + Offsets::scores_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
+    store_operand(shared + Offsets::scores + (step & 1) * kScoreTile + which * (kScoreTile / 2), score_grads);
+    fence_shared_stores();
+    barrier_arrive(shared + Offsets::scores_full + 8 * (step & 1));
+  }
+
+  __device__ __forceinline__ void start_queries(int step, Sums& sums) const {
+    barrier_wait(shared + Offsets::scores_full + 8 * (step & 1), step / 2 & 1);
     const uint32_t scores = shared + Offsets::scores + (step & 1) * kScoreTile;
     const uint32_t keys = shared + Offsets::keys + (P == 128 ? which * kBigHalf : which * 64);
-    float sums[P / 4];
-    barrier_wait(shared + Offsets::scores_full + 8 * (step & 1), step / 2 & 1);
     begin_products();
 #pragma unroll
     for (int k = 0; k < kBlock / 16; ++k)
       multiply_columns(sums, columns_operand(scores + k * 2048, 0), columns_operand(keys + k * 2048, 0), k != 0);
     commit_products();
-    wait_products<0>();
-    hold(sums);
-    barrier_arrive(shared + Offsets::scores_free + 8 * (step & 1));
+  }
+  // To where the copy engine takes them from: boxes of 32 columns, 128-byte swizzle.
+  __device__ __forceinline__ void finish_queries(int step, const Sums& sums) const {
     barrier_wait(shared + Offsets::sums_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
     const unsigned row = warp * 16 + lane / 4, piece = lane % 4 / 2 ^ lane / 4;  // and 8 rows below
     const uint32_t tile = shared + Offsets::sums + (step & 1) * kSumTile<P> + which * (kSumTile<P> / 2) + row * 128 + piece * 16 +
@@ -227,6 +297,15 @@ class Consumer {
                      : "memory");
     fence_shared_stores();
     barrier_arrive(shared + Offsets::sums_full + 8 * (step & 1));
+  }
+  // Waits for all products: no registers are left to go on meanwhile, and the other warpgroup keeps the tensor cores busy.
+  __device__ __forceinline__ void add_to_queries(int step) const {
+    Sums sums;
+    start_queries(step, sums);
+    wait_products<0>();
+    hold(sums);
+    barrier_arrive(shared + Offsets::scores_free + 8 * (step & 1));
+    finish_queries(step, sums);
   }
 
   const int first_row, steps;

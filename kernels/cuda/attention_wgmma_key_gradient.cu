@@ -75,6 +75,8 @@ __device__ void consume(const ChunkAttentionBackwardArgs<bf16>& a, uint32_t shar
     }
     uint32_t weights[4][4], score_grads[4][4];
     as_operand(weights, scores);
+    wait_products<0>();
+    hold(grad_weights);
     finish_scores(grad_weights, scores, terms[ring.stage].delta);
     as_operand(score_grads, grad_weights);
     begin_products();

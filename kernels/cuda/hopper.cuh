@@ -14,8 +14,8 @@
 namespace rat::kernels::cuda::hopper {
 
 constexpr int kHalf = 64;  // columns of a half tile
-constexpr int half_bytes(int rows) { return rows * kHalf * 2; }
-constexpr int tile_bytes(int rows, int columns) { return rows * columns * 2; }
+__host__ __device__ constexpr int half_bytes(int rows) { return rows * kHalf * 2; }
+__host__ __device__ constexpr int tile_bytes(int rows, int columns) { return rows * columns * 2; }
 
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
@@ -122,11 +122,27 @@ __device__ __forceinline__ uint64_t columns_operand(uint32_t at, int half_bytes)
   return static_cast<uint64_t>((at & 0x3ffff) >> 4) | static_cast<uint64_t>(half_bytes >> 4) << 16 |
          uint64_t{1024 >> 4} << 32 | uint64_t{1} << 62;
 }
+// An operand some bytes further on.
+__device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
+  return operand + static_cast<uint64_t>(bytes >> 4);
+}
 
 // Byte offset of 16-byte piece `piece` (0 .. P/8 - 1) of row `row` in a tile of ROWS rows.
 template <int ROWS>
 __device__ __forceinline__ uint32_t tile_at(int row, int piece) {
   return static_cast<uint32_t>((piece >> 3) * ROWS * 128 + row * 128 + (((piece & 7) ^ (row & 7)) << 4));
+}
+// What a lane names for four 8 x 8 matrices: rows [first_row, first_row + 16) of pieces `piece` and `piece` + 1. Loaded or
+// stored, they are what a thread has of two pieces of an accumulator, two rows (lane / 4 and 8 below) of each.
+template <int ROWS>
+__device__ __forceinline__ uint32_t quad_at(int first_row, int piece) {
+  const int lane = threadIdx.x % 32;
+  return tile_at<ROWS>(first_row + lane % 16, piece + lane / 16);
+}
+__device__ __forceinline__ void store_matrices(uint32_t at, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]),
+               "r"(r[3])
+               : "memory");
 }
 
 }  // namespace rat::kernels::cuda::hopper

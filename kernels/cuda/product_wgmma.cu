@@ -127,18 +127,14 @@ __device__ void bring_ends(const Maps& maps, const Work& work, uint32_t shared) 
   }
 }
 
-// Sums of 16-byte pieces `piece` and `piece` + 1 of this thread's two rows, in the order that (un)packs four 8 x 8 matrices.
+// Four 8 x 8 matrices of a warp's 16 rows: sums of 16-byte pieces `piece` and `piece` + 1.
 struct Quad {
-  uint32_t at;  // where the row whose address this lane gives lies
-  __device__ Quad(uint32_t tile, int piece) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
-    at = tile + tile_at<kRows>(warp * 16 + lane % 16, piece + lane / 16);
-  }
+  uint32_t at;
+  __device__ Quad(uint32_t tile, int piece) : at(tile + quad_at<kRows>(threadIdx.x / 32 % 4 * 16, piece)) {}
   __device__ void store(const float* sums) const {  // of 2 pieces, 4 sums each
-    const uint32_t a = pack_pair(sums[0], sums[1]), b = pack_pair(sums[2], sums[3]);
-    const uint32_t c = pack_pair(sums[4], sums[5]), d = pack_pair(sums[6], sums[7]);
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(a), "r"(b), "r"(c), "r"(d)
-                 : "memory");
+    const uint32_t pairs[4] = {pack_pair(sums[0], sums[1]), pack_pair(sums[2], sums[3]), pack_pair(sums[4], sums[5]),
+                               pack_pair(sums[6], sums[7])};
+    store_matrices(at, pairs);
   }
 };
 
@@ -246,11 +242,6 @@ __device__ __forceinline__ void finish_gate_gradient(const Maps& maps, const Wor
     wait_stores_read();
     barrier_arrive(read_free);
   }
-}
-
-// An operand some bytes further on.
-__device__ __forceinline__ uint64_t further(uint64_t operand, int bytes) {
-  return operand + static_cast<uint64_t>(bytes >> 4);
 }
 
 // The tensor cores go from one team to the other after each tile: without that the second would take a stage for its own

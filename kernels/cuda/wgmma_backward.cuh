@@ -117,33 +117,36 @@ __device__ __forceinline__ void as_operand(uint32_t (&to)[4][4], const float (&s
 template <int N>
 __device__ __forceinline__ void add_product(float (&sums)[N], const uint32_t (&left)[4][4], uint32_t tile) {
 #pragma unroll
-  for (int k = 0; k < 4; ++k) multiply_add(sums, left[k], columns_operand(tile + k * 2048, kSmallHalf));
+  for (int k = 0; k < 4; ++k) multiply_add(sums, left[k], further(columns_operand(tile, kSmallHalf), k * 2048));
 }
 
-// Scores, and gradients of weights, of 64 keys and the 64 rows of a step: both products begin, the scores are there.
+// sums (64, 64) = rows of a big tile times those of a small one, transposed.
+template <int P>
+__device__ __forceinline__ void start_scores(float (&sums)[32], uint32_t big, uint32_t small) {
+  const uint64_t left = rows_operand(big), right = rows_operand(small);
+#pragma unroll
+  for (int k = 0; k < P / 16; ++k)
+    multiply_n64(sums, further(left, k / 4 * kBigHalf + k % 4 * 32), further(right, k / 4 * kSmallHalf + k % 4 * 32), k != 0);
+  commit_products();
+}
+// Scores, and gradients of weights, of 64 keys and the 64 rows of a step: both products begin.
+template <int P>
+__device__ __forceinline__ void start_both(float (&scores)[32], float (&grad_weights)[32], uint32_t keys, uint32_t values,
+                                           uint32_t queries, uint32_t grads) {
+  begin_products();
+  start_scores<P>(scores, keys, queries);
+  start_scores<P>(grad_weights, values, grads);
+}
+// The same, and the scores are there.
 template <int P>
 __device__ __forceinline__ void begin_scores(float (&scores)[32], float (&grad_weights)[32], uint32_t keys, uint32_t values,
                                              uint32_t queries, uint32_t grads) {
-  begin_products();
-#pragma unroll
-  for (int k = 0; k < P / 16; ++k) {
-    const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-    multiply_n64(scores, rows_operand(keys + big), rows_operand(queries + small), k != 0);
-  }
-  commit_products();
-#pragma unroll
-  for (int k = 0; k < P / 16; ++k) {
-    const int big = (k / 4) * kBigHalf + (k % 4) * 32, small = (k / 4) * kSmallHalf + (k % 4) * 32;
-    multiply_n64(grad_weights, rows_operand(values + big), rows_operand(grads + small), k != 0);
-  }
-  commit_products();
+  start_both<P>(scores, grad_weights, keys, values, queries, grads);
   wait_products<1>();
   hold(scores);
 }
 // From the weights, the gradients of the scores in place of those of the weights, once these are there.
 __device__ __forceinline__ void finish_scores(float (&grad_weights)[32], const float (&weights)[32], const float (&of_rows)[kStep]) {
-  wait_products<0>();
-  hold(grad_weights);
   const float2* delta = reinterpret_cast<const float2*>(of_rows) + threadIdx.x % 4;
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
