@@ -184,7 +184,7 @@ Status FeedForward::backward(const MixerPass& pass, const float* x, float* grad)
                                            .grad_fc2 = fc2_->grad},
                                           pass.exec);
   }
-  pass.gradient_is_not_rounded();
+  RAT_TRY(pass.take_gradient({grad, pass.rows(), D_}));
   const int64_t rows = pass.rows();
   const Output hidden((*pass.work)[work_hidden].ensure(rows * F_), rows, F_);
   const Output wide((*pass.work)[work_wide].ensure(rows * F_), rows, F_);

@@ -52,15 +52,22 @@ struct MixerCost {
   int64_t saved_floats_per_token = 0;  // kept for backward besides `projected` and `mixed`
 };
 
-// The gradient of the residual stream in bf16, which fused halves of blocks hand to one another.
+// The gradient of the residual stream in bf16, which fused halves of blocks hand to one another: a copy of the f32 one, or,
+// on a backend that hands_on_bf16, the one that counts.
 struct RoundedGradient {
   Buffer memory;
-  bool current = false;  // it is that of the stream's gradient as it is now
+  bool current = false;  // it is that of the stream as it is now
 
-  // With `grad` (N, D), for a fused half, which leaves the copy current.
+  uint16_t* data() { return reinterpret_cast<uint16_t*>(memory.data()); }
+  // With `grad` (N, D), for a fused half, which leaves it current.
   kernels::StreamGradient of(const kernels::Output& grad) {
-    float* const data = memory.ensure((grad.rows * grad.cols + 1) / 2);
-    return {grad, reinterpret_cast<uint16_t*>(data), std::exchange(current, true)};
+    memory.ensure((grad.rows * grad.cols + 1) / 2);
+    return {grad, data(), std::exchange(current, true)};
+  }
+  // For whoever reads and changes `grad` (N, D) itself.
+  Status leave_to(const kernels::Output& grad, const kernels::Exec& exec) {
+    if (!std::exchange(current, false) || !exec.backend->hands_on_bf16) return ok();
+    return kernels::widen({.x = data(), .y = grad}, exec);
   }
 };
 
@@ -79,9 +86,9 @@ struct MixerPass {
   std::optional<kernels::CacheDtype> cache_dtype = {};  // of generation; nothing: that of the layer's computation
 
   int64_t rows() const { return batch * tokens; }
-  // For whoever changes the stream's gradient without leaving a rounded copy.
-  void gradient_is_not_rounded() const {
-    if (rounded_gradient != nullptr) rounded_gradient->current = false;
+  // For a half that is not fused.
+  Status take_gradient(const kernels::Output& grad) const {
+    return rounded_gradient == nullptr ? ok() : rounded_gradient->leave_to(grad, exec);
   }
 };
 

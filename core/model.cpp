@@ -282,6 +282,11 @@ Status Model::Impl::train_backward(const TrainingPass& training, float* grad) {
   return ok();
 }
 
+// Asked of the last half that runs, and not of `rounded_gradient`: a replay leaves that as it was.
+bool Model::Impl::leaves_bf16(const TrainingPass& training) {
+  return exec.backend->hands_on_bf16 && blocks.front().sequence.fuses(training.of(blocks.front()));
+}
+
 Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, const PassOptions& options) {
   Impl& m = *impl_;
   RAT_TRY(m.check_batch(batch));
@@ -311,7 +316,8 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   RAT_TRY(
       kernels::embedding_backward({.ids = batch.inputs,
                                    .grad_out = Input(grad, rows, m.config.d_model),
-                                   .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model)},
+                                   .grad_table = Output(m.embedding->grad.data(), m.config.vocab, m.config.d_model),
+                                   .grad_out_bf16 = m.leaves_bf16(training) ? m.rounded_gradient.data() : nullptr},
                                   m.exec));
   return sums.loss_sum / static_cast<double>(sums.targets);
 }

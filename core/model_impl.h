@@ -61,6 +61,8 @@ struct Model::Impl {
   // in place.
   Status train_forward(const TrainingPass& training);
   Status train_backward(const TrainingPass& training, float* grad);
+  // Whether the gradient that train_backward ends with is in rounded_gradient and not in `grad`.
+  bool leaves_bf16(const TrainingPass& training);
 
   Status embed(std::span<const int32_t> tokens, float* x, const PassOptions& options);
   // Rounded weights for passes whose halves of blocks the backend fuses: those that train and those that evaluate, which

@@ -80,8 +80,8 @@ Status SequenceLayer::backward(const MixerPass& pass, const float* x, const floa
                                bool residual) {
   if (residual && grad_x == grad_y && mixer_->fuses(pass))
     return mixer_->backward_fused(pass, {in_proj_, out_proj_, norm_}, extra_, x, grad_x);
-  pass.gradient_is_not_rounded();
   const int64_t rows = pass.rows();
+  RAT_TRY(pass.take_gradient({grad_x, rows, D_}));
   const float* projected = (*pass.saved)[saved_projected].data();
   const float* mixed = (*pass.saved)[saved_mixed].data();
   const Output normed((*pass.work)[work_normed].ensure(rows * D_), rows, D_);

@@ -14,6 +14,8 @@ class SequenceLayer {
   SequenceLayer(const ModelConfig& config, const LayerConfig& layer, std::span<Parameter> parameters,
                 const kernels::Backend& backend);
 
+  // A training step of such a pass runs as one fused half of a block.
+  bool fuses(const MixerPass& pass) const { return mixer_->fuses(pass); }
   // x, y (B, T, D). With `residual`, y = x + layer(x), and y may be x.
   Status forward(const MixerPass& pass, const float* x, float* y, bool residual);
   // After forward with the same pass and x. Adds to the weights' gradients. With `residual`, grad_x already holds the

@@ -59,6 +59,14 @@ struct SingleLayer::Impl {
     return &rounded;
   }
 
+  // Of what was loaded.
+  Result<MixerPass> training_pass(const PassOptions& options) {
+    MixerPass training = pass(loaded_batch, loaded_tokens, options);
+    RAT_ASSIGN(training.fused_weights, fused_weights());
+    training.rounded_gradient = &rounded_gradient;
+    return training;
+  }
+
   Status prefill(DecodeState::Impl& cache, const float* in, int64_t t, float* out, bool residual,
                  const PassOptions& options) {
     MixerPass prefilling = pass(cache.batch, t, options);
@@ -176,24 +184,25 @@ Status SingleLayer::load_gradient() {
   Impl& m = *impl_;
   if (m.loaded_batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
   const int64_t rows = m.loaded_batch * m.loaded_tokens;
-  float* const grad = m.grad.ensure(rows * m.d_model);
+  const kernels::Output grad(m.grad.ensure(rows * m.d_model), rows, m.d_model);
   m.gradient_loaded = true;
-  return kernels::copy_rows(
-      {.x = kernels::Input(m.x.data(), rows, m.d_model), .y = kernels::Output(grad, rows, m.d_model)}, m.exec);
+  m.rounded_gradient.current = false;
+  RAT_TRY(kernels::copy_rows({.x = kernels::Input(m.x.data(), rows, m.d_model), .y = grad}, m.exec));
+  RAT_ASSIGN(const MixerPass pass, m.training_pass({}));
+  if (!m.exec.backend->hands_on_bf16 || !m.layer.fuses(pass)) return ok();
+  const auto values = static_cast<std::size_t>(rows * m.d_model);  // as the half above would hand it on
+  return kernels::round_weights({.x = {m.x.data(), values}, .out = {m.rounded_gradient.of(grad).rounded, values}}, m.exec);
 }
 
 Status SingleLayer::train_loaded(const PassOptions& options) {
   Impl& m = *impl_;
   if (m.loaded_batch == 0 || !std::exchange(m.gradient_loaded, false))
     return fail(ErrorCode::invalid_argument, "training needs an x and a gradient that were loaded before");
-  MixerPass pass = m.pass(m.loaded_batch, m.loaded_tokens, options);
-  RAT_ASSIGN(pass.fused_weights, m.fused_weights());
-  pass.rounded_gradient = &m.rounded_gradient;
+  RAT_ASSIGN(const MixerPass pass, m.training_pass(options));
   m.store.device_writes_gradients();
   const int64_t rows = pass.rows();
   float* const y = m.y.ensure(rows * m.d_model);
   RAT_TRY(m.layer.forward(pass, m.x.data(), y, true));
-  m.rounded_gradient.current = false;
   return m.layer.backward(pass, m.x.data(), m.grad.data(), m.grad.data(), true);
 }
 

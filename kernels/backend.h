@@ -16,6 +16,7 @@ struct UploadArgs;
 struct DownloadArgs;
 struct ZeroArgs;
 struct CopyRowsArgs;
+struct WidenArgs;
 struct MatmulArgs;
 struct GatedScanArgs;
 struct GatedScanBackwardArgs;
@@ -95,6 +96,7 @@ struct Backend {
   Status (*download)(const DownloadArgs&) = nullptr;
   Status (*zero)(const ZeroArgs&) = nullptr;
   Status (*copy_rows)(const CopyRowsArgs&) = nullptr;
+  Status (*widen)(const WidenArgs&) = nullptr;
   Status (*matmul)(const MatmulArgs&) = nullptr;
   Status (*gated_scan)(const GatedScanArgs&) = nullptr;
   Status (*gated_scan_backward)(const GatedScanBackwardArgs&) = nullptr;
@@ -125,6 +127,7 @@ struct Backend {
   Status (*round_weights)(const RoundWeightsArgs&) = nullptr;
 
   // Whole halves of a block, and the end of the model, in bf16; null: composed of the ops above.
+  bool hands_on_bf16 = false;  // in backward they leave the gradient of the stream in bf16 alone
   bool (*fuses_rat_layer)(const RatLayerShape&) = nullptr;
   std::size_t (*rat_layer_saved)(const RatLayerShape&) = nullptr;
   Status (*rat_layer)(const RatLayerArgs&) = nullptr;

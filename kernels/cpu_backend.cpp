@@ -16,6 +16,7 @@ const Backend& cpu_backend() {
       .download = cpu::download,
       .zero = cpu::zero,
       .copy_rows = cpu::copy_rows,
+      .widen = cpu::widen,
       .matmul = cpu::matmul,
       .gated_scan = cpu::gated_scan,
       .gated_scan_backward = cpu::gated_scan_backward,

@@ -23,6 +23,7 @@ Status upload(const UploadArgs& args);
 Status download(const DownloadArgs& args);
 Status zero(const ZeroArgs& args);
 Status copy_rows(const CopyRowsArgs& args);
+Status widen(const WidenArgs& args);
 Status matmul(const MatmulArgs& args);
 Status gated_scan(const GatedScanArgs& args);
 Status gated_scan_backward(const GatedScanBackwardArgs& args);

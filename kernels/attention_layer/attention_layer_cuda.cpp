@@ -8,6 +8,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda/stream_gradient.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/layer_step/layer_step_cuda.h"
 
@@ -84,9 +85,7 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
   cuda::AttentionBuffers sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
   cut_scratch(a.forward.shape, block, args.forward.buffers);
-  args.grad = a.grad.values.data;
-  args.grad_rounded = reinterpret_cast<Half*>(a.grad.rounded);
-  args.grad_is_rounded = a.grad.is_rounded;
+  RAT_ASSIGN(args.grad, rounded_gradient(a.grad));
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_out_proj.data()};
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   return answer(cuda::attention_layer_backward(args, *gemm, stream()));

@@ -1,5 +1,6 @@
 // The gradient of the residual stream as fused halves of blocks hand it on: in f32, and the same rounded to bf16, which
-// products read.
+// products read. A backend with `hands_on_bf16` (kernels/backend.h) leaves the f32 as it was and hands on bf16 alone, which
+// saves a third of the bytes of each half's end.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,7 @@
 namespace rat::kernels {
 
 struct StreamGradient {
-  Output values;                // (B*T, D) in: of y; out: of x, through the half and the residual
+  Output values;                // (B*T, D) in, where not `is_rounded`: of y; out: of x, through the half and the residual
   uint16_t* rounded = nullptr;  // (B*T, D) the same in bf16: out, and in where `is_rounded`
   bool is_rounded = false;
 };

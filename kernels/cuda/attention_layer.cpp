@@ -1,6 +1,5 @@
 #include "kernels/cuda/attention_layer.h"
 
-#include "kernels/cuda/convert.h"
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rotate.h"
@@ -44,9 +43,8 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   const AttentionBuffers& b = a.forward.buffers;
   const AttentionWeights& w = a.forward.weights;
   const int64_t D = s.channels(), N = s.rows();
-  if (!a.grad_is_rounded) RAT_CUDA_TRY(to_bf16(a.grad, a.grad_rounded, N * D, stream));
-  RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, a.grad_rounded, b.y, a.gradients.out_proj, true, N, D, D, stream));
-  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, a.grad_rounded, w.out_proj, b.grad_y, N, D, D, stream));
+  RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, a.grad, b.y, a.gradients.out_proj, true, N, D, D, stream));
+  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, a.grad, w.out_proj, b.grad_y, N, D, D, stream));
   OutputGateBackwardArgs<bf16> delta;  // without a gate only the rows' sums
   delta.shape = s, delta.grad_y = b.grad_y, delta.y = b.y, delta.delta = b.delta;
   RAT_CUDA_TRY(output_gate_backward<bf16>(delta, stream));
@@ -61,8 +59,7 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, 3 * D, D, stream));
   // The normed input is not needed any more: its gradient takes its place.
   RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, b.grad_proj, w.in_proj, b.normed, N, 3 * D, D, stream));
-  RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.grad_rounded,
-                                        a.gradients.norm, b.workspace};
+  RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm, b.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;
   return rms_norm_backward<bf16, float>(norm, stream);
 }

@@ -52,10 +52,7 @@ struct AttentionLayerArgs {
 
 struct AttentionLayerBackwardArgs {
   AttentionLayerArgs forward;
-  float* grad = nullptr;  // in: of out; out: of x, through the layer and the residual
-  // (N, D) the same in bf16: left for the gradient of x, and taken as that of out where `grad_is_rounded`.
-  __nv_bfloat16* grad_rounded = nullptr;
-  bool grad_is_rounded = false;
+  __nv_bfloat16* grad = nullptr;  // (N, D) in: of out; out: of x, through the layer and the residual
   AttentionWeightGradients gradients;
 };
 

@@ -3,9 +3,7 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
-#include <type_traits>
 
-#include "kernels/cuda/convert.h"
 #include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/projection.h"
 
@@ -105,19 +103,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   const KeyRows<T> keys = cache_of(a.forward.keys, b.keys, s), values = cache_of(a.forward.values, b.values, s);
   const KeyRows<float> grad_keys = head_major(b.grad_keys, s, std::max<int64_t>(1, s.full_chunks()));
   const KeyRows<float> grad_values = head_major(b.grad_values, s, std::max<int64_t>(1, s.full_chunks()));
-  const T* grad_out = nullptr;
-  if constexpr (std::is_same_v<T, X>) {
-    grad_out = a.grad_out;
-  } else {
-    if (!a.grad_is_rounded) {
-      RAT_CUDA_TRY(to_bf16(a.grad_out, a.grad_rounded, N * D, stream));
-      mark(a.forward, "to_bf16");
-    }
-    grad_out = a.grad_rounded;
-  }
-  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));
+  RAT_CUDA_TRY(project_weight_gradient<T>(gemm, a.grad_out, b.y, a.gradients.out_proj, a.add_gradients, N, D, D, stream));
   mark(a.forward, "out_proj weight gradient");
-  RAT_CUDA_TRY(gate_product_backward<T>({s, grad_out, w.out_proj, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta},
+  RAT_CUDA_TRY(gate_product_backward<T>({s, a.grad_out, w.out_proj, b.y, b.proj, W, b.grad_y, b.proj, W, b.delta},
                                         best_gate_path<T>(s), gemm, stream));
   mark(a.forward, "out_proj input gradient, gate");
   ChunkAttentionBackwardArgs<T> attention{s, b.q_rot, read_only(keys), read_only(values), b.grad_y, b.lse, b.delta,
@@ -135,9 +123,9 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
   // The normed input is not needed any more: its gradient takes its place.
   RAT_CUDA_TRY(project_input_gradient<T>(gemm, b.proj, w.in_proj, b.normed, N, W, D, stream));
   mark(a.forward, "in_proj input gradient");
-  RAT_CUDA_TRY(rms_norm_backward<T, X>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr, a.grad_x,
-                               a.grad_rounded, a.gradients.norm, b.workspace, N, D, a.add_gradients},
-                              stream));
+  RAT_CUDA_TRY(rms_norm_backward<T, X>({a.forward.x, w.norm, b.rstd, b.normed, a.residual_gradient ? a.grad_out : nullptr,
+                                        a.grad_x, a.gradients.norm, b.workspace, N, D, a.add_gradients},
+                                       stream));
   mark(a.forward, "rms_norm_backward");
   return {};
 }

@@ -61,7 +61,7 @@ int64_t rat_workspace(const RatShape& shape);
 template <class T>
 std::size_t rat_buffers(const RatShape& shape, bool training, void* memory, RatBuffers<T>* buffers);
 
-// X: type of the residual stream: x, residual, out and their gradients.
+// X: type of the residual stream: x, residual and out. Gradients are T.
 template <class T, class X = T>
 struct RatLayerArgs {
   RatShape shape;
@@ -84,12 +84,8 @@ struct RatLayerArgs {
 template <class T, class X = T>
 struct RatLayerBackwardArgs {
   RatLayerArgs<T, X> forward;
-  const X* grad_out = nullptr;
-  X* grad_x = nullptr;             // may be grad_out, or buffers.normed where that has the type
-  // Where the residual stream is not of type T: (N, D) the gradient as T. Left so for grad_x, and taken as that of
-  // grad_out where `grad_is_rounded`.
-  T* grad_rounded = nullptr;
-  bool grad_is_rounded = false;
+  const T* grad_out = nullptr;
+  T* grad_x = nullptr;             // may be grad_out or buffers.normed
   bool residual_gradient = false;  // adds grad_out to grad_x
   bool add_gradients = false;      // of the weights
   RatWeightGradients gradients;

@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
 }
 
 template <class T, class X>
-__device__ __forceinline__ Pack<X, 8> residual_at(const RmsNormBackwardArgs<T, X>& a, int64_t at) {
-  return a.residual == nullptr ? Pack<X, 8>{} : load<8>(a.residual + at);
+__device__ __forceinline__ Pack<T, 8> residual_at(const RmsNormBackwardArgs<T, X>& a, int64_t at) {
+  return a.residual == nullptr ? Pack<T, 8>{} : load<8>(a.residual + at);
 }
 
 // Wide rows of float32 leave no registers for the residual: it is read when it is added.
@@ -78,8 +78,8 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
     const X* x = a.x + row * a.channels;
     const T* grad = a.grad_y + row * a.channels;
     const float rstd = a.rstd[row];
-    Pack<X, 8> xs[V], rests[kResidualLate<X, V> ? 1 : V];
-    Pack<T, 8> grads[V];
+    Pack<X, 8> xs[V];
+    Pack<T, 8> grads[V], rests[kResidualLate<X, V> ? 1 : V];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const int at = v * 32 + lane;
@@ -118,7 +118,6 @@ __global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
 #pragma unroll
       for (int i = 0; i < 8; ++i) xv[i] = fmaf(rstd, fmaf(gv[i], weight[i], -xv[i] * dot), rest[i]);
       store<8>(a.grad_x + row * a.channels + at * 8, xv);
-      if (a.grad_x_rounded != nullptr) store<8>(a.grad_x_rounded + row * a.channels + at * 8, xv);
     }
   }
 #pragma unroll

@@ -14,7 +14,7 @@
 
 namespace rat::kernels::cuda {
 
-// X: type of the residual stream (x, residual, grad_x); T: of what products read and write (y, grad_y).
+// X: type of the residual stream; T: of what products read and write, y and all gradients.
 template <class T, class X = T>
 struct RmsNormArgs {
   const X* x = nullptr;
@@ -31,9 +31,8 @@ struct RmsNormBackwardArgs {
   const float* weight = nullptr;
   const float* rstd = nullptr;
   const T* grad_y = nullptr;
-  const X* residual = nullptr;  // null: none
-  X* grad_x = nullptr;
-  T* grad_x_rounded = nullptr;  // a second, rounded copy, where T is not X; null: none
+  const T* residual = nullptr;  // null: none
+  T* grad_x = nullptr;
   float* grad_weight = nullptr;
   float* workspace = nullptr;  // rms_norm_workspace(rows, channels) floats
   int64_t rows = 0, channels = 0;

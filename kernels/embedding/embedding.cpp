@@ -25,6 +25,8 @@ Status embedding_backward(const EmbeddingBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check_ids(op, args.ids, args.grad_table.rows));
   RAT_TRY(expect_shape(op, "grad_table", args.grad_table, args.grad_table.rows, args.grad_table.cols));
   RAT_TRY(expect_shape(op, "grad_out", args.grad_out, static_cast<int64_t>(args.ids.size()), args.grad_table.cols));
+  if (args.grad_out_bf16 != nullptr && !exec.backend->hands_on_bf16)
+    return fail(ErrorCode::unsupported, "{}: the {} backend takes gradients in f32", op, exec.backend->name);
   return exec.run(&Backend::embedding_backward, op, args);
 }
 

@@ -21,6 +21,7 @@ struct EmbeddingBackwardArgs {
   std::span<const int32_t> ids;  // host memory
   Input grad_out;
   Output grad_table;  // added to
+  const uint16_t* grad_out_bf16 = nullptr;  // (N, D) without gaps, read instead; for a backend that hands_on_bf16
 };
 
 [[nodiscard]] Status embedding(const EmbeddingArgs& args, const Exec& exec);

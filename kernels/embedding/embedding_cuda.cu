@@ -1,5 +1,7 @@
 // Embedding rows. Backward: the host sorts the rows by id, so that each sum is made in order by four threads per column,
 // whose sums are joined in order; an id with very many rows is cut into pieces, whose sums are joined in order, too.
+#include <cuda_bf16.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -37,8 +39,17 @@ struct Join {
   int32_t id, begin, end;
 };
 
+// Gradients without gaps, or with them in f32.
+struct Gradients {
+  Input f32;
+  const __nv_bfloat16* bf16;
+  __device__ float at(int64_t row, int64_t column) const {
+    return bf16 != nullptr ? __bfloat162float(bf16[row * f32.cols + column]) : f32.data[row * f32.stride + column];
+  }
+};
+
 __global__ void __launch_bounds__(columns_per_block* quarters)
-    sum_pieces(const Piece* pieces, const int32_t* order, Input grad, Output table, float* partials) {
+    sum_pieces(const Piece* pieces, const int32_t* order, Gradients grad, Output table, float* partials) {
   __shared__ float sums[quarters][columns_per_block];
   const Piece piece = pieces[blockIdx.x];
   const int64_t c = static_cast<int64_t>(blockIdx.y) * columns_per_block + threadIdx.x;
@@ -46,14 +57,14 @@ __global__ void __launch_bounds__(columns_per_block* quarters)
     return piece.begin + static_cast<int32_t>((piece.end - piece.begin) * quarter / quarters);
   };
   float sum = 0.0f;
-  if (c < grad.cols)
+  if (c < table.cols)
 #pragma unroll 8
-    for (int32_t i = bound(threadIdx.y); i < bound(threadIdx.y + 1); ++i) sum += grad.data[order[i] * grad.stride + c];
+    for (int32_t i = bound(threadIdx.y); i < bound(threadIdx.y + 1); ++i) sum += grad.at(order[i], c);
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y != 0 || c >= grad.cols) return;
+  if (threadIdx.y != 0 || c >= table.cols) return;
   float* const to =
-      piece.partial < 0 ? table.data + piece.id * table.stride + c : partials + piece.partial * grad.cols + c;
+      piece.partial < 0 ? table.data + piece.id * table.stride + c : partials + piece.partial * table.cols + c;
   sum = piece.partial < 0 ? *to : 0.0f;
   for (int quarter = 0; quarter < quarters; ++quarter) sum += sums[quarter][threadIdx.x];
   *to = sum;
@@ -138,7 +149,8 @@ Status embedding_backward(const EmbeddingBackwardArgs& args) {
   if (!partials) return partials.error();
   const unsigned column_blocks = blocks_for(args.grad_table.cols, columns_per_block);
   sum_pieces<<<dim3(static_cast<unsigned>(sorted.pieces.size()), column_blocks), dim3(columns_per_block, quarters), 0,
-               stream()>>>(*pieces, *order, args.grad_out, args.grad_table, *partials);
+               stream()>>>(*pieces, *order, {args.grad_out, reinterpret_cast<const __nv_bfloat16*>(args.grad_out_bf16)},
+                           args.grad_table, *partials);
   RAT_TRY(launched("embedding_backward"));
   if (sorted.joins.empty()) return ok();
   auto joins = uploaded(3, sorted.joins);

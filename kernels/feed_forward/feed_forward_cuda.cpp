@@ -5,10 +5,10 @@
 #include <cuda_bf16.h>
 
 #include "kernels/cuda/blocks.h"
-#include "kernels/cuda/convert.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/gelu_product.h"
 #include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda/stream_gradient.h"
 #include "kernels/cuda_ops.h"
 
 namespace rat::kernels::gpu {
@@ -100,8 +100,7 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   RAT_ASSIGN(void* const block, scratch_bytes(0, Gradients(a.forward.shape, nullptr).bytes));
   const Gradients grad(a.forward.shape, block);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  auto* const grad_out = reinterpret_cast<Half*>(a.grad.rounded);
-  if (!a.grad.is_rounded) RAT_TRY(answer(cuda::to_bf16(a.grad.values.data, grad_out, N * D, stream())));
+  RAT_ASSIGN(Half* const grad_out, rounded_gradient(a.grad));
   RAT_TRY(answer(cuda::gelu_product_backward({grad_out, half(a.forward.fc2), saved.hidden, grad.hidden, N, D, F},
                                              cuda::best_gelu_path(), *gemm, stream())));
   RAT_TRY(multiply(*gemm, {.transpose_a = true,
@@ -127,8 +126,7 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
       {.m = N, .n = D, .k = F, .a = grad.hidden, .b = half(a.forward.fc1), .d = grad.normed, .out_type = CUDA_R_16BF}));
   cuda::RmsNormBackwardArgs<Half, float> norm;
   norm.x = a.forward.x.data, norm.weight = a.forward.norm.data(), norm.rstd = saved.rstd, norm.grad_y = grad.normed;
-  norm.residual = norm.grad_x = a.grad.values.data;
-  norm.grad_x_rounded = grad_out;
+  norm.residual = norm.grad_x = grad_out;
   norm.grad_weight = a.grad_norm.data(), norm.add_grad_weight = true;
   norm.workspace = grad.workspace, norm.rows = N, norm.channels = D;
   return answer(cuda::rms_norm_backward<Half, float>(norm, stream()));

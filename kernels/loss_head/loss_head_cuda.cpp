@@ -41,7 +41,7 @@ Status backward(const LossHeadArgs& a, const Scratch& s, cuda::Gemm& gemm) {
                                                      stream())));
   cuda::RmsNormBackwardArgs<Half, float> norm;
   norm.x = a.x.data, norm.weight = a.norm.data(), norm.rstd = s.rstd, norm.grad_y = s.grad_normed;
-  norm.grad_x = a.grad.values.data, norm.grad_x_rounded = reinterpret_cast<Half*>(a.grad.rounded);
+  norm.grad_x = reinterpret_cast<Half*>(a.grad.rounded);
   norm.grad_weight = a.grad_norm.data(), norm.add_grad_weight = true;
   norm.workspace = s.workspace, norm.rows = N, norm.channels = D;
   return answer(cuda::rms_norm_backward<Half, float>(norm, stream()));

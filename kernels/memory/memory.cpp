@@ -79,6 +79,13 @@ Status copy_rows(const CopyRowsArgs& args, const Exec& exec) {
   return exec.run(&Backend::copy_rows, op, args);
 }
 
+Status widen(const WidenArgs& args, const Exec& exec) {
+  if (args.y.rows * args.y.cols == 0) return ok();
+  RAT_TRY(expect_shape("widen", "y", args.y, args.y.rows, args.y.cols));
+  if (args.x == nullptr) return fail(ErrorCode::invalid_argument, "widen: the source has no memory");
+  return exec.run(&Backend::widen, "widen", args);
+}
+
 Status finish(const Exec& exec) { return exec.backend->finish(); }
 
 }  // namespace rat::kernels

@@ -5,6 +5,7 @@
 //   download:  host[i, j] = rows[i, j], dense; waits for everything that this thread started before
 //   zero:      x[i, j] = 0
 //   copy_rows: y[i] = x[rows[i]], or x[i] where no rows are named; `rows` is host memory; x and y do not overlap
+//   widen:     y[i, j] = x[i, j], from bf16
 //   finish:    waits for everything that this thread started, and reports a fault in it
 #pragma once
 
@@ -80,10 +81,16 @@ struct CopyRowsArgs {
   std::span<const int32_t> rows = {};
 };
 
+struct WidenArgs {
+  const uint16_t* x = nullptr;  // rows without gaps
+  Output y;
+};
+
 [[nodiscard]] Status upload(const UploadArgs& args, const Exec& exec);
 [[nodiscard]] Status download(const DownloadArgs& args, const Exec& exec);
 [[nodiscard]] Status zero(const ZeroArgs& args, const Exec& exec);
 [[nodiscard]] Status copy_rows(const CopyRowsArgs& args, const Exec& exec);
+[[nodiscard]] Status widen(const WidenArgs& args, const Exec& exec);
 [[nodiscard]] Status finish(const Exec& exec);
 
 }  // namespace rat::kernels

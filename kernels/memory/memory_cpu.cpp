@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <new>
 
@@ -45,6 +46,13 @@ Status copy_rows(const CopyRowsArgs& args) {
   for (int64_t i = 0; i < args.y.rows; ++i)
     std::copy_n(args.x.row(args.rows.empty() ? i : args.rows[static_cast<std::size_t>(i)]), args.x.cols,
                 args.y.row(i));
+  return ok();
+}
+
+Status widen(const WidenArgs& args) {
+  for (int64_t i = 0; i < args.y.rows; ++i)
+    std::transform(args.x + i * args.y.cols, args.x + (i + 1) * args.y.cols, args.y.row(i),
+                   [](uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); });
   return ok();
 }
 

@@ -12,6 +12,12 @@ __global__ void copy(Rows<const float> x, Rows<float> y, const int32_t* rows) {
   for (int64_t j = threadIdx.x; j < y.cols; j += blockDim.x) to[j] = from[j];
 }
 
+__global__ void widen_rows(const uint16_t* x, Rows<float> y) {
+  const uint16_t* from = x + blockIdx.x * y.cols;
+  float* to = y.data + blockIdx.x * y.stride;
+  for (int64_t j = threadIdx.x; j < y.cols; j += blockDim.x) to[j] = __uint_as_float(static_cast<unsigned>(from[j]) << 16);
+}
+
 std::size_t bytes_of(int64_t floats) { return static_cast<std::size_t>(floats) * sizeof(float); }
 
 }  // namespace
@@ -49,6 +55,11 @@ Status copy_rows(const CopyRowsArgs& args) {
   RAT_TRY(to_device(*rows, args.rows.data(), args.rows.size_bytes()));
   copy<<<static_cast<unsigned>(args.y.rows), 128, 0, stream()>>>(args.x, args.y, *rows);
   return launched("copy_rows");
+}
+
+Status widen(const WidenArgs& args) {
+  widen_rows<<<static_cast<unsigned>(args.y.rows), 128, 0, stream()>>>(args.x, args.y);
+  return launched("widen");
 }
 
 }  // namespace rat::kernels::gpu

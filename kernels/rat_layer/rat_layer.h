@@ -4,7 +4,7 @@
 //   y = x + W_out( sigmoid(z) * attend( scan( W_in rms_norm(x) ) ) )
 //
 // Source: Wei et al., RAT, arXiv:2507.04416. Everything between the two f32 residual streams is bf16, sums are f32.
-// Shapes: x, y and their gradients (B*T, D) f32 without gaps; weights in the layouts of core/weights.h, the two
+// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; weights in the layouts of core/weights.h, the two
 //         matrices rounded by round_weights; gradients of weights f32, added to.
 // Trap:   `saved` carries what backward needs from one call to the other: rat_layer_saved bytes of the backend's memory.
 #pragma once

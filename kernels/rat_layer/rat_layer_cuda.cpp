@@ -7,6 +7,7 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/rat_layer.h"
+#include "kernels/cuda/stream_gradient.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/layer_step/layer_step_cuda.h"
 #include "kernels/rat_layer/rat_layer.h"
@@ -104,9 +105,8 @@ Status rat_layer_backward(const RatLayerBackwardArgs& a) {
   cuda::RatBuffers<Half> sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(args.forward.shape, nullptr, sizes)));
   cut_scratch(args.forward.shape, block, buffers);
-  args.grad_out = args.grad_x = a.grad.values.data;
-  args.grad_rounded = reinterpret_cast<Half*>(a.grad.rounded);
-  args.grad_is_rounded = a.grad.is_rounded;
+  RAT_ASSIGN(args.grad_x, rounded_gradient(a.grad));
+  args.grad_out = args.grad_x;
   args.residual_gradient = true;
   args.add_gradients = true;
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_gate_bias.data(), a.grad_out_proj.data()};

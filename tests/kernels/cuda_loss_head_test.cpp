@@ -80,7 +80,7 @@ Answer fused(const Problem& p, const Backend& backend, float scale) {
   const auto& [N, D, V] = p.shape;
   const Exec exec{.backend = &backend};
   const test::DeviceRows x(backend, p.x, N, D), norm(backend, p.norm, 1, D), head(backend, p.head, V, D);
-  const test::DeviceRows grad_x(backend, test::poison(p.x.size()), N, D);
+  const test::DeviceRows unwritten(backend, test::poison(p.x.size()), N, D);
   const test::DeviceRows grad_norm(backend, std::vector<float>(size(D), 1.0f), 1, D);
   const test::DeviceRows grad_head(backend, std::vector<float>(size(V * D), 1.0f), V, D);
   const Halves weights(backend, V * D), rounded(backend, N * D);
@@ -93,15 +93,11 @@ Answer fused(const Problem& p, const Backend& backend, float scale) {
                        .targets = p.targets,
                        .sums = &a.sums,
                        .grad_scale = scale,
-                       .grad = {grad_x, rounded.data()},
+                       .grad = {unwritten, rounded.data()},
                        .grad_norm = grad_norm.span(),
                        .grad_head = grad_head.span()},
                       exec));
-  a.grad_x = grad_x.read(), a.grad_norm = grad_norm.read(), a.grad_head = grad_head.read();
-  if (scale == 0) return a;
-  const std::vector<float> halves = rounded.read(a.grad_x.size());
-  for (std::size_t i = 0; i < halves.size(); ++i)
-    EXPECT_LE(std::abs(halves[i] - a.grad_x[i]), std::abs(a.grad_x[i]) / 256) << i;
+  a.grad_x = rounded.read(p.x.size()), a.grad_norm = grad_norm.read(), a.grad_head = grad_head.read();
   return a;
 }
 

@@ -6,6 +6,8 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/memory/memory.h"
 #include "kernels/head_norm/head_norm.h"
 #include "tests/support/both_backends.h"
 
@@ -108,6 +110,24 @@ TEST(CudaEmbedding, LooksUpAndAddsRowsOfEqualIds) {
         return {out.read(), grad.read()};
       });
     }
+}
+
+TEST(CudaEmbedding, AddsRowsOfBf16AsThoseOfF32) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  const int64_t V = 7, D = 136, N = 3000;
+  const auto ids = test::tokens(size(N), 1, static_cast<int32_t>(V));
+  const Exec exec{.backend = backend};
+  const test::DeviceRows values(*backend, test::uniform(size(N * D), 4), N, D);
+  const test::DeviceRows memory(*backend, test::poison(size(N * D / 2)), N, D / 2);  // of N * D bf16
+  auto* const rounded = reinterpret_cast<uint16_t*>(memory.rows().data);
+  ASSERT_OK(round_weights({.x = {values.rows().data, size(N * D)}, .out = {rounded, size(N * D)}}, exec));
+  const test::DeviceRows unread(*backend, test::poison(size(N * D)), N, D);
+  const test::DeviceRows table(*backend, test::uniform(size(V * D), 3), V, D), same(*backend, test::uniform(size(V * D), 3), V, D);
+  ASSERT_OK(embedding_backward({ids, unread, table, rounded}, exec));
+  ASSERT_OK(widen({.x = rounded, .y = unread}, exec));
+  ASSERT_OK(embedding_backward({ids, unread, same}, exec));
+  EXPECT_EQ(table.read(), same.read());
+  EXPECT_NE(unread.read(), values.read());  // it was rounded
 }
 
 TEST(CudaAdamW, ThreeStepsOfManyTensorsAreTheCpus) {

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "kernels/gated_scan/gated_scan.h"
+#include "kernels/matmul/matmul.h"
 #include "tests/support/compare.h"
 #include "tests/support/random_values.h"
 
@@ -49,6 +52,14 @@ TEST(Memory, RowsAreGatheredZeroedAndReadDense) {
   for (std::size_t i = 0; i < 6; ++i) {
     EXPECT_EQ(read[i * 2], before[i * 4 + 2]);
     EXPECT_EQ(read[i * 2 + 1], 0.0f);
+  }
+  std::vector<uint16_t> rounded(6 * 2);
+  ASSERT_OK(round_weights({.x = read, .out = rounded}, {}));
+  ASSERT_OK(widen({.x = rounded.data(), .y = all.columns(1, 2)}, {}));
+  for (std::size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(x[i * 4], before[i * 4]);
+    EXPECT_NEAR(x[i * 4 + 1], before[i * 4 + 2], 0.004 * std::abs(before[i * 4 + 2]));
+    EXPECT_EQ(x[i * 4 + 2], 0.0f);
   }
   const std::vector<int32_t> outside{6};
   EXPECT_FALSE(copy_rows({.x = all, .y = Output(y.data(), 1, 4), .rows = outside}, {}));
