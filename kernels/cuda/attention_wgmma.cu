@@ -134,6 +134,10 @@ __device__ void produce(const Maps& maps, const RatShape& s, const Work& work, u
   }
 }
 
+// By how many powers of 2 a score may exceed what weights are relative to, before all that was added up is made smaller:
+// float32 has room for that, and most steps need not touch the sums.
+constexpr float kSlack = 8.0f;
+
 // Online softmax of one thread's two rows (lane / 4 and 8 below): scores become weights.
 struct TwoRows {
   float top[2], sum[2];
@@ -155,7 +159,8 @@ struct TwoRows {
       float highest = scores[2 * i];
 #pragma unroll
       for (int n = 0; n < N / 4; ++n) highest = fmaxf(highest, fmaxf(scores[n * 4 + 2 * i], scores[n * 4 + 2 * i + 1]));
-      const float new_top = fmaxf(top[i], tiles::row_max(highest) * scale);
+      highest = tiles::row_max(highest) * scale;
+      const float new_top = highest > top[i] + kSlack ? highest : top[i];
       shrink[i] = exp2_fast(top[i] - new_top);
       float total = 0.0f;
 #pragma unroll
@@ -181,6 +186,7 @@ __device__ __forceinline__ void pack_weights(uint32_t (&weights)[N][4], const fl
 }
 template <int N>
 __device__ __forceinline__ void shrink_rows(float (&out)[N], const float (&shrink)[2]) {
+  if (__all_sync(0xffffffffu, shrink[0] == 1.0f && shrink[1] == 1.0f)) return;
 #pragma unroll
   for (int i = 0; i < N; ++i) out[i] *= shrink[i / 2 % 2];
 }
@@ -298,8 +304,8 @@ class Warpgroup {
       release(barrier(S::key_free));
       const int first_key = sight.steps.first_key(step);
       rows.absorb(scores, shrink, seen_, first_key, sight.masked(first_key), scale_);
-      shrink_rows(out, shrink);
       pack_weights(weights, scores);
+      shrink_rows(out, shrink);
       add_values(out, weights, ring_);
       wait_products<0>();
       hold(out);

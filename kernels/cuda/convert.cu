@@ -19,7 +19,7 @@ __global__ void to_bf16_kernel(const float* x, bf16* out, int64_t count) {
 }
 
 // Two loads in flight per thread: one alone leaves a quarter of the bandwidth.
-__global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
+__global__ void gelu_kernel(bf16* x, bf16* y, int64_t count) {
   constexpr int64_t step = kThreads * 8;
   const int64_t at = int64_t{blockIdx.x} * 2 * step + threadIdx.x * 8;
   Pack<bf16, 8> packs[2];
@@ -29,22 +29,23 @@ __global__ void gelu_kernel(const bf16* x, bf16* y, int64_t count) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (at + i * step >= count) return;
-    float values[8];
+    float values[8], slopes[8];
     unpack(packs[i], values);
 #pragma unroll
-    for (float& value : values) value = gelu_value(value);
+    for (int j = 0; j < 8; ++j) slopes[j] = gelu_and_slope(values[j]);
+    store<8>(x + at + i * step, slopes);
     store<8>(y + at + i * step, values);
   }
 }
 
-__global__ void gelu_backward_kernel(const bf16* x, bf16* grad, int64_t count) {
+__global__ void gelu_backward_kernel(const bf16* slope, bf16* grad, int64_t count) {
   const int64_t at = first_of_thread();
   if (at >= count) return;
-  float values[8], grads[8];
-  load<8>(x + at, values);
+  float slopes[8], grads[8];
+  load<8>(slope + at, slopes);
   load<8>(grad + at, grads);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) grads[i] *= gelu_slope(values[i]);
+  for (int i = 0; i < 8; ++i) grads[i] *= slopes[i];
   store<8>(grad + at, grads);
 }
 
@@ -64,15 +65,15 @@ Status to_bf16(const float* x, bf16* out, int64_t count, cudaStream_t stream) {
   return launched("to_bf16");
 }
 
-Status gelu(const bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
+Status gelu(bf16* x, bf16* y, int64_t count, cudaStream_t stream) {
   RAT_CUDA_TRY(check_count("gelu", count));
   gelu_kernel<<<(blocks(count) + 1) / 2, kThreads, 0, stream>>>(x, y, count);
   return launched("gelu");
 }
 
-Status gelu_backward(const bf16* x, bf16* grad, int64_t count, cudaStream_t stream) {
+Status gelu_backward(const bf16* slope, bf16* grad, int64_t count, cudaStream_t stream) {
   RAT_CUDA_TRY(check_count("gelu_backward", count));
-  gelu_backward_kernel<<<blocks(count), kThreads, 0, stream>>>(x, grad, count);
+  gelu_backward_kernel<<<blocks(count), kThreads, 0, stream>>>(slope, grad, count);
   return launched("gelu_backward");
 }
 

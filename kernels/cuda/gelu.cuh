@@ -14,14 +14,14 @@ __device__ __forceinline__ float normal_cdf(float x, float square) {
   return cdf;
 }
 
-// x Phi(x)
-__device__ __forceinline__ float gelu_value(float x) { return x * normal_cdf(x, x * x); }
-// Phi(x) + x phi(x)
-__device__ __forceinline__ float gelu_slope(float x) {
-  const float square = x * x;
+// x becomes x Phi(x); returns Phi(x) + x phi(x).
+__device__ __forceinline__ float gelu_and_slope(float& x) {
+  const float square = x * x, cdf = normal_cdf(x, square);
   float bell;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(bell) : "f"(square * (-0.5f * 1.44269504f)));
-  return fmaf(x * 0.39894228f, bell, normal_cdf(x, square));
+  const float slope = fmaf(x * 0.39894228f, bell, cdf);
+  x *= cdf;
+  return slope;
 }
 
 }  // namespace rat::kernels::cuda

@@ -44,8 +44,8 @@ Status gelu_product(const GeluProductArgs& a, GeluPath path, Gemm& gemm, cudaStr
 #if defined(RAT_CUDA_HOPPER)
   if (path == GeluPath::fused) return paths::wgmma_gelu_product(a, stream);
 #endif
-  RAT_CUDA_TRY(gemm.run(product(a.x, a.weight, true, a.hidden, a.rows, a.channels, a.width), stream));
-  return gelu(a.hidden, a.activated, a.rows * a.width, stream);
+  RAT_CUDA_TRY(gemm.run(product(a.x, a.weight, true, a.slope, a.rows, a.channels, a.width), stream));
+  return gelu(a.slope, a.activated, a.rows * a.width, stream);
 }
 
 Status gelu_product_backward(const GeluProductBackwardArgs& a, GeluPath path, Gemm& gemm, cudaStream_t stream) {
@@ -55,7 +55,7 @@ Status gelu_product_backward(const GeluProductBackwardArgs& a, GeluPath path, Ge
   if (path == GeluPath::fused) return paths::wgmma_gelu_product_backward(a, stream);
 #endif
   RAT_CUDA_TRY(gemm.run(product(a.grad, a.weight, false, a.grad_hidden, a.rows, a.channels, a.width), stream));
-  return gelu_backward(a.hidden, a.grad_hidden, a.rows * a.width, stream);
+  return gelu_backward(a.slope, a.grad_hidden, a.rows * a.width, stream);
 }
 
 }  // namespace rat::kernels::cuda

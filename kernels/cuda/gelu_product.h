@@ -1,12 +1,14 @@
 // The first product of the feed-forward half and the gradient that comes back through the second, each with GELU:
 //
-//   gelu_product:           hidden = x W_1^T,  activated = GELU(x W_1^T)
-//   gelu_product_backward:  grad_hidden = (grad W_2) GELU'(hidden)
+//   gelu_product:           activated = GELU(x W_1^T),  slope = GELU'(x W_1^T)
+//   gelu_product_backward:  grad_hidden = (grad W_2) slope
+//
+// The slope is kept rather than the hidden values: they have what it takes in common, and backward has only to multiply.
 //
 // Shapes: x, grad (rows, channels), W_1 (width, channels), W_2 (channels, width), the others (rows, width); bf16 without
 //         gaps, channels and width multiples of 8; sums in float32, GELU to 1.2e-5 (kernels/cuda/gelu.cuh).
 // Paths:  fused takes GELU where the sums still lie in registers, on Hopper's tensor cores (TMA, wgmma), so that the
-//         hidden values are not read again; separate is a product of cuBLASLt and then GELU on rounded values, for every
+//         hidden values are never written; separate is a product of cuBLASLt and then GELU on rounded values, for every
 //         other GPU.
 #pragma once
 
@@ -24,12 +26,12 @@ enum class GeluPath { separate, fused };
 
 struct GeluProductArgs {
   const __nv_bfloat16 *x = nullptr, *weight = nullptr;
-  __nv_bfloat16 *hidden = nullptr, *activated = nullptr;
+  __nv_bfloat16 *slope = nullptr, *activated = nullptr;
   int64_t rows = 0, channels = 0, width = 0;
 };
 
 struct GeluProductBackwardArgs {
-  const __nv_bfloat16 *grad = nullptr, *weight = nullptr, *hidden = nullptr;
+  const __nv_bfloat16 *grad = nullptr, *weight = nullptr, *slope = nullptr;
   __nv_bfloat16* grad_hidden = nullptr;
   int64_t rows = 0, channels = 0, width = 0;
 };

@@ -52,7 +52,7 @@ struct Offsets {  // in shared memory, bytes: stages of both operands, what each
 
 struct Maps {
   CUtensorMap rows, weight;
-  CUtensorMap hidden;     // written by the product, read by the gradient; of the gate: y
+  CUtensorMap slope;      // of GELU: written by the product, read by the gradient; of the gate: y
   CUtensorMap gate;       // of the gate: z, read
   CUtensorMap out, gate_out;
 };
@@ -119,7 +119,7 @@ __device__ void bring_ends(const Maps& maps, const Work& work, uint32_t shared) 
       barrier_wait(shared + Offsets<END>::read_free + 8 * place, static_cast<uint32_t>(uses & 1) ^ 1);
       barrier_expect(full, kEnds<END> * kOut);
       for (int half = 0; half < 2; ++half) {
-        copy_box(to + half * kOutHalf, maps.hidden, column + half * kHalf, row + member * kRows, 0, full);
+        copy_box(to + half * kOutHalf, maps.slope, column + half * kHalf, row + member * kRows, 0, full);
         if constexpr (kGate<END>)
           copy_box(to + kOut + half * kOutHalf, maps.gate, column + half * kHalf, row + member * kRows, 0, full);
       }
@@ -163,35 +163,39 @@ __device__ __forceinline__ void write_tile(const float (&sums)[64], uint32_t til
 __device__ __forceinline__ void finish_product(const Maps& maps, float (&sums)[64], uint32_t tile, const Work::Place& place,
                                                int which) {
   wait_until_sent(which);
-  write_tile(sums, tile);
-  send(maps.hidden, tile, place, which);
 #pragma unroll
-  for (float& sum : sums) sum = gelu_value(sum);
+  for (int piece = 0; piece < 16; piece += 2) {
+    float slopes[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) slopes[i] = gelu_and_slope(sums[piece * 4 + i]);
+    Quad(tile, piece).store(slopes);
+  }
+  send(maps.slope, tile, place, which);
   wait_until_sent(which);
   write_tile(sums, tile);
   send(maps.out, tile, place, which);
 }
 
 __device__ __forceinline__ void finish_gradient(const Maps& maps, float (&sums)[64], uint32_t tile, const Work::Place& place,
-                                                int which, uint32_t hidden_full, uint32_t hidden_free, uint32_t phase) {
-  barrier_wait(hidden_full, phase);
+                                                int which, uint32_t read_full, uint32_t read_free, uint32_t phase) {
+  barrier_wait(read_full, phase);
 #pragma unroll
   for (int piece = 0; piece < 16; piece += 2) {
     const Quad quad(tile, piece);
-    uint32_t hidden[4];
-    tiles::load_matrices(hidden, quad.at);
+    uint32_t slopes[4];
+    tiles::load_matrices(slopes, quad.at);
     float* const mine = &sums[piece * 4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      mine[2 * i] *= gelu_slope(low_half(hidden[i]));
-      mine[2 * i + 1] *= gelu_slope(high_half(hidden[i]));
+      mine[2 * i] *= low_half(slopes[i]);
+      mine[2 * i + 1] *= high_half(slopes[i]);
     }
     quad.store(mine);  // to where this warp alone has just read
   }
   send(maps.out, tile, place, which);
   if (threadIdx.x % 128 == 0) {
     wait_stores_read();
-    barrier_arrive(hidden_free);
+    barrier_arrive(read_free);
   }
 }
 
@@ -372,7 +376,7 @@ Status wgmma_gelu_product(const GeluProductArgs& a, cudaStream_t stream) {
   Maps maps{};
   RAT_CUDA_TRY(matrix_map(maps.rows, a.x, a.rows, a.channels, kTile));
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, a.width, a.channels, kTile / kBlocks));
-  RAT_CUDA_TRY(matrix_map(maps.hidden, a.hidden, a.rows, a.width, kRows));
+  RAT_CUDA_TRY(matrix_map(maps.slope, a.slope, a.rows, a.width, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.activated, a.rows, a.width, kRows));
   return launch<End::gelu>("gelu_product", maps, {}, a.rows, a.channels, a.width, stream);
 }
@@ -381,7 +385,7 @@ Status wgmma_gelu_product_backward(const GeluProductBackwardArgs& a, cudaStream_
   Maps maps{};
   RAT_CUDA_TRY(matrix_map(maps.rows, a.grad, a.rows, a.channels, kTile));
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, a.channels, a.width, kDeep));
-  RAT_CUDA_TRY(matrix_map(maps.hidden, a.hidden, a.rows, a.width, kRows));
+  RAT_CUDA_TRY(matrix_map(maps.slope, a.slope, a.rows, a.width, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.grad_hidden, a.rows, a.width, kRows));
   return launch<End::gelu_gradient>("gelu_product_backward", maps, {}, a.rows, a.channels, a.width, stream);
 }
@@ -393,7 +397,7 @@ Status wgmma_gate_product_backward(const GateProductBackwardArgs<bf16>& a, cudaS
   Maps maps{};
   RAT_CUDA_TRY(matrix_map(maps.rows, a.grad, rows, D, kTile));
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, D, D, kDeep));
-  RAT_CUDA_TRY(matrix_map(maps.hidden, a.y, rows, D, kRows));
+  RAT_CUDA_TRY(matrix_map(maps.slope, a.y, rows, D, kRows));
   RAT_CUDA_TRY(token_map(maps.gate, a.z, D, a.z_stride, all_rows, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.grad_out, rows, D, kRows));
   RAT_CUDA_TRY(token_map(maps.gate_out, a.grad_z, D, a.grad_z_stride, all_rows, kRows));

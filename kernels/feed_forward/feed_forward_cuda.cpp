@@ -1,5 +1,5 @@
-// Saved: the normed input, its factors and the hidden values before and after GELU, in bf16: computing GELU again in
-// backward takes longer than reading it.
+// Saved: the normed input, its factors, GELU and its slope, in bf16: computing them again in backward takes longer than
+// reading them.
 #include "kernels/feed_forward/feed_forward.h"
 
 #include <cuda_bf16.h>
@@ -17,14 +17,14 @@ namespace {
 using Half = __nv_bfloat16;
 
 struct Saved {
-  Half *normed, *hidden, *activated;
+  Half *normed, *slope, *activated;
   float* rstd;
   std::size_t bytes;
 
   Saved(const FeedForwardShape& s, void* block) {
     Cutter cutter(block);
     normed = cutter.take<Half>(s.rows * s.channels);
-    hidden = cutter.take<Half>(s.rows * s.hidden);
+    slope = cutter.take<Half>(s.rows * s.hidden);
     activated = cutter.take<Half>(s.rows * s.hidden);
     rstd = cutter.take<float>(s.rows);
     bytes = cutter.used();
@@ -81,7 +81,7 @@ Status feed_forward(const FeedForwardArgs& a) {
   const Saved saved(a.shape, a.saved);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), saved.normed, saved.rstd, N, D}, stream())));
-  RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.hidden, saved.activated, N, D, F},
+  RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.slope, saved.activated, N, D, F},
                                     cuda::best_gelu_path(), *gemm, stream())));
   return multiply(*gemm, {.transpose_b = true,
                           .m = N,
@@ -101,7 +101,7 @@ Status feed_forward_backward(const FeedForwardBackwardArgs& a) {
   const Gradients grad(a.forward.shape, block);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_ASSIGN(Half* const grad_out, rounded_gradient(a.grad));
-  RAT_TRY(answer(cuda::gelu_product_backward({grad_out, half(a.forward.fc2), saved.hidden, grad.hidden, N, D, F},
+  RAT_TRY(answer(cuda::gelu_product_backward({grad_out, half(a.forward.fc2), saved.slope, grad.hidden, N, D, F},
                                              cuda::best_gelu_path(), *gemm, stream())));
   RAT_TRY(multiply(*gemm, {.transpose_a = true,
                            .m = D,

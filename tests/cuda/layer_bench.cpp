@@ -274,8 +274,8 @@ void layer(const Options& o, const char* what, int64_t seq_len, Gemm& gemm, Repo
 
 void gelu_products(const Options& o, Gemm& gemm) {
   const int64_t rows = o.tokens, channels = o.d_model, width = 4 * channels;
-  Buffer<bf16> x(rows * channels), weight(width * channels), hidden(rows * width), out(rows * width);
-  x.fill(1.0), weight.fill(1.0 / std::sqrt(static_cast<double>(channels))), hidden.fill(1.0);
+  Buffer<bf16> x(rows * channels), weight(width * channels), slope(rows * width), out(rows * width);
+  x.fill(1.0), weight.fill(1.0 / std::sqrt(static_cast<double>(channels))), slope.fill(1.0);
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(channels) * static_cast<double>(width);
   const auto report = [&](const char* what, GeluPath path, const Times& t) {
     std::printf("%-22s %-8s D=%-5lld N=%-7lld %8.4f ms (%.4f .. %.4f)  %6.0f TFLOP/s\n", what,
@@ -287,10 +287,10 @@ void gelu_products(const Options& o, Gemm& gemm) {
   if (best_gelu_path() == GeluPath::fused) paths.push_back(GeluPath::fused);
   for (const GeluPath path : paths) {
     report("gelu_product", path, timer.measure(o.reps, [&] {
-      require(gelu_product({x.get(), weight.get(), hidden.get(), out.get(), rows, channels, width}, path, gemm, Timer::stream));
+      require(gelu_product({x.get(), weight.get(), slope.get(), out.get(), rows, channels, width}, path, gemm, Timer::stream));
     }));
     report("gelu_product_backward", path, timer.measure(o.reps, [&] {
-      require(gelu_product_backward({x.get(), weight.get(), hidden.get(), out.get(), rows, channels, width}, path, gemm,
+      require(gelu_product_backward({x.get(), weight.get(), slope.get(), out.get(), rows, channels, width}, path, gemm,
                                     Timer::stream));
     }));
   }
