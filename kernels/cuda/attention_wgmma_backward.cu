@@ -5,6 +5,8 @@
 // That sum is added up in one order, so that a run repeats itself to the bit: a row tile has a count of the blocks that
 // have added to it, and a block waits for its turn: earlier keys first, among them the heads. Blocks take up work in this
 // order, so those a block waits for began before it and go on whatever happens, and the ones that see most rows come first.
+#include <type_traits>
+
 #include "kernels/cuda/wgmma_backward.cuh"
 
 namespace rat::kernels::cuda::paths {
@@ -103,7 +105,8 @@ __device__ __forceinline__ void store_operand(uint32_t tile, const uint32_t (&sc
 }
 
 // One warpgroup: 64 of the block's keys; and, a step behind, half of the channels of the queries' gradients over all of them,
-// so that the two need not keep step.
+// so that the two need not keep step. No row of the last steps sees a key of the second warpgroup, which then only has its
+// channels of the queries' gradients, over the first one's keys.
 //
 // Nothing branches around products: the compiler would have each wait for the one before.
 template <int P>
@@ -117,13 +120,21 @@ class Consumer {
     const unsigned mine = work.first_key + which * 64;  // unsigned: keys beyond the last one may lie beyond 2^31 tokens
     first_token = (mine + warp * 16 + lane / 4 + 1) * work.seen.chunk_len;
     all_see_from = (mine + 64) * work.seen.chunk_len;
+    const unsigned second = (work.first_key + 65u) * work.seen.chunk_len;  // the first token that sees one of its keys
+    both_steps = second < static_cast<unsigned>(work.seen.tokens)
+                     ? (work.seen.tokens - static_cast<int>(second / kStep * kStep) + kStep - 1) / kStep
+                     : 0;
   }
 
   __device__ void run(const ChunkAttentionBackwardArgs<bf16>& a) {
     float grad_keys[P / 2] = {}, grad_values[P / 2] = {};
     barrier_wait(shared + Offsets::keys_full, 0);
-    if constexpr (P == 64) walk_ahead(grad_keys, grad_values);
-    else walk(grad_keys, grad_values);
+    Ring ring;
+    if (const int own_steps = which == 0 ? steps : both_steps; own_steps > 0) {
+      if constexpr (P == 64) walk_ahead(own_steps, ring, grad_keys, grad_values);
+      else walk(own_steps, ring, grad_keys, grad_values);
+    }
+    if (which == 1) help(ring);
     // Taken up again, so that no registers hold it meanwhile.
     const Work work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
     const int mine = work.first_key + which * 64, valid = static_cast<int>(a.shape.keys()) - mine;
@@ -149,13 +160,24 @@ class Consumer {
   }
   __device__ __forceinline__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 
-  __device__ __forceinline__ void walk(Grads& grad_keys, Grads& grad_values) const {
-    Ring ring;
-    take_step<true>(0, ring, grad_keys, grad_values);
-    for (int step = 1; step < steps; ++step) take_step<false>(step, ring, grad_keys, grad_values);
-    add_to_queries(steps - 1);
+  // The keys over which a step's gradients of the queries are summed: those that its rows see.
+  enum class Keys { none, all, first };
+  // first() for step 0, next(step, keys of the step before) for the others, and the last one's gradients of the queries.
+  template <class First, class Next>
+  __device__ __forceinline__ void each_step(int own_steps, const First& first, const Next& next) const {
+    first();
+    int step = 1;
+    for (; step < own_steps && step <= both_steps; ++step) next(step, std::integral_constant<Keys, Keys::all>());
+    for (; step < own_steps; ++step) next(step, std::integral_constant<Keys, Keys::first>());
+    if (own_steps <= both_steps) add_to_queries<Keys::all>(own_steps - 1);
+    else add_to_queries<Keys::first>(own_steps - 1);
   }
-  template <bool First>
+
+  __device__ __forceinline__ void walk(int own_steps, Ring& ring, Grads& grad_keys, Grads& grad_values) const {
+    each_step(own_steps, [&] { take_step<Keys::none>(0, ring, grad_keys, grad_values); },
+              [&](int step, auto keys) { take_step<keys.value>(step, ring, grad_keys, grad_values); });
+  }
+  template <Keys Before>
   __device__ __forceinline__ void take_step(int step, Ring& ring, Grads& grad_keys, Grads& grad_values) const {
     Operand weights, score_grads;
     float scores[32], grad_weights[32];
@@ -172,8 +194,8 @@ class Consumer {
     add_product(grad_values, weights, grads(ring));
     add_product(grad_keys, score_grads, queries(ring));
     commit_products();
-    if constexpr (First) wait_products<0>();
-    else add_to_queries(step - 1);
+    if constexpr (Before == Keys::none) wait_products<0>();
+    else add_to_queries<Before>(step - 1);
     hold(grad_keys);
     hold(grad_values);
     barrier_arrive(shared + Offsets::free + 8 * ring.stage);
@@ -182,39 +204,39 @@ class Consumer {
 
   // With heads of 64 there are registers for two steps: while the weights of the next one are computed, the gradients of this
   // one and those of the queries of the one before are multiplied.
-  __device__ __forceinline__ void walk_ahead(Grads& grad_keys, Grads& grad_values) const {
+  __device__ __forceinline__ void walk_ahead(int own_steps, Ring& ring, Grads& grad_keys, Grads& grad_values) const {
     float scores[32], grad_weights[32];
-    Ring ring;
     barrier_wait(shared + Offsets::full, 0);
-    start_both<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
-    wait_products<1>();
-    hold(scores);
+    begin_scores<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
     scores_to_weights(row_of(0), scores, terms(ring));
     wait_products<0>();
     hold(grad_weights);
     finish_scores(grad_weights, scores, terms(ring).delta);
-    take_step_ahead<true>(0, ring, scores, grad_weights, grad_keys, grad_values);
-    for (int step = 1; step < steps; ++step) take_step_ahead<false>(step, ring, scores, grad_weights, grad_keys, grad_values);
-    add_to_queries(steps - 1);
+    each_step(own_steps, [&] { take_step_ahead<Keys::none>(0, own_steps, ring, scores, grad_weights, grad_keys, grad_values); },
+              [&](int step, auto keys) {
+                take_step_ahead<keys.value>(step, own_steps, ring, scores, grad_weights, grad_keys, grad_values);
+              });
+    ring.template advance<kStages<P>>();
   }
   // In: weights and gradients of scores of `step`; out: those of the next one.
-  template <bool First>
-  __device__ __forceinline__ void take_step_ahead(int step, Ring& ring, float (&scores)[32], float (&grad_weights)[32],
-                                                  Grads& grad_keys, Grads& grad_values) const {
+  template <Keys Before>
+  __device__ __forceinline__ void take_step_ahead(int step, int own_steps, Ring& ring, float (&scores)[32],
+                                                  float (&grad_weights)[32], Grads& grad_keys, Grads& grad_values) const {
+    constexpr bool First = Before == Keys::none;
     Operand weights, score_grads;
     Sums sums;
     const Ring now = ring;
     as_operand(weights, scores);
     as_operand(score_grads, grad_weights);
     hand_over(step, score_grads);
-    if (step + 1 < steps) ring.template advance<kStages<P>>();  // the last step multiplies its own once more, for nothing
-    const int next = min(step + 1, steps - 1);
+    if (step + 1 < own_steps) ring.template advance<kStages<P>>();  // the last step multiplies its own once more, for nothing
+    const int next = min(step + 1, own_steps - 1);
     barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);
     start_both<P>(scores, grad_weights, keys(), values(), queries(ring), grads(ring));
     add_product(grad_values, weights, grads(now));
     add_product(grad_keys, score_grads, queries(now));
     commit_products();
-    if constexpr (!First) start_queries(step - 1, sums);
+    if constexpr (!First) start_queries<Before>(step - 1, sums);
     wait_products<First ? 2 : 3>();
     hold(scores);
     scores_to_weights(row_of(next), scores, terms(ring));
@@ -229,6 +251,17 @@ class Consumer {
       hold(sums);
       barrier_arrive(shared + Offsets::scores_free + 8 * ((step - 1) & 1));
       finish_queries(step - 1, sums);
+    }
+  }
+
+  // The second warpgroup, once no row sees its keys.
+  __device__ __forceinline__ void help(Ring& ring) const {
+    for (int step = both_steps; step < steps; ++step) {
+      barrier_wait(shared + Offsets::full + 8 * ring.stage, ring.phase);  // or its arrival could count for the rows before
+      barrier_arrive(shared + Offsets::free + 8 * ring.stage);
+      ring.template advance<kStages<P>>();
+      barrier_arrive(shared + Offsets::scores_full + 8 * (step & 1));
+      add_to_queries<Keys::first>(step);
     }
   }
 
@@ -272,36 +305,37 @@ class Consumer {
     barrier_arrive(shared + Offsets::scores_full + 8 * (step & 1));
   }
 
+  template <Keys Which>
   __device__ __forceinline__ void start_queries(int step, Sums& sums) const {
     barrier_wait(shared + Offsets::scores_full + 8 * (step & 1), step / 2 & 1);
     const uint32_t scores = shared + Offsets::scores + (step & 1) * kScoreTile;
     const uint32_t keys = shared + Offsets::keys + (P == 128 ? which * kBigHalf : which * 64);
     begin_products();
 #pragma unroll
-    for (int k = 0; k < kBlock / 16; ++k)
+    for (int k = 0; k < (Which == Keys::all ? kBlock : kBlock / 2) / 16; ++k)
       multiply_columns(sums, columns_operand(scores + k * 2048, 0), columns_operand(keys + k * 2048, 0), k != 0);
     commit_products();
   }
   // To where the copy engine takes them from: boxes of 32 columns, 128-byte swizzle.
   __device__ __forceinline__ void finish_queries(int step, const Sums& sums) const {
     barrier_wait(shared + Offsets::sums_free + 8 * (step & 1), (step / 2 & 1) ^ 1);
+    unsigned char* const tile = memory + Offsets::sums + (step & 1) * kSumTile<P> + which * (kSumTile<P> / 2);
     const unsigned row = warp * 16 + lane / 4, piece = lane % 4 / 2 ^ lane / 4;  // and 8 rows below
-    const uint32_t tile = shared + Offsets::sums + (step & 1) * kSumTile<P> + which * (kSumTile<P> / 2) + row * 128 + piece * 16 +
-                          lane % 2 * 8;
+    const unsigned first = row * 128 + piece * 16 + lane % 2 * 8;
 #pragma unroll
     for (int n = 0; n < P / 16; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i)
-        asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"((tile ^ n % 4 * 32) + n / 4 * (kStep * 128) + i * 8 * 128),
-                     "f"(sums[n * 4 + 2 * i] * scale()), "f"(sums[n * 4 + 2 * i + 1] * scale())
-                     : "memory");
+        *reinterpret_cast<float2*>(tile + (first ^ n % 4 * 32) + n / 4 * (kStep * 128) + i * 8 * 128) =
+            make_float2(sums[n * 4 + 2 * i] * scale(), sums[n * 4 + 2 * i + 1] * scale());
     fence_shared_stores();
     barrier_arrive(shared + Offsets::sums_full + 8 * (step & 1));
   }
   // Waits for all products: no registers are left to go on meanwhile, and the other warpgroup keeps the tensor cores busy.
+  template <Keys Which>
   __device__ __forceinline__ void add_to_queries(int step) const {
     Sums sums;
-    start_queries(step, sums);
+    start_queries<Which>(step, sums);
     wait_products<0>();
     hold(sums);
     barrier_arrive(shared + Offsets::scores_free + 8 * (step & 1));
@@ -309,6 +343,7 @@ class Consumer {
   }
 
   const int first_row, steps;
+  int both_steps;  // that both warpgroups' keys are seen in
   const uint32_t shared;
   const int which;
   const unsigned lane, warp;

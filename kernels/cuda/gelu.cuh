@@ -18,8 +18,8 @@ __device__ __forceinline__ float normal_cdf(float x, float square) {
 __device__ __forceinline__ float gelu_and_slope(float& x) {
   const float square = x * x, cdf = normal_cdf(x, square);
   float bell;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(bell) : "f"(square * (-0.5f * 1.44269504f)));
-  const float slope = fmaf(x * 0.39894228f, bell, cdf);
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(bell) : "f"(fmaf(square, -0.5f * 1.44269504f, -1.32574807f)));  // log2 sqrt(2 pi)
+  const float slope = fmaf(x, bell, cdf);
   x *= cdf;
   return slope;
 }
