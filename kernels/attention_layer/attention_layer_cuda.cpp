@@ -46,7 +46,7 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(a.shape, a.saved, args.buffers);
   RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(a.shape.tokens, a.cache.angles)));
-  args.path = cuda::best_path<Half>(a.shape.head_size, a.shape.tokens);
+  args.path = cuda::best_path<Half>(a.shape.head_size);
   args.x = a.x.data;
   args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
@@ -82,6 +82,7 @@ Status attention_layer(const AttentionLayerArgs& a) {
 Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
   cuda::AttentionLayerBackwardArgs args;
   RAT_ASSIGN(args.forward, layer_args(a.forward));
+  args.forward.path = cuda::best_backward_path<Half>(args.forward.shape);
   cuda::AttentionBuffers sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
   cut_scratch(a.forward.shape, block, args.forward.buffers);

@@ -121,16 +121,17 @@ std::string path_problem(AttentionPath path, int64_t head_size) {
 }
 
 template <class T>
-AttentionPath best_path(int64_t head_size, int64_t keys) {
-  constexpr int64_t few_keys = 64;
-  const bool short_rows = head_size == 64 && keys <= few_keys;
-  if (!short_rows && path_problem<T>(AttentionPath::wgmma, head_size).empty()) return AttentionPath::wgmma;
-  return path_problem<T>(AttentionPath::mma, head_size).empty() ? AttentionPath::mma : AttentionPath::simple;
+AttentionPath best_path(int64_t head_size) {
+  for (const AttentionPath path : {AttentionPath::wgmma, AttentionPath::mma})
+    if (path_problem<T>(path, head_size).empty()) return path;
+  return AttentionPath::simple;
 }
 
 template <class T>
 AttentionPath best_backward_path(const RatShape& s) {
-  return s.over_tokens() ? best_path<T>(s.head_size, s.keys()) : best_path<T>(s.head_size);
+  constexpr int64_t few_tokens = 64;
+  const bool short_rows = s.over_tokens() && s.head_size == 64 && s.tokens <= few_tokens;
+  return short_rows && path_problem<T>(AttentionPath::mma, s.head_size).empty() ? AttentionPath::mma : best_path<T>(s.head_size);
 }
 
 template <class T>
@@ -184,7 +185,7 @@ Status output_gate_backward(const OutputGateBackwardArgs<T>& a, cudaStream_t str
 
 #define RAT_INSTANTIATE(T)                                                                                  \
   template std::string path_problem<T>(AttentionPath, int64_t);                                             \
-  template AttentionPath best_path<T>(int64_t, int64_t);                                                    \
+  template AttentionPath best_path<T>(int64_t);                                                             \
   template AttentionPath best_backward_path<T>(const RatShape&);                                            \
   template Status chunk_attention<T>(const ChunkAttentionArgs<T>&, AttentionPath, cudaStream_t);             \
   template Status chunk_attention_backward<T>(const ChunkAttentionBackwardArgs<T>&, AttentionPath, cudaStream_t); \

@@ -95,11 +95,11 @@ const char* path_name(AttentionPath path);
 // "" or why this path cannot run on the current device.
 template <class T>
 std::string path_problem(AttentionPath path, int64_t head_size);
-// The fastest path that can. Heads of 64 with few keys keep to `mma`: its blocks are smaller and more of them run at a time.
+// The fastest path that can.
 template <class T>
-AttentionPath best_path(int64_t head_size, int64_t keys = 1 << 20);
-// The same of the backward pass, which need not take the path that the forward pass took: over chunk ends `wgmma` is the
-// fastest with few keys as well.
+AttentionPath best_path(int64_t head_size);
+// The same of the backward pass, which need not take the path that the forward pass took: over few tokens, heads of 64 keep
+// to `mma`, whose blocks are smaller, so that more of them run at a time.
 template <class T>
 AttentionPath best_backward_path(const RatShape& shape);
 

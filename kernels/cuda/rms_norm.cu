@@ -11,9 +11,9 @@ constexpr int kWarps = 8;
 constexpr int kBackwardWarps = 4;
 constexpr int kProcessors = 132;  // of an H200: blocks of backward are all resident there; also cuts the partial sums
 
-// Blocks per multiprocessor: rows of up to 256 channels leave registers for more.
-template <int V>
-constexpr int kBackwardBlocks = V == 1 ? 6 : V == 2 ? 3 : 2;
+// Blocks per multiprocessor: as many as registers are left for. Few rows on their way would not fill the memory's bandwidth.
+template <class T, int V>
+constexpr int kBackwardBlocks = sizeof(T) == 4 ? (V == 1 ? 6 : V == 2 ? 3 : 2) : (V == 1 ? 8 : V == 2 ? 6 : V == 4 ? 4 : 2);
 
 // Vectors of 8 channels per lane: V = 1, 2, 4, 8 keep rows of up to 256 V channels; wider rows take several turns.
 template <class T, class X, int V>
@@ -67,7 +67,7 @@ constexpr bool kResidualLate = sizeof(X) * V > 16;
 
 // Each warp walks rows with a fixed stride and keeps its share of grad_weight in shared memory columns of its own.
 template <class T, class X, int V>
-__global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<V>)
+__global__ void __launch_bounds__(kBackwardWarps * 32, kBackwardBlocks<T, V>)
     rms_norm_backward_kernel(RmsNormBackwardArgs<T, X> a) {
   extern __shared__ float shared[];  // (kBackwardWarps, channels), used once at the end
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -155,8 +155,12 @@ __global__ void __launch_bounds__(kSumThreads)
 }
 
 int64_t column_blocks(int64_t rows) { return rows <= kRowsOfOnePass ? 1 : std::min<int64_t>(64, rows / 256); }
+template <class T>
 int64_t backward_blocks(int64_t rows, int64_t channels) {
-  const int per_processor = channels <= 256 ? kBackwardBlocks<1> : channels <= 512 ? kBackwardBlocks<2> : kBackwardBlocks<4>;
+  const int per_processor = channels <= 256    ? kBackwardBlocks<T, 1>
+                            : channels <= 512  ? kBackwardBlocks<T, 2>
+                            : channels <= 1024 ? kBackwardBlocks<T, 4>
+                                               : kBackwardBlocks<T, 8>;
   return std::min<int64_t>(kProcessors * per_processor, (rows + kBackwardWarps - 1) / kBackwardWarps);
 }
 
@@ -170,7 +174,7 @@ Status check_rows(const char* op, int64_t rows, int64_t channels) {
 // backward keeps V vectors of x, of grad_y and of grad_weight per lane: up to 2048 channels
 template <class T, class X, int V>
 Status launch_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream) {
-  const auto blocks = static_cast<unsigned>(backward_blocks(a.rows, a.channels));
+  const auto blocks = static_cast<unsigned>(backward_blocks<T>(a.rows, a.channels));
   const std::size_t shared = static_cast<std::size_t>(kBackwardWarps * a.channels) * sizeof(float);
   RAT_CUDA_TRY(checked(cudaFuncSetAttribute(rms_norm_backward_kernel<T, X, V>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                             static_cast<int>(shared)),
@@ -203,7 +207,7 @@ Status column_sums(const float* values, int64_t rows, int64_t cols, float* works
 }
 
 int64_t rms_norm_workspace(int64_t rows, int64_t channels) {
-  const int64_t blocks = backward_blocks(rows, channels);
+  const int64_t blocks = std::max(backward_blocks<float>(rows, channels), backward_blocks<bf16>(rows, channels));
   return blocks * channels + column_sums_workspace(blocks, channels);
 }
 
@@ -226,7 +230,7 @@ Status rms_norm_backward(const RmsNormBackwardArgs<T, X>& a, cudaStream_t stream
   else if (a.channels <= 1024) RAT_CUDA_TRY((launch_backward<T, X, 4>(a, stream)));
   else if (a.channels <= 2048) RAT_CUDA_TRY((launch_backward<T, X, 8>(a, stream)));
   else return refuse("rms_norm_backward: %lld channels are not supported yet; up to 2048", static_cast<long long>(a.channels));
-  const int64_t blocks = backward_blocks(a.rows, a.channels);
+  const int64_t blocks = backward_blocks<T>(a.rows, a.channels);
   return column_sums(a.workspace, blocks, a.channels, a.workspace + blocks * a.channels, a.grad_weight, stream,
                      a.add_grad_weight);
 }

@@ -158,7 +158,7 @@ Status token_attention(const RangeAttentionArgs& a) {
   args.q_rot = packed.q;
   args.keys = read_only(heads_of(packed.k, s)), args.values = read_only(heads_of(packed.v, s));
   args.y = packed.out, args.lse = a.lse.data;
-  RAT_TRY(answer(cuda::chunk_attention<bf16>(args, cuda::best_path<bf16>(s.head_size, s.tokens), stream())));
+  RAT_TRY(answer(cuda::chunk_attention<bf16>(args, cuda::best_path<bf16>(s.head_size), stream())));
   return spread(Pairs<float>(s).with({a.out, s.tokens}, packed.out));
 }
 
@@ -179,7 +179,7 @@ Status token_attention_backward(const RangeAttentionBackwardArgs& a) {
   args.keys = read_only(heads_of(packed.k, s)), args.values = read_only(heads_of(packed.v, s));
   args.grad_out = packed.grad_out, args.lse = a.forward.lse.data, args.delta = packed.delta;
   args.token_gradients = {heads_of(packed.grad_q, s), heads_of(packed.grad_k, s), heads_of(packed.grad_v, s)};
-  RAT_TRY(answer(cuda::chunk_attention_backward<bf16>(args, cuda::best_path<bf16>(s.head_size, s.tokens), stream())));
+  RAT_TRY(answer(cuda::chunk_attention_backward<bf16>(args, cuda::best_backward_path<bf16>(args.shape), stream())));
   return spread(Pairs<float>(s)
                     .with({a.grad_q, s.tokens}, packed.grad_q)
                     .with({a.grad_k, s.kv_columns()}, packed.grad_k, true)

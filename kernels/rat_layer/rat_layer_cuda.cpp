@@ -55,7 +55,7 @@ Result<cuda::RatLayerArgs<Half, float>> layer_args(const RatLayerArgs& a) {
                   reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(args.shape, a.saved, args.buffers);
   RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(args.shape.chunks(), a.cache.angles)));
-  args.path = cuda::best_path<Half>(a.shape.head_size, args.shape.keys());
+  args.path = cuda::best_path<Half>(a.shape.head_size);
   args.x = a.x.data;
   args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
