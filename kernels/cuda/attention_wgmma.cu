@@ -292,25 +292,34 @@ class Warpgroup {
     start_output<S>(out, weights, shared_ + S::values_at + ring.stage * S::key_tile);
   }
 
+  // Scores of a step for which no other product runs.
+  __device__ __forceinline__ void score_alone(Scores& scores, uint32_t queries) const {
+    score(scores, queries);
+    wait_products<0>();
+    hold(scores);
+    release(barrier(S::key_free));
+  }
+  // The values of the ring's step; then the ring goes on.
+  __device__ __forceinline__ void add_values_alone(Out& out, const Weights& weights) {
+    add_values(out, weights, ring_);
+    wait_products<0>();
+    hold(out);
+    release(barrier(S::value_free));
+    ring_.template advance<S::stages>();
+  }
+
   // Two blocks share the multiprocessor: the softmax of one hides behind the products of others.
   __device__ __forceinline__ void absorb_in_turn(Rows& rows, Out& out, uint32_t queries, const Sight& sight) {
     for (int step = 0; step < sight.steps.count; ++step) {
       Scores scores;
       Weights weights;
       float shrink[2];
-      score(scores, queries);
-      wait_products<0>();
-      hold(scores);
-      release(barrier(S::key_free));
+      score_alone(scores, queries);
       const int first_key = sight.steps.first_key(step);
       rows.absorb(scores, shrink, seen_, first_key, sight.masked(first_key), scale_);
       pack_weights(weights, scores);
       shrink_rows(out, shrink);
-      add_values(out, weights, ring_);
-      wait_products<0>();
-      hold(out);
-      release(barrier(S::value_free));
-      ring_.template advance<S::stages>();
+      add_values_alone(out, weights);
     }
   }
 
@@ -320,10 +329,7 @@ class Warpgroup {
     Scores scores;
     Weights weights;
     float shrink[2];
-    score(scores, queries);
-    wait_products<0>();
-    hold(scores);
-    release(barrier(S::key_free));
+    score_alone(scores, queries);
     rows.absorb(scores, shrink, seen_, sight.steps.first_key(0), true, scale_);
     pack_weights(weights, scores);
     for (int step = 1; step < sight.steps.count; ++step) {
@@ -342,11 +348,7 @@ class Warpgroup {
       shrink_rows(out, shrink);
       pack_weights(weights, scores);
     }
-    add_values(out, weights, ring_);
-    wait_products<0>();
-    hold(out);
-    release(barrier(S::value_free));
-    ring_.template advance<S::stages>();
+    add_values_alone(out, weights);
   }
 
   // Own rows of other warpgroups.
