@@ -6,8 +6,8 @@
 //
 // Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions). Everything between the
 // two f32 residual streams is bf16, sums are f32. Every head has keys and values of its own.
-// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), rows value | query | key, and out_proj
-//         (D, D) rounded by round_weights; gradients of weights f32, added to.
+// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), rows value | query | key, and
+//         out_proj (D, D) rounded by round_weights; gradients of weights f32, added to.
 // Trap:   `saved` carries what backward needs from one call to the other: attention_layer_saved bytes of the backend's
 //         memory.
 #pragma once

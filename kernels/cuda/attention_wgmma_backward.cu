@@ -267,19 +267,7 @@ class Consumer {
 
   // Of these keys (64) and the rows of a step (64).
   __device__ __forceinline__ void scores_to_weights(int row, float (&scores)[32], const Terms& of_rows) const {
-    const float scale_log2 = scale() * kLog2e;
-    const float2* lse = reinterpret_cast<const float2*>(of_rows.lse) + lane % 4;
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      const float2 pair = lse[n * 4];
-#pragma unroll
-      for (int e = 0; e < 2; ++e)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          float& p = scores[n * 4 + 2 * i + e];
-          p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
-        }
-    }
+    exponentiate(scores, of_rows.lse, scale() * kLog2e);
     if (static_cast<unsigned>(row) < all_see_from) hide_keys(row, scores);
   }
 

@@ -1,6 +1,6 @@
-// Backward attention over tokens for Hopper, the gradients of keys and values: a block holds 128 keys of a head and walks the row tiles
-// that see them, all blocks of a head from the last row downwards, so that they read the same rows at the same time. No
-// atomics, every result is written once.
+// Backward attention over tokens for Hopper, the gradients of keys and values: a block holds 128 keys of a head and walks the
+// row tiles that see them, all blocks of a head from the last row downwards, so that they read the same rows at the same
+// time. No atomics, every result is written once.
 #include "kernels/cuda/wgmma_backward.cuh"
 
 namespace rat::kernels::cuda::paths {

@@ -17,6 +17,22 @@ constexpr int kHalf = 64;  // columns of a half tile
 __host__ __device__ constexpr int half_bytes(int rows) { return rows * kHalf * 2; }
 __host__ __device__ constexpr int tile_bytes(int rows, int columns) { return rows * columns * 2; }
 
+// A position in a ring of stages, and how often it has gone round, modulo 2.
+struct Ring {
+  int stage = 0;
+  uint32_t phase = 0;
+  template <int STAGES>
+  __device__ void advance() {
+    if (++stage == STAGES) stage = 0, phase ^= 1;
+  }
+  template <int STAGES>
+  __device__ void skip(int steps) {
+    stage += steps;
+    phase ^= static_cast<uint32_t>(stage / STAGES & 1);
+    stage %= STAGES;
+  }
+};
+
 __device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
@@ -79,6 +95,22 @@ __device__ __forceinline__ void copy_box_to_blocks(uint32_t to, const CUtensorMa
       "l"(&map), "r"(column), "r"(row), "r"(sequence), "r"(barrier), "h"(blocks)
       : "memory");
 }
+// Tiles in halves, `half_size` bytes apart; the caller has told the barrier how many bytes to expect.
+template <int P>
+__device__ __forceinline__ void copy_key_tile(uint32_t to, const CUtensorMap& map, int half_size, int row, int head,
+                                              int sequence, uint32_t full) {
+#pragma unroll
+  for (int half = 0; half < P / kHalf; ++half)
+    copy_box(to + half * half_size, map, half * kHalf, row, head, sequence, full);
+}
+template <int P>
+__device__ __forceinline__ void copy_token_tile(uint32_t to, const CUtensorMap& map, int half_size, int column, int row,
+                                                int sequence, uint32_t full) {
+#pragma unroll
+  for (int half = 0; half < P / kHalf; ++half)
+    copy_box(to + half * half_size, map, column + half * kHalf, row, sequence, full);
+}
+
 __device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t from, int column, int row, int sequence) {
   asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(&map), "r"(from),
                "r"(column), "r"(row), "r"(sequence)

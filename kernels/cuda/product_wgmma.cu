@@ -71,25 +71,11 @@ struct Work {
   }
 };
 
-template <int STAGES>
-struct Ring {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ void advance() {
-    if (++stage == STAGES) stage = 0, phase ^= 1;
-  }
-  __device__ void skip(int steps) {
-    stage += steps;
-    phase ^= static_cast<uint32_t>(stage / STAGES & 1);
-    stage %= STAGES;
-  }
-};
-
 template <End END>
 __device__ void produce(const Maps& maps, const Work& work, uint32_t shared) {
   const uint32_t block = block_in_cluster();
   const int mine = static_cast<int>(block) * (kTile / kBlocks);
-  Ring<kStages<END>> ring;
+  Ring ring;
   for (int pair = blockIdx.x / kBlocks; pair < work.pairs; pair += gridDim.x / kBlocks) {
     const auto [row, column] = work.at(pair, block);
     for (int step = 0; step < work.steps; ++step) {
@@ -101,7 +87,7 @@ __device__ void produce(const Maps& maps, const Work& work, uint32_t shared) {
       const int weight_column = kTransposed<END> ? column + mine : step * kDeep;
       const int weight_row = kTransposed<END> ? step * kDeep : column + mine;
       copy_box_to_blocks(right + block * kPart, maps.weight, weight_column, weight_row, 0, full, (1 << kBlocks) - 1);
-      ring.advance();
+      ring.template advance<kStages<END>>();
     }
   }
 }
@@ -260,7 +246,7 @@ __device__ __forceinline__ void give_turn(int team) {
 // sums (64, 128) of this member of the team, all steps of its inner dimension.
 // `all_started` is called before the last of them end.
 template <End END, class Started>
-__device__ __forceinline__ void multiply(float (&sums)[64], Ring<kStages<END>>& ring, const Work& work, uint32_t shared, int member,
+__device__ __forceinline__ void multiply(float (&sums)[64], Ring& ring, const Work& work, uint32_t shared, int member,
                                          const Started& all_started) {
   constexpr bool TRANSPOSED = kTransposed<END>;
   const uint32_t lane = threadIdx.x % 32;
@@ -284,7 +270,7 @@ __device__ __forceinline__ void multiply(float (&sums)[64], Ring<kStages<END>>& 
       release(before);
     }
     before = ring.stage;
-    ring.advance();
+    ring.template advance<kStages<END>>();
   }
   all_started();
   wait_products<0>();
@@ -299,8 +285,8 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
   const uint32_t tile = shared + Offsets<END>::out + place_of_ends * kEnds<END> * kOut;
   const int team = which / kOfTeam, member = which % kOfTeam;
   const int stride = gridDim.x / kBlocks, first = blockIdx.x / kBlocks;
-  Ring<kStages<END>> ring;
-  if (team == 1) ring.skip(work.steps);
+  Ring ring;
+  if (team == 1) ring.template skip<kStages<END>>(work.steps);
   uint32_t phase = 0;
   for (int pair = first + team * stride; pair < work.pairs; pair += kTeams * stride) {
     Work::Place place = work.at(pair, block);
@@ -316,7 +302,7 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
     else if constexpr (END == End::gelu_gradient) finish_gradient(maps, sums, tile, place, which, read_full, read_free, phase);
     else finish_gate_gradient(maps, work, sums, tile, place, which, read_full, read_free, phase);
     phase ^= 1;
-    ring.skip(work.steps);  // over the other team's tile
+    ring.template skip<kStages<END>>(work.steps);  // over the other team's tile
   }
   if (threadIdx.x % 128 == 0) wait_stores_read();
 }

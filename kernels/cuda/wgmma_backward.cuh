@@ -27,34 +27,10 @@ struct Maps {
   CUtensorMap queries, grads, keys, values;
 };
 
-struct Ring {
-  int stage = 0;
-  uint32_t phase = 0;
-  template <int STAGES>
-  __device__ void advance() {
-    if (++stage == STAGES) stage = 0, phase ^= 1;
-  }
-};
-
 __device__ __forceinline__ void release(uint32_t barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
 }
-template <int P>
-__device__ __forceinline__ void copy_key_tile(uint32_t to, const CUtensorMap& map, int half_size, int row, int head,
-                                              int sequence, uint32_t full) {
-#pragma unroll
-  for (int half = 0; half < P / kHalf; ++half)
-    copy_box(to + half * half_size, map, half * kHalf, row, head, sequence, full);
-}
-template <int P>
-__device__ __forceinline__ void copy_token_tile(uint32_t to, const CUtensorMap& map, int half_size, int column, int row,
-                                                int sequence, uint32_t full) {
-#pragma unroll
-  for (int half = 0; half < P / kHalf; ++half)
-    copy_box(to + half * half_size, map, column + half * kHalf, row, sequence, full);
-}
-
 struct Terms {
   float lse[kStep];  // times log2 e; +infinity beyond the sequence
   float delta[kStep];
@@ -144,6 +120,21 @@ __device__ __forceinline__ void begin_scores(float (&scores)[32], float (&grad_w
   start_both<P>(scores, grad_weights, keys, values, queries, grads);
   wait_products<1>();
   hold(scores);
+}
+// Weights from scores: 2^(score - lse) of a step's rows, in units of log 2.
+__device__ __forceinline__ void exponentiate(float (&scores)[32], const float (&of_rows)[kStep], float scale_log2) {
+  const float2* lse = reinterpret_cast<const float2*>(of_rows) + threadIdx.x % 4;
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 pair = lse[n * 4];
+#pragma unroll
+    for (int e = 0; e < 2; ++e)
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& p = scores[n * 4 + 2 * i + e];
+        p = exp2_fast(fmaf(p, scale_log2, e == 0 ? -pair.x : -pair.y));
+      }
+  }
 }
 // From the weights, the gradients of the scores in place of those of the weights, once these are there.
 __device__ __forceinline__ void finish_scores(float (&grad_weights)[32], const float (&weights)[32], const float (&of_rows)[kStep]) {

@@ -39,7 +39,7 @@ struct Join {
   int32_t id, begin, end;
 };
 
-// Gradients without gaps, or with them in f32.
+// In bf16, without gaps, where that is not null; else in f32.
 struct Gradients {
   Input f32;
   const __nv_bfloat16* bf16;

@@ -3,8 +3,9 @@
 //
 //   y = x + W_2 gelu( W_1 rms_norm(x) ),  exact GELU
 //
-// Shapes: x, y (N, D) f32 without gaps, their gradient a StreamGradient; W_1 (F, D) and W_2 (D, F) rounded by round_weights; gradients of
-//         weights f32, added to. `saved`: feed_forward_saved bytes of the backend's memory, from forward to backward.
+// Shapes: x, y (N, D) f32 without gaps, their gradient a StreamGradient; W_1 (F, D) and W_2 (D, F) rounded by
+//         round_weights; gradients of weights f32, added to. `saved`: feed_forward_saved bytes of the backend's memory,
+//         from forward to backward.
 #pragma once
 
 #include <span>

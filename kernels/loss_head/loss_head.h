@@ -3,8 +3,8 @@
 //
 //   logits = rms_norm(x) W^T;  sums and gradient of the logits as cross_entropy has them
 //
-// Shapes: x (N, D) f32 without gaps, its gradient a StreamGradient; W (V, D) rounded by round_weights; targets (N); gradients of weights
-//         f32, added to.
+// Shapes: x (N, D) f32 without gaps, its gradient a StreamGradient; W (V, D) rounded by round_weights; targets (N);
+//         gradients of weights f32, added to.
 // Traps:  with grad_scale 0 nothing but the sums is computed. As in cross_entropy, a negative target is ignored and the
 //         call waits for the sums; what comes after them is only started.
 #pragma once

@@ -199,6 +199,10 @@ TEST(Embedding, LooksUpAndAddsRepeatedTokens) {
   ASSERT_OK(embedding_backward({ids, {out.data(), 3, D}, {grad.data(), V, D}}, {}));
   EXPECT_FLOAT_EQ(grad[size(4 * D)], 1 + 2 * table[size(4 * D)]);
   EXPECT_EQ(grad[size(2 * D)], 1);
+  const std::vector<uint16_t> rounded(size(3 * D));
+  const Status refused = embedding_backward({ids, {out.data(), 3, D}, {grad.data(), V, D}, rounded.data()}, {});
+  ASSERT_FALSE(refused);  // the CPU's halves of blocks hand on f32
+  EXPECT_EQ(refused.error().code, ErrorCode::unsupported);
   EXPECT_FALSE(embedding({std::vector<int32_t>{5}, {table.data(), V, D}, {out.data(), 1, D}}, {}));
   EXPECT_FALSE(embedding({std::vector<int32_t>{-1}, {table.data(), V, D}, {out.data(), 1, D}}, {}));
 }
