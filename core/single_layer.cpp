@@ -35,7 +35,7 @@ struct SingleLayer::Impl {
   RoundedWeights rounded;
   RoundedGradient rounded_gradient;
   int64_t loaded_batch = 0, loaded_tokens = 0;  // 0: x is another's
-  bool gradient_loaded = false;                 // of the sum with the residual, in `grad`
+  bool gradient_loaded = false;                 // of the sum with the residual, in `grad` or `rounded_gradient`
   int64_t batch = 0, tokens = 0;                // 0: no forward to go back from
 
   MixerPass pass(int64_t b, int64_t t, const PassOptions& options) {
@@ -66,6 +66,9 @@ struct SingleLayer::Impl {
     training.rounded_gradient = &rounded_gradient;
     return training;
   }
+
+  // Whether the half above would hand the gradient on in bf16 alone.
+  bool gradient_in_bf16(const MixerPass& pass) const { return exec.backend->hands_on_bf16 && layer.fuses(pass); }
 
   Status prefill(DecodeState::Impl& cache, const float* in, int64_t t, float* out, bool residual,
                  const PassOptions& options) {
@@ -183,15 +186,16 @@ Status SingleLayer::load(std::span<const float> x, int64_t batch, int64_t tokens
 Status SingleLayer::load_gradient() {
   Impl& m = *impl_;
   if (m.loaded_batch == 0) return fail(ErrorCode::invalid_argument, "training needs an x that was loaded before");
-  const int64_t rows = m.loaded_batch * m.loaded_tokens;
-  const kernels::Output grad(m.grad.ensure(rows * m.d_model), rows, m.d_model);
+  RAT_ASSIGN(const MixerPass pass, m.training_pass({}));
+  const kernels::Input x(m.x.data(), pass.rows(), m.d_model);
+  const int64_t values = x.rows * x.cols;
   m.gradient_loaded = true;
   m.rounded_gradient.current = false;
-  RAT_TRY(kernels::copy_rows({.x = kernels::Input(m.x.data(), rows, m.d_model), .y = grad}, m.exec));
-  RAT_ASSIGN(const MixerPass pass, m.training_pass({}));
-  if (!m.exec.backend->hands_on_bf16 || !m.layer.fuses(pass)) return ok();
-  const auto values = static_cast<std::size_t>(rows * m.d_model);  // as the half above would hand it on
-  return kernels::round_weights({.x = {m.x.data(), values}, .out = {m.rounded_gradient.of(grad).rounded, values}}, m.exec);
+  if (!m.gradient_in_bf16(pass))
+    return kernels::copy_rows({.x = x, .y = {m.grad.ensure(values), x.rows, x.cols}}, m.exec);
+  uint16_t* const rounded = m.rounded_gradient.of({nullptr, x.rows, x.cols}).rounded;
+  const auto count = static_cast<std::size_t>(values);
+  return kernels::round_weights({.x = {x.data, count}, .out = {rounded, count}}, m.exec);
 }
 
 Status SingleLayer::train_loaded(const PassOptions& options) {
@@ -203,7 +207,8 @@ Status SingleLayer::train_loaded(const PassOptions& options) {
   const int64_t rows = pass.rows();
   float* const y = m.y.ensure(rows * m.d_model);
   RAT_TRY(m.layer.forward(pass, m.x.data(), y, true));
-  return m.layer.backward(pass, m.x.data(), m.grad.data(), m.grad.data(), true);
+  float* const grad = m.gradient_in_bf16(pass) ? nullptr : m.grad.data();
+  return m.layer.backward(pass, m.x.data(), grad, grad, true);
 }
 
 std::unique_ptr<DecodeState> SingleLayer::start_decoding(int64_t batch) const {

@@ -32,8 +32,9 @@ Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("attention_layer_backward", args.forward, exec));
-  RAT_TRY(
-      check_gradient("attention_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
+  const AttentionLayerShape& s = args.forward.shape;
+  const bool bf16_alone = args.grad.is_rounded && exec.backend->hands_on_bf16;
+  RAT_TRY(check_gradient("attention_layer_backward", args.grad, s.rows(), s.channels(), bf16_alone));
   return exec.run(&Backend::attention_layer_backward, "attention_layer_backward", args);
 }
 

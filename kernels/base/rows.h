@@ -36,14 +36,19 @@ std::string shape_text(const Rows<T>& view) {
   return fmt::format("({}, {})", view.rows, view.cols);
 }
 
-// One sentence per wrong view: missing memory, or a size other than expected.
+// One sentence per wrong view: a size other than expected; of expect_shape also missing memory.
 template <class T>
-Status expect_shape(const char* op, const char* name, const Rows<T>& view, int64_t rows, int64_t cols) {
+Status expect_size(const char* op, const char* name, const Rows<T>& view, int64_t rows, int64_t cols) {
   if (view.rows != rows || view.cols != cols)
     return fail(ErrorCode::shape_mismatch, "{}: {} is {} but must be ({}, {})", op, name, shape_text(view), rows, cols);
   if (view.stride < view.cols)
     return fail(ErrorCode::shape_mismatch, "{}: {} has row stride {} below its {} columns", op, name, view.stride,
                 cols);
+  return ok();
+}
+template <class T>
+Status expect_shape(const char* op, const char* name, const Rows<T>& view, int64_t rows, int64_t cols) {
+  RAT_TRY(expect_size(op, name, view, rows, cols));
   if (view.data == nullptr && rows * cols > 0)
     return fail(ErrorCode::invalid_argument, "{}: {} has no memory", op, name);
   return ok();

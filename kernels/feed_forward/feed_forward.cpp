@@ -30,7 +30,9 @@ Status feed_forward(const FeedForwardArgs& args, const Exec& exec) {
 
 Status feed_forward_backward(const FeedForwardBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("feed_forward_backward", args.forward, exec));
-  RAT_TRY(check_gradient("feed_forward_backward", args.grad, args.forward.shape.rows, args.forward.shape.channels));
+  const FeedForwardShape& s = args.forward.shape;
+  const bool bf16_alone = args.grad.is_rounded && exec.backend->hands_on_bf16;
+  RAT_TRY(check_gradient("feed_forward_backward", args.grad, s.rows, s.channels, bf16_alone));
   return exec.run(&Backend::feed_forward_backward, "feed_forward_backward", args);
 }
 

@@ -15,7 +15,7 @@ Status loss_head(const LossHeadArgs& args, const Exec& exec) {
   RAT_CHECK(args.head != nullptr && args.sums != nullptr, "a fused head has rounded weights and sums");
   RAT_TRY(expect_shape(op, "x", args.x, rows, channels));
   RAT_TRY(check_targets(op, args.targets, rows, vocab));
-  if (args.grad_scale != 0) RAT_TRY(check_gradient(op, args.grad, rows, channels));
+  if (args.grad_scale != 0) RAT_TRY(check_gradient(op, args.grad, rows, channels, exec.backend->hands_on_bf16));
   return exec.run(&Backend::loss_head, op, args);
 }
 

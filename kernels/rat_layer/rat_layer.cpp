@@ -31,7 +31,9 @@ Status rat_layer(const RatLayerArgs& args, const Exec& exec) {
 
 Status rat_layer_backward(const RatLayerBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("rat_layer_backward", args.forward, exec));
-  RAT_TRY(check_gradient("rat_layer_backward", args.grad, args.forward.shape.rows(), args.forward.shape.channels()));
+  const RatLayerShape& s = args.forward.shape;
+  const bool bf16_alone = args.grad.is_rounded && exec.backend->hands_on_bf16;
+  RAT_TRY(check_gradient("rat_layer_backward", args.grad, s.rows(), s.channels(), bf16_alone));
   return exec.run(&Backend::rat_layer_backward, "rat_layer_backward", args);
 }
 
