@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
+#include "core/mixers/fused_attention.h"
 #include "core/mixers/mixers.h"
-#include "core/model.h"
 #include "core/op_times.h"
 
 namespace rat {
@@ -27,19 +27,12 @@ Status AttentionMixer::backward(const MixerPass& pass, const MixerWeights&, cons
 
 Status AttentionMixer::forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
                                      const float* x, float* y) {
-  const OpTimer timer(pass.times, Op::attention);
-  return kernels::attention_layer(fused_args(pass, layer, x, y), pass.exec);
+  return fused_attention_forward(fused_shape(pass), pass, layer, x, y);
 }
 
 Status AttentionMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
                                       const float* x, float* grad) {
-  const OpTimer timer(pass.times, Op::attention);
-  return kernels::attention_layer_backward({.forward = fused_args(pass, layer, x, nullptr),
-                                            .grad = pass.rounded_gradient->of({grad, pass.rows(), D_}),
-                                            .grad_norm = layer.norm->grad,
-                                            .grad_in_proj = layer.in_proj->grad,
-                                            .grad_out_proj = layer.out_proj->grad},
-                                           pass.exec);
+  return fused_attention_backward(fused_shape(pass), pass, layer, x, grad);
 }
 
 Status AttentionMixer::attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) {
@@ -65,19 +58,6 @@ kernels::RangeAttentionArgs AttentionMixer::attention_args(const MixerPass& pass
   args.lse = Output((*pass.saved)[log_sum].data(), pass.batch * H_, T);
   set_products(pass, args);
   return args;
-}
-
-kernels::AttentionLayerArgs AttentionMixer::fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
-                                                       float* y) const {
-  const auto shape = fused_shape(pass);
-  const std::size_t bytes = kernels::attention_layer_saved(shape, pass.exec);
-  return {.shape = shape,
-          .norm = layer.norm->value,
-          .in_proj = pass.fused_weights->of(layer.in_proj->value),
-          .out_proj = pass.fused_weights->of(layer.out_proj->value),
-          .x = Input(x, pass.rows(), D_),
-          .y = Output(y, pass.rows(), D_),
-          .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
 }
 
 namespace {

@@ -72,8 +72,6 @@ class AttentionMixer final : public Mixer {
   kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
     return {pass.batch, pass.tokens, H_, P_, window_.window, rope_ ? base_ : 0.0};
   }
-  kernels::AttentionLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
-                                         float* y) const;
 
   double base_;
   int64_t D_, H_, P_, KV_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
+#include "core/mixers/fused_attention.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -48,7 +49,12 @@ struct RatplusState : MixerState {
 class RatplusMixer final : public Mixer {
  public:
   RatplusMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
-      : D_(config.d_model), H_(config.heads), P_(config.head_size()), backend_(&backend), table_(P_, config.rope_base, backend) {
+      : base_(config.rope_base),
+        D_(config.d_model),
+        H_(config.heads),
+        P_(config.head_size()),
+        backend_(&backend),
+        table_(P_, config.rope_base, backend) {
     set_layer(config, layer);
   }
 
@@ -60,6 +66,18 @@ class RatplusMixer final : public Mixer {
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
+  // Dense attention alone: what is dilated runs op by op.
+  bool fuses(const MixerPass& pass) const override {
+    return pass.fused_weights != nullptr && window_.window < 0 && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
+  }
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
+                       float* y) override {
+    return fused_attention_forward(fused_shape(pass), pass, layer, x, y);
+  }
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
+                        float* grad) override {
+    return fused_attention_backward(fused_shape(pass), pass, layer, x, grad);
+  }
 
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
     const Input in(projected, pass.rows(), 5 * D_);
@@ -84,6 +102,9 @@ class RatplusMixer final : public Mixer {
     if (rope_) table_.ensure(tokens);
     return rope_ ? &table_ : nullptr;
   }
+  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
+    return {pass.batch, pass.tokens, H_, P_, -1, rope_ ? base_ : 0.0, true};
+  }
   // The keys that are attended to, (B*T, D).
   const float* keys(const MixerPass& pass) const { return (*pass.saved)[rope_ ? rotated_k : state_k].data(); }
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected) const;
@@ -93,6 +114,7 @@ class RatplusMixer final : public Mixer {
     return {data + (window_.dilation - 1) * D_, window_.dilation * D_, tokens * D_};
   }
 
+  double base_;
   int64_t D_, H_, P_;
   TokenWindow window_;
   bool rope_ = true;

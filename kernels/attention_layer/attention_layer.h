@@ -4,10 +4,17 @@
 //
 //   y = x + W_out attend( W_in rms_norm(x) );  token t attends to tokens t-W .. t, or 0 .. t
 //
-// Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions). Everything between the
-// two f32 residual streams is bf16, sums are f32. Every head has keys and values of its own.
-// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), rows value | query | key, and
-//         out_proj (D, D) rounded by round_weights; gradients of weights f32, added to.
+// Recurrent (RAT+, core/mixers/ratplus_mixer.cpp): keys and values are states that a gate carries over the whole sequence,
+// and an output gate follows:
+//
+//   y = x + W_out( sigmoid(o) attend( q, R scan(g, k), scan(g, v) ) )
+//
+// Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions); Wei and Gulcehre, RAT+,
+// arXiv:2602.18196. Everything between the two f32 residual streams is bf16, sums are f32. Every head has keys and values
+// of its own.
+// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), rows value | query | key, or,
+//         recurrent, (5D, D), rows o | q | k | v | g, and out_proj (D, D) rounded by round_weights; gradients of weights
+//         f32, added to.
 // Trap:   `saved` carries what backward needs from one call to the other: attention_layer_saved bytes of the backend's
 //         memory.
 #pragma once
@@ -25,9 +32,11 @@ struct AttentionLayerShape {
   int64_t batch = 0, tokens = 0, heads = 0, head_size = 0;
   int64_t window = -1;   // W; below 0: everything earlier
   double rope_base = 0;  // 0: no positions
+  bool recurrent = false;
 
   int64_t rows() const { return batch * tokens; }
   int64_t channels() const { return heads * head_size; }
+  int64_t width() const { return (recurrent ? 5 : 3) * channels(); }
   LayerStepShape step() const { return {batch, heads, head_size, 0, 1, window, rope_base}; }
 };
 
@@ -39,7 +48,7 @@ struct AttentionLayerArgs {
   Output y;
   void* saved = nullptr;
   bool residual = true;   // false: y without x
-  LayerCache cache = {};  // prefill: an empty one is filled
+  LayerCache cache = {};  // prefill: an empty one is filled; not of a recurrent layer
 };
 
 struct AttentionLayerBackwardArgs {

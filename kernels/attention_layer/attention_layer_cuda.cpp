@@ -7,7 +7,6 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/rat_decode.h"
-#include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/stream_gradient.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/layer_step/layer_step_cuda.h"
@@ -23,9 +22,11 @@ cuda::RatShape shape_of(const AttentionLayerShape& s) {
 
 std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
   Cutter cutter(block);
-  b.normed = cutter.take<Half>(s.rows() * s.channels());
-  b.proj = cutter.take<Half>(s.rows() * s.channels() * 3);
-  b.y = cutter.take<Half>(s.rows() * s.channels());
+  const int64_t plane = s.rows() * s.channels();
+  b.normed = cutter.take<Half>(plane);
+  b.proj = cutter.take<Half>(s.rows() * s.width());
+  b.y = cutter.take<Half>(plane);
+  if (s.recurrent) b.keys = cutter.take<Half>(plane), b.values = cutter.take<Half>(plane);
   b.rstd = cutter.take<float>(s.rows());
   b.lse = cutter.take<float>(s.rows() * s.heads);
   return cutter.used();
@@ -33,16 +34,19 @@ std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::Attention
 
 std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
   Cutter cutter(block);
-  b.grad_y = cutter.take<Half>(s.rows() * s.channels());
-  b.grad_proj = cutter.take<Half>(s.rows() * s.channels() * 3);
+  const int64_t plane = s.rows() * s.channels();
+  b.grad_y = cutter.take<Half>(plane);
+  b.grad_proj = cutter.take<Half>(s.rows() * s.width());
+  if (s.recurrent) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
   b.delta = cutter.take<float>(s.rows() * s.heads);
-  b.workspace = cutter.take<float>(cuda::rms_norm_workspace(s.rows(), s.channels()));
+  b.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape_of(s), s.recurrent));
   return cutter.used();
 }
 
 Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   cuda::AttentionLayerArgs args;
   args.shape = shape_of(a.shape);
+  args.recurrent = a.shape.recurrent;
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(a.shape, a.saved, args.buffers);
   RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(a.shape.tokens, a.cache.angles)));
@@ -66,7 +70,10 @@ std::size_t attention_layer_saved(const AttentionLayerShape& s) {
 }
 
 Status attention_layer(const AttentionLayerArgs& a) {
-  RAT_ASSIGN(const auto args, layer_args(a));
+  RAT_ASSIGN(auto args, layer_args(a));
+  if (args.recurrent) {
+    RAT_ASSIGN(args.buffers.workspace, scratch<float>(0, cuda::attention_layer_workspace(args.shape, true)));
+  }
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::attention_layer(args, *gemm, stream())));
   if (a.cache.capacity == 0) return ok();

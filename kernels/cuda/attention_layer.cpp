@@ -1,14 +1,58 @@
 #include "kernels/cuda/attention_layer.h"
 
+#include <algorithm>
+
+#include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rotate.h"
+#include "kernels/cuda/token_scan.h"
 
 namespace rat::kernels::cuda {
 namespace {
 
 using bf16 = __nv_bfloat16;
 using Part = ProjectedPart;
+
+TokenScanArgs scan_of(const AttentionLayerArgs& a) {
+  const AttentionBuffers& b = a.buffers;
+  return {a.shape, b.proj, a.width(), a.rope, b.keys, b.values, b.workspace};
+}
+
+KeyRows<bf16> keys_of(const AttentionLayerArgs& a) {
+  if (a.recurrent) return heads_of(a.buffers.keys, a.shape, a.shape.channels());
+  return part_of(a.buffers.proj, a.shape, Part::key);
+}
+KeyRows<bf16> values_of(const AttentionLayerArgs& a) {
+  if (a.recurrent) return heads_of(a.buffers.values, a.shape, a.shape.channels());
+  return part_of(a.buffers.proj, a.shape, Part::value);
+}
+
+// Where the gradients of queries, keys and values go: of states they are on their way to the scan.
+TokenGradients<bf16> gradients_of(const AttentionLayerArgs& a) {
+  const RatShape& s = a.shape;
+  const AttentionBuffers& b = a.buffers;
+  const int64_t D = s.channels();
+  if (!a.recurrent)
+    return {part_of(b.grad_proj, s, Part::query), part_of(b.grad_proj, s, Part::key), part_of(b.grad_proj, s, Part::value),
+            a.rope};
+  return {heads_of(b.grad_proj + D, s, a.width()), heads_of(b.grad_keys, s, D), heads_of(b.grad_values, s, D), a.rope};
+}
+
+// From the gradient of the layer's output to grad_y, of the attention's, and delta.
+Status output_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm, cudaStream_t stream) {
+  const RatShape& s = a.forward.shape;
+  const AttentionBuffers& b = a.forward.buffers;
+  const int64_t D = s.channels(), W = a.forward.width();
+  const bf16* const weight = a.forward.weights.out_proj;
+  if (a.forward.recurrent)
+    return gate_product_backward<bf16>({s, a.grad, weight, b.y, b.proj, W, b.grad_y, b.grad_proj, W, b.delta},
+                                       best_gate_path<bf16>(s), gemm, stream);
+  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, a.grad, weight, b.grad_y, s.rows(), D, D, stream));
+  OutputGateBackwardArgs<bf16> delta;  // without a gate only the rows' sums
+  delta.shape = s, delta.grad_y = b.grad_y, delta.y = b.y, delta.delta = b.delta;
+  return output_gate_backward<bf16>(delta, stream);
+}
 
 }  // namespace
 
@@ -20,21 +64,28 @@ RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t h
   return s;
 }
 
+int64_t attention_layer_workspace(const RatShape& s, bool recurrent) {
+  return std::max(rms_norm_workspace(s.rows(), s.channels()), recurrent ? token_scan_workspace(s) : 0);
+}
+
 Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t stream) {
   const RatShape& s = a.shape;
   const AttentionBuffers& b = a.buffers;
-  const int64_t D = s.channels(), N = s.rows();
+  const int64_t D = s.channels(), N = s.rows(), W = a.width();
   RAT_CUDA_TRY(check_shape("attention_layer", s));
   RAT_CUDA_TRY(rms_norm<bf16, float>({a.x, a.weights.norm, b.normed, b.rstd, N, D, a.epsilon}, stream));
-  RAT_CUDA_TRY(project<bf16, bf16>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, N, 3 * D, D, stream));
-  if (a.rope != nullptr)  // queries, and behind them keys
-    RAT_CUDA_TRY(rotate({b.proj + D, 3 * D, s.batch, s.tokens, 2 * s.heads, s.head_size, a.rope}, stream));
+  RAT_CUDA_TRY(project<bf16, bf16>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, N, W, D, stream));
+  if (a.recurrent)
+    RAT_CUDA_TRY(token_scan(scan_of(a), stream));
+  else if (a.rope != nullptr)  // queries, and behind them keys
+    RAT_CUDA_TRY(rotate({b.proj + D, W, s.batch, s.tokens, 2 * s.heads, s.head_size, a.rope}, stream));
   ChunkAttentionArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + D, attention.q_stride = 3 * D;
-  attention.keys = read_only(part_of(b.proj, s, Part::key)), attention.values = read_only(part_of(b.proj, s, Part::value));
+  attention.q_rot = b.proj + D, attention.q_stride = W;
+  attention.keys = read_only(keys_of(a)), attention.values = read_only(values_of(a));
   attention.y = b.y, attention.lse = b.lse;
   RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
+  if (a.recurrent) RAT_CUDA_TRY(output_gate({s, b.y, b.proj, W}, stream));
   return project<bf16, float>(gemm, b.y, a.weights.out_proj, a.residual, a.out, N, D, D, stream);
 }
 
@@ -42,23 +93,21 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   const RatShape& s = a.forward.shape;
   const AttentionBuffers& b = a.forward.buffers;
   const AttentionWeights& w = a.forward.weights;
-  const int64_t D = s.channels(), N = s.rows();
+  const int64_t D = s.channels(), N = s.rows(), W = a.forward.width();
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, a.grad, b.y, a.gradients.out_proj, true, N, D, D, stream));
-  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, a.grad, w.out_proj, b.grad_y, N, D, D, stream));
-  OutputGateBackwardArgs<bf16> delta;  // without a gate only the rows' sums
-  delta.shape = s, delta.grad_y = b.grad_y, delta.y = b.y, delta.delta = b.delta;
-  RAT_CUDA_TRY(output_gate_backward<bf16>(delta, stream));
+  RAT_CUDA_TRY(output_backward(a, gemm, stream));
   ChunkAttentionBackwardArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + D, attention.q_stride = 3 * D;
-  attention.keys = read_only(part_of(b.proj, s, Part::key)), attention.values = read_only(part_of(b.proj, s, Part::value));
+  attention.q_rot = b.proj + D, attention.q_stride = W;
+  attention.keys = read_only(keys_of(a.forward)), attention.values = read_only(values_of(a.forward));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = {part_of(b.grad_proj, s, Part::query), part_of(b.grad_proj, s, Part::key),
-                               part_of(b.grad_proj, s, Part::value), a.forward.rope};
+  attention.token_gradients = gradients_of(a.forward);
   RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.forward.path, stream));
-  RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, 3 * D, D, stream));
+  if (a.forward.recurrent)
+    RAT_CUDA_TRY(token_scan_backward({scan_of(a.forward), b.grad_keys, b.grad_values, b.grad_proj, W}, stream));
+  RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, W, D, stream));
   // The normed input is not needed any more: its gradient takes its place.
-  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, b.grad_proj, w.in_proj, b.normed, N, 3 * D, D, stream));
+  RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, b.grad_proj, w.in_proj, b.normed, N, W, D, stream));
   RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm, b.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;
   return rms_norm_backward<bf16, float>(norm, stream);

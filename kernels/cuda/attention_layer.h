@@ -4,8 +4,11 @@
 //
 //   out = x + W_out attend(W_in rmsnorm(x)), columns of W_in rmsnorm(x): value | query | key, D each
 //
-// Shapes: x, out, their gradients (N, D) float32; in_proj (3D, D), out_proj (D, D), row-major [out, in] bf16; norm (D)
-//         and all weight gradients float32.
+// Recurrent (RAT+): keys and values are running states of kernels/cuda/token_scan.h, and an output gate follows:
+//   out = x + W_out (sigmoid(o) attend(...)), columns: o | query | key | value | forget gate, D each
+//
+// Shapes: x, out, their gradients (N, D) float32; in_proj (3D or 5D, D), out_proj (D, D), row-major [out, in] bf16; norm
+//         (D) and all weight gradients float32.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -27,19 +30,22 @@ struct AttentionWeightGradients {  // added to
 struct AttentionBuffers {
   // from forward to backward
   __nv_bfloat16* normed = nullptr;  // (N, D); backward turns it into its own gradient
-  __nv_bfloat16* proj = nullptr;    // (N, 3D), queries and keys rotated
+  __nv_bfloat16* proj = nullptr;    // (N, W) with W = 3D or 5D; queries rotated, and keys where they are not states
   __nv_bfloat16* y = nullptr;       // (N, D)
+  __nv_bfloat16 *keys = nullptr, *values = nullptr;  // (N, D), recurrent: the states, keys rotated
   float* rstd = nullptr;            // (N)
   float* lse = nullptr;             // (B*H, T)
   // of backward alone
   __nv_bfloat16* grad_y = nullptr;     // (N, D)
-  __nv_bfloat16* grad_proj = nullptr;  // (N, 3D)
+  __nv_bfloat16* grad_proj = nullptr;  // (N, W)
+  __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), recurrent
   float* delta = nullptr;              // (B*H, T)
-  float* workspace = nullptr;          // rms_norm_workspace(N, D)
+  float* workspace = nullptr;  // attention_layer_workspace floats; forward needs it too where recurrent
 };
 
 struct AttentionLayerArgs {
   RatShape shape;  // of attention_shape
+  bool recurrent = false;
   AttentionWeights weights;
   AttentionBuffers buffers;
   const float2* rope = nullptr;  // (T, P/2) or null: no positions
@@ -48,6 +54,8 @@ struct AttentionLayerArgs {
   const float* x = nullptr;
   const float* residual = nullptr;  // null: the mixer alone
   float* out = nullptr;             // may be x and residual
+
+  int64_t width() const { return (recurrent ? 5 : 3) * shape.channels(); }
 };
 
 struct AttentionLayerBackwardArgs {
@@ -56,17 +64,22 @@ struct AttentionLayerBackwardArgs {
   AttentionWeightGradients gradients;
 };
 
+// D columns of rows `stride` elements apart as heads of all tokens.
+template <class T>
+KeyRows<T> heads_of(T* rows, const RatShape& s, int64_t stride) {
+  return {rows, s.tokens * stride, s.head_size, stride};
+}
 // The heads of one part where they lie in (N, 3D) projected rows.
 enum class ProjectedPart { value, query, key };
 template <class T>
 KeyRows<T> part_of(T* proj, const RatShape& s, ProjectedPart part) {
-  const int64_t D = s.channels();
-  return {proj + static_cast<int64_t>(part) * D, s.tokens * 3 * D, s.head_size, 3 * D};
+  return heads_of(proj + static_cast<int64_t>(part) * s.channels(), s, 3 * s.channels());
 }
 
 // window below 0: every earlier token.
 RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t head_size, int64_t window);
 
+int64_t attention_layer_workspace(const RatShape& shape, bool recurrent);
 Status attention_layer(const AttentionLayerArgs& args, Gemm& gemm, cudaStream_t stream);
 Status attention_layer_backward(const AttentionLayerBackwardArgs& args, Gemm& gemm, cudaStream_t stream);
 

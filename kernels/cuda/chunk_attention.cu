@@ -11,6 +11,19 @@ namespace {
 
 constexpr int kThreads = 256;
 
+__global__ void __launch_bounds__(kThreads) output_gate_kernel(OutputGateArgs a, int64_t items) {
+  constexpr int N = 8;
+  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const int64_t pieces = a.shape.channels() / N, row = item / pieces, column = item % pieces * N;
+  float y[N], z[N];
+  load<N>(a.y + row * a.shape.channels() + column, y);
+  load<N>(a.z + row * a.z_stride + column, z);
+#pragma unroll
+  for (int i = 0; i < N; ++i) y[i] *= sigmoid<bf16>(z[i]);
+  store<N>(a.y + row * a.shape.channels() + column, y);
+}
+
 // `Lanes` lanes per row and head.
 template <class T, int N, int Lanes>
 __global__ void __launch_bounds__(kThreads) output_gate_backward_kernel(OutputGateBackwardArgs<T> a, int64_t items) {
@@ -170,6 +183,17 @@ Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, Attentio
     return paths::mma_backward(a, stream);
   }
   return refuse("%s: no path", op);
+}
+
+Status output_gate(const OutputGateArgs& a, cudaStream_t stream) {
+  RAT_CUDA_TRY(check_shape("output_gate", a.shape));
+  const int64_t D = a.shape.channels();
+  if (D % 8 != 0 || a.z_stride % 8 != 0)
+    return refuse("output_gate: %lld columns of rows %lld elements apart; both must be multiples of 8",
+                  static_cast<long long>(D), static_cast<long long>(a.z_stride));
+  const int64_t items = a.shape.rows() * D / 8;
+  output_gate_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, items);
+  return launched("output_gate");
 }
 
 template <class T>

@@ -22,6 +22,8 @@
 // Deterministic: what is added up in global memory (`wgmma`, gradients of queries) is added in one order.
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
@@ -43,6 +45,15 @@ struct ChunkAttentionArgs {
 
   RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };
+
+// y *= sigmoid(z), for attention over tokens, whose kernels have no gate. Columns a multiple of 8.
+struct OutputGateArgs {
+  RatShape shape;
+  __nv_bfloat16* y = nullptr;  // (N, D)
+  const __nv_bfloat16* z = nullptr;
+  int64_t z_stride = 0;
+};
+Status output_gate(const OutputGateArgs& args, cudaStream_t stream);
 
 // From the gradient of y: grad_out = grad_y sigmoid(z);  grad_z = grad_y y (1 - sigmoid(z));
 // delta[t,h] = sum over the head of grad_y y. grad_out may be grad_y, grad_z may be z. z null: only delta is written.

@@ -2,7 +2,6 @@
 #include "kernels/cuda/attention_layer.h"
 
 #include "kernels/cuda/chunk_scan.h"
-#include "kernels/cuda/rms_norm.h"
 #include "tests/cuda/suites.h"
 #include "tests/cuda/token_reference.h"
 
@@ -24,42 +23,111 @@ Doubles product(const Doubles& a, bool a_turned, int64_t lda, const Doubles& b, 
   return result;
 }
 
+// What lies between the projections of a layer, and its way back: the attention itself, or, recurrent, with the states
+// before it and the gate after it.
+class Core {
+ public:
+  Core(const RatShape& s, bool positions, bool recurrent) : recurrent_(recurrent), positions_(positions) { attention_.s = s; }
+  int64_t parts() const { return recurrent_ ? 5 : 3; }
+  Doubles y, grad_proj;  // (N, D), (N, W)
+
+  void run(const Doubles& proj, const Doubles& grad_y) {
+    const RatShape& s = attention_.s;
+    attention_.proj.assign(at(s.rows() * attention_.width()), 0.0);
+    attention_.grad_y = grad_y;
+    each([&](std::size_t row, std::size_t to, std::size_t i) {
+      for (std::size_t part = 0; part < 3; ++part) attention_.proj[to + part * D() + i] = proj[row + part * D() + i];
+      if (!recurrent_) return;
+      attention_.proj[to + i] = carried(proj, row, 3, to, 0, i);
+      attention_.proj[to + 2 * D() + i] = carried(proj, row, 2, to, 2, i);
+      attention_.grad_y[row / width() * D() + i] *= sigmoid(proj[row + i]);
+    });
+    unrotated_ = attention_.proj;
+    if (positions_) rotate_rows(attention_.proj, attention_, 1.0);
+    attention_.run();
+    if (positions_) rotate_rows(attention_.grad_proj, attention_, -1.0);
+    y = attention_.y;
+    grad_proj.assign(proj.size(), 0.0);
+    each([&](std::size_t row, std::size_t to, std::size_t i) {
+      for (std::size_t part = 0; part < 3; ++part) grad_proj[row + part * D() + i] = attention_.grad_proj[to + part * D() + i];
+    });
+    if (recurrent_) leave(proj, grad_y);
+  }
+
+ private:
+  static double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
+  std::size_t D() const { return at(attention_.s.channels()); }
+  std::size_t width() const { return at(parts()) * D(); }
+  // body(where row n begins in proj, and in the attention's rows, channel), in the order of tokens.
+  template <class Body>
+  void each(const Body& body) const {
+    for (std::size_t n = 0; n < at(attention_.s.rows()); ++n)
+      for (std::size_t i = 0; i < D(); ++i) body(n * width(), n * at(attention_.width()), i);
+  }
+  bool begins(std::size_t row) const { return row / width() % at(attention_.s.tokens) == 0; }
+  // The state of `part` of proj after this token, from that before it in `held` of the attention's rows.
+  double carried(const Doubles& proj, std::size_t row, std::size_t part, std::size_t to, std::size_t held, std::size_t i) const {
+    const double gate = sigmoid(proj[row + 4 * D() + i]);
+    const double before = begins(row) ? 0.0 : attention_.proj[to - at(attention_.width()) + held * D() + i];
+    return gate * before + (1.0 - gate) * proj[row + part * D() + i];
+  }
+  void leave(const Doubles& proj, const Doubles& grad_y) {
+    const std::size_t rows = at(attention_.s.rows());
+    std::vector<double> carry_k(D()), carry_v(D());
+    for (std::size_t n = rows; n-- > 0;)
+      for (std::size_t i = 0; i < D(); ++i) {
+        const std::size_t row = n * width(), to = n * at(attention_.width());
+        if (n + 1 == rows || begins(row + width())) carry_k[i] = carry_v[i] = 0.0;
+        const double gate = sigmoid(proj[row + 4 * D() + i]), open = sigmoid(proj[row + i]);
+        const double to_k = attention_.grad_proj[to + 2 * D() + i] + carry_k[i], to_v = attention_.grad_proj[to + i] + carry_v[i];
+        const auto before = [&](std::size_t held) {
+          return begins(row) ? 0.0 : unrotated_[to - at(attention_.width()) + held * D() + i];
+        };
+        grad_proj[row + i] = grad_y[n * D() + i] * y[n * D() + i] * open * (1.0 - open);
+        y[n * D() + i] *= open;
+        grad_proj[row + 2 * D() + i] = (1.0 - gate) * to_k;
+        grad_proj[row + 3 * D() + i] = (1.0 - gate) * to_v;
+        grad_proj[row + 4 * D() + i] = gate * (1.0 - gate) * ((before(2) - proj[row + 2 * D() + i]) * to_k +
+                                                              (before(0) - proj[row + 3 * D() + i]) * to_v);
+        carry_k[i] = gate * to_k, carry_v[i] = gate * to_v;
+      }
+  }
+
+  TokenReference attention_;
+  bool recurrent_, positions_;
+  Doubles unrotated_;
+};
+
 // A whole layer from weights and residual stream to their gradients, which are added to what was there.
 struct LayerReference {
-  TokenReference core;
-  bool positions = true;
-  Doubles x, grad, norm, in_proj, out_proj;  // (N, D), (N, D), (D), (3D, D), (D, D)
+  RatShape s;
+  Core core;
+  Doubles x, grad, norm, in_proj, out_proj;  // (N, D), (N, D), (D), (W, D), (D, D)
   Doubles out, grad_x, grad_norm, grad_in_proj, grad_out_proj;
 
-  explicit LayerReference(const RatShape& s) {
+  LayerReference(const RatShape& shape, bool positions, bool recurrent) : s(shape), core(shape, positions, recurrent) {
     std::mt19937_64 random(77);
-    const int64_t D = s.channels(), N = s.rows();
+    const int64_t D = s.channels(), N = s.rows(), W = width();
     const double size = 1.0 / std::sqrt(static_cast<double>(D));
-    core.s = s;
     x = random_values<float>(N * D, random), grad = random_values<bf16>(N * D, random);
     norm = random_values<float>(D, random, 0.3, 1.0);
-    in_proj = random_values<bf16>(3 * D * D, random, size), out_proj = random_values<bf16>(D * D, random, size);
+    in_proj = random_values<bf16>(W * D, random, size), out_proj = random_values<bf16>(D * D, random, size);
     grad_norm = random_values<float>(D, random);
-    grad_in_proj = random_values<float>(3 * D * D, random), grad_out_proj = random_values<float>(D * D, random);
+    grad_in_proj = random_values<float>(W * D, random), grad_out_proj = random_values<float>(D * D, random);
   }
+  int64_t width() const { return core.parts() * s.channels(); }
   void run() {
-    const int64_t D = core.s.channels(), N = core.s.rows(), W = core.width();
+    const int64_t D = s.channels(), N = s.rows(), W = width();
     Doubles normed = x, rstd(at(N), 0.0);
     for (int64_t i = 0; i < N * D; ++i) rstd[at(i / D)] += x[at(i)] * x[at(i)] / static_cast<double>(D);
     for (double& r : rstd) r = 1.0 / std::sqrt(r + 1e-6);
     for (int64_t i = 0; i < N * D; ++i) normed[at(i)] *= rstd[at(i / D)] * norm[at(i % D)];
-    const Doubles proj = product(normed, false, D, in_proj, true, D, N, 3 * D, D);
-    core.proj.assign(at(N * W), 0.0);
-    for (int64_t n = 0; n < N; ++n) std::copy_n(proj.begin() + n * 3 * D, 3 * D, core.proj.begin() + n * W);
-    if (positions) rotate_rows(core.proj, core, 1.0);
-    core.grad_y = product(grad, false, D, out_proj, false, D, N, D, D);
-    core.run();
-    if (positions) rotate_rows(core.grad_proj, core, -1.0);
+    core.run(product(normed, false, D, in_proj, true, D, N, W, D), product(grad, false, D, out_proj, false, D, N, D, D));
     out = product(core.y, false, D, out_proj, true, D, N, D, D);
     for (std::size_t i = 0; i < out.size(); ++i) out[i] += x[i];
     add(grad_out_proj, product(grad, true, D, core.y, false, D, D, D, N));
-    add(grad_in_proj, product(core.grad_proj, true, W, normed, false, D, 3 * D, D, N));
-    const Doubles grad_normed = product(core.grad_proj, false, W, in_proj, false, D, N, D, 3 * D);
+    add(grad_in_proj, product(core.grad_proj, true, W, normed, false, D, W, D, N));
+    const Doubles grad_normed = product(core.grad_proj, false, W, in_proj, false, D, N, D, W);
     Doubles mean(at(N), 0.0);
     for (int64_t i = 0; i < N * D; ++i)
       mean[at(i / D)] += grad_normed[at(i)] * norm[at(i % D)] * x[at(i)] / static_cast<double>(D);
@@ -77,23 +145,22 @@ struct LayerReference {
   }
 };
 
-void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions) {
-  LayerReference r(s);
-  r.positions = positions;
-  const int64_t D = s.channels(), N = s.rows();
+void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions, bool recurrent) {
+  LayerReference r(s, positions, recurrent);
+  const int64_t D = s.channels(), N = s.rows(), W = r.width();
   Device<float> x(r.x), norm(r.norm), out(N * D), rope(s.tokens * s.head_size);
-  Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * 3 * D), y(N * D), grad(r.grad),
-      grad_y(N * D), grad_proj(N * 3 * D);
-  Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(rms_norm_workspace(N, D));
+  Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * W), y(N * D), keys(N * D), values(N * D),
+      grad(r.grad), grad_y(N * D), grad_proj(N * W), grad_keys(N * D), grad_values(N * D);
+  Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(attention_layer_workspace(s, recurrent));
   Device<float> grad_norm(r.grad_norm), grad_in_proj(r.grad_in_proj), grad_out_proj(r.grad_out_proj);
   r.run();
   auto* const turns = reinterpret_cast<float2*>(rope.get());
   require(rope_table(turns, s.tokens, s.head_size, 10000.0, nullptr));
   AttentionLayerArgs a;
-  a.shape = s;
+  a.shape = s, a.recurrent = recurrent;
   a.weights = {norm.get(), in_proj.get(), out_proj.get()};
-  a.buffers = {normed.get(), proj.get(), y.get(), rstd.get(), lse.get(), grad_y.get(), grad_proj.get(), delta.get(),
-               workspace.get()};
+  a.buffers = {normed.get(), proj.get(), y.get(), keys.get(), values.get(), rstd.get(), lse.get(), grad_y.get(),
+               grad_proj.get(), grad_keys.get(), grad_values.get(), delta.get(), workspace.get()};
   a.rope = positions ? turns : nullptr;
   a.path = best_path<bf16>(s.head_size);
   a.x = a.residual = x.get(), a.out = out.get();
@@ -103,7 +170,8 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions) {
   back.gradients = {grad_norm.get(), grad_in_proj.get(), grad_out_proj.get()};
   require(attention_layer_backward(back, gemm, nullptr));
   require(cudaDeviceSynchronize(), "attention_layer");
-  const std::string name = std::string("layer ") + path_name(a.path) + (positions ? " rope " : " ") + describe_tokens(s);
+  const std::string name = std::string(recurrent ? "recurrent layer " : "layer ") + path_name(a.path) +
+                           (positions ? " rope " : " ") + describe_tokens(s);
   checks.within(name + "out", out.values(), r.out, kForwardBound);
   checks.within(name + "grad_x", grad.values(), r.grad_x, kBackwardBound);
   checks.within(name + "grad_norm", grad_norm.values(), r.grad_norm, kBackwardBound);
@@ -117,8 +185,10 @@ void test_attention_layers(Checks& checks) {
   Gemm gemm;
   require(gemm.create());
   for (const bool positions : {false, true})
-    for (const int64_t P : {64, 128})
-      for (const int64_t window : {-1, 30}) layer_case(checks, gemm, attention_shape(2, 70, 2, P, window), positions);
+    for (const int64_t P : {64, 128}) {
+      for (const int64_t window : {-1, 30}) layer_case(checks, gemm, attention_shape(2, 70, 2, P, window), positions, false);
+      layer_case(checks, gemm, attention_shape(2, 70, 2, P, -1), positions, true);
+    }
 }
 
 }  // namespace rat::cuda_test

@@ -3,6 +3,7 @@
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
+#include "kernels/cuda/token_scan.h"
 #include "tests/cuda/suites.h"
 
 namespace rat::cuda_test {
@@ -37,6 +38,16 @@ void test_refusals(Checks& checks) {
     attention_back.turns = reinterpret_cast<int*>(proj.get());
     refused("chunks beyond 32 bits", chunk_attention_backward<bf16>(attention_back, AttentionPath::wgmma, nullptr), "too long");
   }
+  TokenScanArgs whole;
+  whole.shape = shape, whole.proj_stride = 5 * shape.channels();
+  refused("a scan of chunks over tokens", token_scan(whole, nullptr), "whole sequences (offset 1)");
+  whole.shape.offset = whole.shape.chunk_len = 1, whole.proj_stride -= 2;
+  refused("a short row stride over tokens", token_scan(whole, nullptr), "a row stride of 158");
+  whole.proj_stride += 3;
+  refused("an odd row stride over tokens", token_scan_backward({whole}, nullptr), "a row stride of 161");
+  whole.proj_stride -= 1;
+  refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
+  refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
   scan.shape.chunk_len = 0;
   refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
   ChunkAttentionArgs<bf16> attention;

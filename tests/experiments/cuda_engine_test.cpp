@@ -136,11 +136,8 @@ TEST(CudaTraining, ReplayedStepsAreThoseStartedOpByOp) {
     compare(config, kernels::Dtype::f32);
   }
   config.d_model = 256;
-  for (const char* const kind : {"rat", "attention"}) {
-    LayerConfig layer;
-    layer.kind = kind;
-    if (layer.kind == "rat") layer.chunk = 16;
-    config.layers = {layer, layer};
+  for (const char* const layers : {"rat:16*2", "attention*2", "ratplus*2"}) {
+    config.layers = *parse_layers(layers);
     compare(config, kernels::Dtype::bf16);
   }
 }
@@ -166,28 +163,18 @@ TEST(CudaTraining, FusedBlocksAgreeWithF32) {
       }
 }
 
-// The same of attention and sliding windows: alone, with each other and between RAT layers.
+// The same of attention, sliding windows and RAT+: alone, with each other, and beside layers that run op by op.
 TEST(CudaTraining, FusedAttentionAgreesWithF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  const auto layer = [](std::string kind, int64_t chunk_or_window = 0) {
-    LayerConfig config;
-    if (kind == "rat") config.chunk = chunk_or_window;
-    if (kind == "swa") config.window = chunk_or_window;
-    config.kind = std::move(kind);
-    return config;
-  };
-  const std::vector<std::vector<LayerConfig>> models{{layer("attention"), layer("attention")},
-                                                     {layer("swa", 0), layer("swa", 40)},
-                                                     {layer("swa", 64), layer("swa", 1000)},
-                                                     {layer("rat", 16), layer("swa", 20), layer("attention")}};
   for (const int64_t heads : {2, 4})
-    for (std::size_t m = 0; m < models.size(); ++m)
+    for (const char* const layers : {"attention*2", "swa:0,swa:40", "swa:64,swa:1000", "rat:16,swa:20,attention", "ratplus*2",
+                                     "ratplus,ratplus:4/w2,rat:16,ratplus"})
       for (const Positions positions : {Positions::rope, Positions::none}) {
         ModelConfig config;
         config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
-        config.layers = models[m];
+        config.layers = *parse_layers(layers);
         const std::string what =
-            fmt::format("heads {}, model {}, {}", heads, m, positions == Positions::rope ? "rope" : "none");
+            fmt::format("heads {}, {}, {}", heads, layers, positions == Positions::rope ? "rope" : "none");
         double loss = 0, expected_loss = 0, again_loss = 0;
         const auto expected = gradients(config, kernels::Dtype::f32, expected_loss);
         const auto fused = gradients(config, kernels::Dtype::bf16, loss);

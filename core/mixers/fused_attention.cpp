@@ -1,0 +1,38 @@
+#include "core/mixers/fused_attention.h"
+
+#include "core/model.h"
+#include "core/op_times.h"
+
+namespace rat {
+
+kernels::AttentionLayerArgs fused_attention_args(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
+                                                 const LayerWeights& layer, const float* x, float* y) {
+  const std::size_t bytes = kernels::attention_layer_saved(shape, pass.exec);
+  const int64_t rows = shape.rows(), D = shape.channels();
+  return {.shape = shape,
+          .norm = layer.norm->value,
+          .in_proj = pass.fused_weights->of(layer.in_proj->value),
+          .out_proj = pass.fused_weights->of(layer.out_proj->value),
+          .x = kernels::Input(x, rows, D),
+          .y = kernels::Output(y, rows, D),
+          .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
+}
+
+Status fused_attention_forward(const kernels::AttentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
+                               const float* x, float* y) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::attention_layer(fused_attention_args(shape, pass, layer, x, y), pass.exec);
+}
+
+Status fused_attention_backward(const kernels::AttentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
+                                const float* x, float* grad) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::attention_layer_backward({.forward = fused_attention_args(shape, pass, layer, x, nullptr),
+                                            .grad = pass.rounded_gradient->of({grad, shape.rows(), shape.channels()}),
+                                            .grad_norm = layer.norm->grad,
+                                            .grad_in_proj = layer.in_proj->grad,
+                                            .grad_out_proj = layer.out_proj->grad},
+                                           pass.exec);
+}
+
+}  // namespace rat
