@@ -39,7 +39,9 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
   b.grad_proj = cutter.take<Half>(s.rows() * s.width());
   if (s.recurrent) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
   b.delta = cutter.take<float>(s.rows() * s.heads);
-  b.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape_of(s), s.recurrent));
+  const cuda::RatShape shape = shape_of(s);
+  b.grad_queries = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape)));
+  b.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape, s.recurrent));
   return cutter.used();
 }
 

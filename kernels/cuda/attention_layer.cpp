@@ -65,7 +65,7 @@ RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t h
 }
 
 int64_t attention_layer_workspace(const RatShape& s, bool recurrent) {
-  return std::max(rms_norm_workspace(s.rows(), s.channels()), recurrent ? token_scan_workspace(s) : 0);
+  return std::max({rms_norm_workspace(s.rows(), s.channels()), chunk_attention_turns(s), recurrent ? token_scan_workspace(s) : 0});
 }
 
 Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t stream) {
@@ -102,6 +102,7 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   attention.keys = read_only(keys_of(a.forward)), attention.values = read_only(values_of(a.forward));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
   attention.token_gradients = gradients_of(a.forward);
+  attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
   RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.forward.path, stream));
   if (a.forward.recurrent)
     RAT_CUDA_TRY(token_scan_backward({scan_of(a.forward), b.grad_keys, b.grad_values, b.grad_proj, W}, stream));

@@ -40,6 +40,7 @@ struct AttentionBuffers {
   __nv_bfloat16* grad_proj = nullptr;  // (N, W)
   __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), recurrent
   float* delta = nullptr;              // (B*H, T)
+  float* grad_queries = nullptr;       // token_gradient_sums of the backward path
   float* workspace = nullptr;  // attention_layer_workspace floats; forward needs it too where recurrent
 };
 

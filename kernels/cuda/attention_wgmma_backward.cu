@@ -1,18 +1,18 @@
-// Backward attention over chunk ends for Hopper, in one pass: a block holds 128 keys of a head and walks the row tiles that
+// Backward attention over chunk ends, or over tokens, for Hopper, in one pass: a block holds 128 keys of a head and walks the row tiles that
 // see them, from the last one downwards, with five products: scores and gradients of weights, which give the gradients of
 // values and keys, which stay in registers, and of the queries, whose sum over keys and heads is made in global memory.
 //
 // That sum is added up in one order, so that a run repeats itself to the bit: a row tile has a count of the blocks that
 // have added to it, and a block waits for its turn: earlier keys first, among them the heads. Blocks take up work in this
 // order, so those a block waits for began before it and go on whatever happens, and the ones that see most rows come first.
+// Over tokens the sum is rounded, and its rotation undone, once it is there.
 #include <type_traits>
 
+#include "kernels/cuda/rotate.h"
 #include "kernels/cuda/wgmma_backward.cuh"
 
 namespace rat::kernels::cuda::paths {
 namespace {
-
-namespace one_pass {
 
 template <int P>
 constexpr int kStages = 256 / P;  // the same bytes in flight for either head size
@@ -39,9 +39,10 @@ struct Layout {
 __device__ __forceinline__ int same_in_all_lanes(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 
 // What one block does, by its ticket. The heads of a group run next to each other: they share queries and sums.
+template <class Seen>
 struct Work {
-  EarlierChunks seen;
-  int b, group, h, first_key, first_row, steps, turn;  // turn: how many blocks add to each of its row tiles before it
+  Seen seen;
+  int b, group, h, first_key, first_row, steps, before;  // before: how many blocks of these sums come before it
   __device__ Work(const RatShape& s, int ticket) : seen(s) {
     const int G = static_cast<int>(s.groups), heads = static_cast<int>(s.heads) / G, B = static_cast<int>(s.batch);
     const int index = ticket % heads, key_tile = ticket / (heads * G * B);
@@ -50,8 +51,14 @@ struct Work {
     h = group + index * G;
     first_key = key_tile * kBlock;
     first_row = seen.first_token(first_key) / kStep * kStep;
-    steps = (seen.tokens - first_row + kStep - 1) / kStep;
-    turn = key_tile * heads + index;
+    steps = (seen.end_token(first_key + kBlock - 1) - first_row + kStep - 1) / kStep;
+    before = key_tile * heads + index;
+  }
+  // How many blocks add to a row tile before this one. (Over tokens every head has sums of its own.) The window is read from
+  // the shape, so that no registers hold it.
+  __device__ int turn_at(int row, const RatShape& s) const {
+    if constexpr (Seen::own_key) return before;
+    else return before - Seen(s).begin(row) / kBlock;
   }
   __device__ int row_of(int step) const { return first_row + (steps - 1 - step) * kStep; }
 };
@@ -66,24 +73,24 @@ __device__ __forceinline__ void send_sums(const CUtensorMap& map, uint32_t from,
 }
 
 // One thread for even steps and one for odd ones: the gradients of the queries, a row tile a step, when it is the block's turn.
-template <int P>
-__device__ void add_sums(const CUtensorMap& map, const ChunkAttentionBackwardArgs<bf16>& a, const Work& work, uint32_t shared,
-                         int odd) {
+template <int P, class Seen>
+__device__ void add_sums(const CUtensorMap& map, const ChunkAttentionBackwardArgs<bf16>& a, const Work<Seen>& work,
+                         uint32_t shared, int odd) {
   using Offsets = Layout<P>;
   const int row_tiles = (work.seen.tokens + kStep - 1) / kStep;
   int* const turns = a.turns + (work.b * static_cast<int>(a.shape.groups) + work.group) * row_tiles;
   for (int step = odd; step < work.steps; step += 2) {
-    const int first_row = work.row_of(step);
+    const int first_row = work.row_of(step), turn = work.turn_at(first_row, a.shape);
     int* const done = turns + first_row / kStep;
     int added;
     do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(added) : "l"(done) : "memory");
-    while (added != work.turn);
+    while (added != turn);
     asm volatile("fence.proxy.async;" ::: "memory");  // what others added lies before what is added now
     barrier_wait(shared + Offsets::sums_full + 8 * odd, step / 2 & 1);
 #pragma unroll
     for (int column = 0; column < P; column += kSumColumns)
       send_sums(map, shared + Offsets::sums + odd * kSumTile<P> + column * kStep * 4, work.group * P + column, first_row, work.b,
-                work.turn == 0);
+                turn == 0);
     commit_stores();
     wait_stores_read();
     barrier_arrive(shared + Offsets::sums_free + 8 * odd);
@@ -109,21 +116,20 @@ __device__ __forceinline__ void store_operand(uint32_t tile, const uint32_t (&sc
 // channels of the queries' gradients, over the first one's keys.
 //
 // Nothing branches around products: the compiler would have each wait for the one before.
-template <int P>
+template <int P, class Seen>
 class Consumer {
   using Offsets = Layout<P>;
 
  public:
-  __device__ Consumer(const Work& work, uint32_t shared, unsigned char* memory, int which)
+  __device__ Consumer(const Work<Seen>& work, uint32_t shared, unsigned char* memory, int which)
       : first_row(work.first_row), steps(work.steps), shared(shared), which(which), lane(threadIdx.x % 32),
-        warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk_len), memory(memory) {
+        warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk()), memory(memory) {
     const unsigned mine = work.first_key + which * 64;  // unsigned: keys beyond the last one may lie beyond 2^31 tokens
-    first_token = (mine + warp * 16 + lane / 4 + 1) * work.seen.chunk_len;
-    all_see_from = (mine + 64) * work.seen.chunk_len;
-    const unsigned second = (work.first_key + 65u) * work.seen.chunk_len;  // the first token that sees one of its keys
-    both_steps = second < static_cast<unsigned>(work.seen.tokens)
-                     ? (work.seen.tokens - static_cast<int>(second / kStep * kStep) + kStep - 1) / kStep
-                     : 0;
+    first_token = (mine + warp * 16 + lane / 4 + Seen::own_key) * chunk_len;
+    if constexpr (Seen::own_key) bound = (mine + 64) * chunk_len;
+    else bound = work.seen.window;
+    const unsigned second = (work.first_key + 64u + Seen::own_key) * chunk_len;  // the first token that sees one of its keys
+    both_steps = second < static_cast<unsigned>(work.seen.tokens) ? steps - static_cast<int>(second - first_row) / kStep : 0;
   }
 
   __device__ void run(const ChunkAttentionBackwardArgs<bf16>& a) {
@@ -136,11 +142,17 @@ class Consumer {
     }
     if (which == 1) help(ring);
     // Taken up again, so that no registers hold it meanwhile.
-    const Work work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
+    const Work<Seen> work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
     const int mine = work.first_key + which * 64, valid = static_cast<int>(a.shape.keys()) - mine;
     if (valid <= 0) return;
-    write_rows(grad_keys, scale(), a.grad_keys.at(work.b, work.h, mine), a.grad_keys.row, valid);
-    write_rows(grad_values, 1.0f, a.grad_values.at(work.b, work.h, mine), a.grad_values.row, valid);
+    if constexpr (Seen::own_key) {
+      write_rows(grad_keys, scale(), a.grad_keys.at(work.b, work.h, mine), a.grad_keys.row, valid);
+      write_rows(grad_values, 1.0f, a.grad_values.at(work.b, work.h, mine), a.grad_values.row, valid);
+    } else {
+      const TokenGradients<bf16>& to = a.token_gradients;
+      write_tokens<P>(by_columns(grad_keys), scale(), to.keys, work.b, work.h, mine, warp * 16, valid, to.rope);
+      write_tokens<P>(by_columns(grad_values), 1.0f, to.values, work.b, work.h, mine, warp * 16, valid, nullptr);
+    }
   }
 
  private:
@@ -268,10 +280,14 @@ class Consumer {
   // Of these keys (64) and the rows of a step (64).
   __device__ __forceinline__ void scores_to_weights(int row, float (&scores)[32], const Terms& of_rows) const {
     exponentiate(scores, of_rows.lse, scale() * kLog2e);
-    if (static_cast<unsigned>(row) < all_see_from) hide_keys(row, scores);
+    if constexpr (Seen::own_key) {
+      if (static_cast<unsigned>(row) < bound) hide_keys(row, scores);
+    } else {
+      if (static_cast<unsigned>(row) < first_token + 8 || row + kStep - 1 - first_token > bound) hide_keys(row, scores);
+    }
   }
 
-  // No weight where a key is not yet there.
+  // No weight where a row does not see a key.
   __device__ __forceinline__ void hide_keys(int row, float (&weights)[32]) const {
     const unsigned mine = row + lane % 4 * 2;
 #pragma unroll
@@ -281,7 +297,7 @@ class Consumer {
       for (int n = 0; n < 8; ++n)
 #pragma unroll
         for (int e = 0; e < 2; ++e)
-          if (mine + n * 8 + e < from) weights[n * 4 + 2 * i + e] = 0.0f;
+          if (Seen::own_key ? mine + n * 8 + e < from : mine + n * 8 + e - from > bound) weights[n * 4 + 2 * i + e] = 0.0f;
     }
   }
 
@@ -336,11 +352,12 @@ class Consumer {
   const int which;
   const unsigned lane, warp;
   const unsigned chunk_len;
-  unsigned first_token, all_see_from;  // the first that sees this thread's first key, and all of the warpgroup's
+  // The first token that sees this thread's first key. RAT: the first that sees all keys of the warpgroup; else the window.
+  unsigned first_token, bound;
   unsigned char* const memory;
 };
 
-template <int P>
+template <int P, class Seen>
 __global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_constant__ SumMaps maps,
                                                                const __grid_constant__ ChunkAttentionBackwardArgs<bf16> a,
                                                                int* tickets) {
@@ -365,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_cons
     make_barriers_visible();
   }
   __syncthreads();
-  const Work work(a.shape, same_in_all_lanes(*ticket));
+  const Work<Seen> work(a.shape, same_in_all_lanes(*ticket));
   if (threadIdx.x < 128) {
     give_registers<40>();  // 168 * 384 registers are there: what one role gives, the others can take, not more
     if (threadIdx.x == 0) copy_tiles<P, Layout<P>, kStages<P>>(maps.operands, work, shared);
@@ -373,7 +390,7 @@ __global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_cons
     else if (threadIdx.x == 64 || threadIdx.x == 96) add_sums<P>(maps.sums, a, work, shared, threadIdx.x == 96);
   } else {
     take_registers<232>();
-    Consumer<P>(work, shared, memory, same_in_all_lanes(static_cast<int>(threadIdx.x) / 128 - 1)).run(a);
+    Consumer<P, Seen>(work, shared, memory, same_in_all_lanes(static_cast<int>(threadIdx.x) / 128 - 1)).run(a);
   }
 }
 
@@ -388,7 +405,7 @@ Status clear_unseeing_rows(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream
                  "chunk_attention_backward: clearing");
 }
 
-template <int P>
+template <int P, class Seen>
 Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
@@ -396,11 +413,11 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   if (s.keys() > 0 && (s.keys() + 2 * kBlock) * s.chunk_len >= int64_t{1} << 32)
     return refuse("chunk_attention_backward: chunks of %lld tokens are too long for the wgmma path; use shorter ones, or f32",
                   static_cast<long long>(s.chunk_len));
-  RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
+  if (Seen::own_key) RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
   if (s.keys() == 0) return {};
   const auto turns = static_cast<std::size_t>(chunk_attention_turns(s));
   RAT_CUDA_TRY(checked(cudaMemsetAsync(a.turns, 0, turns * sizeof(int), stream), "chunk_attention_backward: turns"));
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(gradient_kernel<P>, cudaFuncAttributeMaxDynamicSharedMemorySize, Offsets::bytes),
+  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(gradient_kernel<P, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize, Offsets::bytes),
                        "chunk_attention_backward (wgmma): shared memory"));
   SumMaps all;
   Maps& maps = all.operands;
@@ -410,20 +427,21 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(key_map(maps.keys, a.keys, s.keys(), s, kBlock));
   RAT_CUDA_TRY(key_map(maps.values, a.values, s.keys(), s, kBlock));
   const auto blocks = static_cast<unsigned>((s.keys() + kBlock - 1) / kBlock * s.heads * s.batch);
-  gradient_kernel<P><<<blocks, kThreads, Offsets::bytes, stream>>>(all, a, a.turns + turns - 1);
+  gradient_kernel<P, Seen><<<blocks, kThreads, Offsets::bytes, stream>>>(all, a, a.turns + turns - 1);
   return launched("chunk_attention_backward (wgmma)");
 }
 
-}  // namespace one_pass
+template <class Seen>
+Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
+  return a.shape.head_size == 64 ? launch<64, Seen>(a, stream) : launch<128, Seen>(a, stream);
+}
 
 }  // namespace
 
 Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  if (a.shape.over_tokens()) {
-    RAT_CUDA_TRY(wgmma_query_gradient(a, stream));
-    return wgmma_key_gradient(a, stream);
-  }
-  return a.shape.head_size == 64 ? one_pass::launch<64>(a, stream) : one_pass::launch<128>(a, stream);
+  if (!a.shape.over_tokens()) return launch<EarlierChunks>(a, stream);
+  RAT_CUDA_TRY(launch<TokensSoFar>(a, stream));
+  return rotate_back({a.shape, a.grad_q_rot, a.token_gradients.queries, a.token_gradients.rope}, stream);
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -174,7 +174,9 @@ Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, Attentio
   RAT_CUDA_TRY(check_path<T>(op, path, a.shape));
   RAT_CUDA_TRY(check_rows(op, path, a));
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
-  if (!a.shape.over_tokens() && a.turns == nullptr) return refuse("%s: offset 0 needs memory for the turns", op);
+  const bool sums_in_memory = !a.shape.over_tokens() || path == AttentionPath::wgmma;
+  if (sums_in_memory && (a.turns == nullptr || a.grad_q_rot == nullptr))
+    return refuse("%s: offset 0, and the wgmma path, need memory for the queries' gradients and for the turns", op);
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
 #if defined(RAT_CUDA_HOPPER)

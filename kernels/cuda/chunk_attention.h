@@ -80,7 +80,8 @@ struct TokenGradients {
 // With p = exp(score - lse) and ds = p (grad_out . values - delta) / sqrt P:
 //   grad_values[j] = sum_t p grad_out;  grad_keys[j] = sum_t ds q_rot;  grad_q_rot[t] = sum over heads, j of ds keys[j]
 // The own key's part is chunk_scan_backward's. Rows [0, shape.keys()) of grad_keys and grad_values are written, and all
-// of grad_q_rot; with shape.offset 1 the same go to token_gradients instead.
+// of grad_q_rot; with shape.offset 1 the same go to token_gradients instead, and on the wgmma path grad_q_rot is memory that
+// the gradients of the queries are summed in.
 template <class T>
 struct ChunkAttentionBackwardArgs {
   RatShape shape;
@@ -93,7 +94,7 @@ struct ChunkAttentionBackwardArgs {
   KeyRows<float> grad_keys, grad_values;
   int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
   TokenGradients<T> token_gradients = {};
-  int* turns = nullptr;  // chunk_attention_turns(shape) of them, for offset 0
+  int* turns = nullptr;  // chunk_attention_turns(shape) of them, for offset 0 and the wgmma path
 
   RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };
@@ -101,6 +102,11 @@ struct ChunkAttentionBackwardArgs {
 // How many counts the backward pass keeps, in memory that holds nothing: of the blocks that have added to the gradients of
 // 64 query rows of a group, and of those that have begun.
 inline int64_t chunk_attention_turns(const RatShape& s) { return s.batch * s.groups * ((s.tokens + 63) / 64) + 1; }
+
+// Floats of grad_q_rot over tokens: where the path sums in memory, (N, G*P).
+inline int64_t token_gradient_sums(const RatShape& s, AttentionPath path) {
+  return path == AttentionPath::wgmma ? s.rows() * s.group_width() : 0;
+}
 
 const char* path_name(AttentionPath path);
 // "" or why this path cannot run on the current device.

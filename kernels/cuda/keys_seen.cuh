@@ -15,6 +15,7 @@ struct EarlierChunks {
 
   __device__ explicit EarlierChunks(const RatShape& s)
       : tokens(static_cast<int>(s.tokens)), chunk_len(static_cast<int>(s.chunk_len)) {}
+  __device__ int chunk() const { return chunk_len; }
   // Token t sees keys [begin(t), end(t)).
   __device__ int begin(int) const { return 0; }
   __device__ int end(int t) const { return t / chunk_len; }
@@ -35,6 +36,7 @@ struct TokensSoFar {
   __device__ explicit TokensSoFar(const RatShape& s)
       : tokens(static_cast<int>(s.tokens)),
         window(static_cast<int>(s.window < 0 ? s.tokens : min(s.window, s.tokens))) {}
+  __device__ int chunk() const { return 1; }
   __device__ int begin(int t) const { return max(0, t - window); }
   __device__ int end(int t) const { return t + 1; }
   __device__ bool sees(int end, int key) const {

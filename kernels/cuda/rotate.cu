@@ -39,7 +39,47 @@ __global__ void __launch_bounds__(kThreads) rotate_kernel(RotateArgs a, int64_t 
   }
 }
 
+// A thread turns 4 channel pairs of a head of a row back.
+__global__ void __launch_bounds__(kThreads) rotate_back_kernel(RotateBackArgs a, int64_t items) {
+  constexpr int N = 4;
+  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (item >= items) return;
+  const RatShape& s = a.shape;
+  const int half = static_cast<int>(s.head_size) / 2, pieces = half / N, heads = static_cast<int>(s.heads);
+  const int channel = static_cast<int>(item % pieces) * N, h = static_cast<int>(item / pieces % heads);
+  const int64_t row = item / pieces / heads, t = row % s.tokens;
+  const float* from = a.x + row * s.channels() + h * s.head_size + channel;
+  float low[N], high[N];
+  load<N>(from, low);
+  load<N>(from + half, high);
+  if (a.rope != nullptr) {
+    float turns[2 * N];  // cos, sin, cos, sin ...
+    load<2 * N>(reinterpret_cast<const float*>(a.rope + t * half + channel), turns);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float cosine = turns[2 * i], sine = turns[2 * i + 1], x = low[i], y = high[i];
+      low[i] = fmaf(y, sine, x * cosine);
+      high[i] = fmaf(-x, sine, y * cosine);
+    }
+  }
+  bf16* const to = a.to.at(static_cast<int>(row / s.tokens), h, t) + channel;
+  store<N>(to, low);
+  store<N>(to + half, high);
+}
+
 }  // namespace
+
+Status rotate_back(const RotateBackArgs& a, cudaStream_t stream) {
+  const RatShape& s = a.shape;
+  RAT_CUDA_TRY(check_shape("rotate_back", s));
+  if (s.head_size % 8 != 0 || reinterpret_cast<uintptr_t>(a.to.data) % 8 != 0 || a.to.row % 4 != 0 || a.to.head % 4 != 0)
+    return refuse("rotate_back: heads of %lld channels in rows %lld elements apart; it takes heads of a multiple of 8 in rows "
+                  "that start at multiples of 8 bytes",
+                  static_cast<long long>(s.head_size), static_cast<long long>(a.to.row));
+  const int64_t items = s.rows() * s.channels() / 8;
+  rotate_back_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, items);
+  return launched("rotate_back");
+}
 
 Status rotate(const RotateArgs& a, cudaStream_t stream) {
   if (a.batch < 1 || a.tokens < 1 || a.heads < 1 || a.head_size < 16 || a.head_size % 16 != 0)

@@ -9,7 +9,7 @@
 
 #include <cuda_bf16.h>
 
-#include "kernels/cuda/status.h"
+#include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
 
@@ -21,5 +21,15 @@ struct RotateArgs {
 };
 
 Status rotate(const RotateArgs& args, cudaStream_t stream);
+
+// Gradients on their way back: to[t] = R(t)^-1 x[t], rounded.
+struct RotateBackArgs {
+  RatShape shape;             // of attention over tokens
+  const float* x = nullptr;   // (N, D)
+  KeyRows<__nv_bfloat16> to;
+  const float2* rope = nullptr;  // null: no positions
+};
+
+Status rotate_back(const RotateBackArgs& args, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

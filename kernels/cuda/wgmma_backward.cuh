@@ -1,4 +1,4 @@
-// What the backward kernels for Hopper share: tile sizes, copies, operands, the way out.
+// What attention_wgmma_backward.cu is made of: tile sizes, copies, operands, the way out.
 #pragma once
 
 #include "kernels/cuda/attention_paths.h"
@@ -27,10 +27,6 @@ struct Maps {
   CUtensorMap queries, grads, keys, values;
 };
 
-__device__ __forceinline__ void release(uint32_t barrier) {
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) barrier_arrive(barrier);
-}
 struct Terms {
   float lse[kStep];  // times log2 e; +infinity beyond the sequence
   float delta[kStep];
@@ -174,9 +170,5 @@ __device__ __forceinline__ void write_rows(const float (&sums)[N], float factor,
 }
 
 }  // namespace
-
-// Of attention over tokens.
-Status wgmma_query_gradient(const ChunkAttentionBackwardArgs<bf16>& args, cudaStream_t stream);
-Status wgmma_key_gradient(const ChunkAttentionBackwardArgs<bf16>& args, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda::paths

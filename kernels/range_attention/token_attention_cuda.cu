@@ -103,11 +103,16 @@ Status spread(const Pairs<float>& pairs) {
   return launched(op);
 }
 
+cuda::RatShape shape_of(const AttentionShape& s) {
+  return cuda::attention_shape(s.batch, s.tokens, s.heads, s.head_size, s.range.window);
+}
+
 // (N, D) each, of the call.
 struct Packed {
   bf16 *q, *k, *v, *out;
   bf16 *grad_out = nullptr, *grad_q = nullptr, *grad_k = nullptr, *grad_v = nullptr;
-  float* delta = nullptr;  // (B*H, T)
+  float *delta = nullptr, *sums = nullptr;  // (B*H, T); of gradients of queries, where the path sums them in memory
+  int* turns = nullptr;
   std::size_t bytes;
 
   Packed(const AttentionShape& s, bool backward, void* block) {
@@ -117,6 +122,9 @@ struct Packed {
     if (backward) {
       for (bf16** const part : {&grad_out, &grad_q, &grad_k, &grad_v}) *part = cutter.take<bf16>(cells);
       delta = cutter.take<float>(s.batch * s.heads * s.tokens);
+      const cuda::RatShape shape = shape_of(s);
+      sums = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<bf16>(shape)));
+      turns = cutter.take<int>(cuda::chunk_attention_turns(shape));
     }
     bytes = cutter.used();
   }
@@ -125,10 +133,6 @@ struct Packed {
 template <class T>
 cuda::KeyRows<T> heads_of(T* data, const AttentionShape& s) {
   return {data, s.tokens * s.channels(), s.head_size, s.channels()};
-}
-
-cuda::RatShape shape_of(const AttentionShape& s) {
-  return cuda::attention_shape(s.batch, s.tokens, s.heads, s.head_size, s.range.window);
 }
 
 Pairs<const float> inputs(const RangeAttentionArgs& a, const Packed& packed) {
@@ -178,6 +182,7 @@ Status token_attention_backward(const RangeAttentionBackwardArgs& a) {
   args.q_rot = packed.q;
   args.keys = read_only(heads_of(packed.k, s)), args.values = read_only(heads_of(packed.v, s));
   args.grad_out = packed.grad_out, args.lse = a.forward.lse.data, args.delta = packed.delta;
+  args.grad_q_rot = packed.sums, args.turns = packed.turns;
   args.token_gradients = {heads_of(packed.grad_q, s), heads_of(packed.grad_k, s), heads_of(packed.grad_v, s)};
   RAT_TRY(answer(cuda::chunk_attention_backward<bf16>(args, cuda::best_backward_path<bf16>(args.shape), stream())));
   return spread(Pairs<float>(s)

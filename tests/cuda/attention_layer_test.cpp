@@ -152,6 +152,7 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions, b
   Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * W), y(N * D), keys(N * D), values(N * D),
       grad(r.grad), grad_y(N * D), grad_proj(N * W), grad_keys(N * D), grad_values(N * D);
   Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(attention_layer_workspace(s, recurrent));
+  Device<float> grad_queries(token_gradient_sums(s, best_path<bf16>(s.head_size)));
   Device<float> grad_norm(r.grad_norm), grad_in_proj(r.grad_in_proj), grad_out_proj(r.grad_out_proj);
   r.run();
   auto* const turns = reinterpret_cast<float2*>(rope.get());
@@ -160,7 +161,7 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions, b
   a.shape = s, a.recurrent = recurrent;
   a.weights = {norm.get(), in_proj.get(), out_proj.get()};
   a.buffers = {normed.get(), proj.get(), y.get(), keys.get(), values.get(), rstd.get(), lse.get(), grad_y.get(),
-               grad_proj.get(), grad_keys.get(), grad_values.get(), delta.get(), workspace.get()};
+               grad_proj.get(), grad_keys.get(), grad_values.get(), delta.get(), grad_queries.get(), workspace.get()};
   a.rope = positions ? turns : nullptr;
   a.path = best_path<bf16>(s.head_size);
   a.x = a.residual = x.get(), a.out = out.get();

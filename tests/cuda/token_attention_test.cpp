@@ -74,6 +74,9 @@ struct Tokens {
     a.q_rot = part(proj, 1).data, a.q_stride = width;
     a.keys = read_only(part(proj, 2)), a.values = read_only(part(proj, 0));
     a.grad_out = grad_y.get(), a.lse = lse.get(), a.delta = delta.get();
+    const Device<float> query_sums(token_gradient_sums(s, path));
+    const Device<int> turns(chunk_attention_turns(s));
+    a.grad_q_rot = query_sums.get(), a.turns = turns.get();
     a.token_gradients = {part(grad_proj, 1), part(grad_proj, 2), part(grad_proj, 0), turned_back ? rope.get() : nullptr};
     require(chunk_attention_backward<T>(a, path, nullptr));
   }
