@@ -37,7 +37,7 @@ class AttentionMixer final : public Mixer {
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
   bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && KV_ == D_ && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
+    return pass.fused_weights != nullptr && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
   }
   Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        float* y) override;
@@ -50,7 +50,7 @@ class AttentionMixer final : public Mixer {
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
               float* mixed) override;
-  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass); }
+  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass) && KV_ == D_; }
   Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        MixerState& state, float* y, bool residual) override;
   Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
@@ -70,7 +70,7 @@ class AttentionMixer final : public Mixer {
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected, float* out) const;
 
   kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
-    return {pass.batch, pass.tokens, H_, P_, window_.window, rope_ ? base_ : 0.0};
+    return {pass.batch, pass.tokens, H_, P_, window_.window, rope_ ? base_ : 0.0, false, KV_ / P_};
   }
 
   double base_;

@@ -10,11 +10,10 @@
 //   y = x + W_out( sigmoid(o) attend( q, R scan(g, k), scan(g, v) ) )
 //
 // Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions); Wei and Gulcehre, RAT+,
-// arXiv:2602.18196. Everything between the two f32 residual streams is bf16, sums are f32. Every head has keys and values
-// of its own.
-// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), rows value | query | key, or,
-//         recurrent, (5D, D), rows o | q | k | v | g, and out_proj (D, D) rounded by round_weights; gradients of weights
-//         f32, added to.
+// arXiv:2602.18196. Everything between the two f32 residual streams is bf16, sums are f32.
+// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (D + 2 KV, D), rows value | query | key,
+//         head h with keys and values of head h % kv_heads, or, recurrent, (5D, D), rows o | q | k | v | g, and out_proj
+//         (D, D) rounded by round_weights; gradients of weights f32, added to.
 // Trap:   `saved` carries what backward needs from one call to the other: attention_layer_saved bytes of the backend's
 //         memory.
 #pragma once
@@ -33,10 +32,14 @@ struct AttentionLayerShape {
   int64_t window = -1;   // W; below 0: everything earlier
   double rope_base = 0;  // 0: no positions
   bool recurrent = false;
+  int64_t kv_heads = 0;  // that keys and values have, not recurrent; 0: one for each head
 
   int64_t rows() const { return batch * tokens; }
   int64_t channels() const { return heads * head_size; }
-  int64_t width() const { return (recurrent ? 5 : 3) * channels(); }
+  int64_t key_width() const { return (kv_heads > 0 ? kv_heads : heads) * head_size; }  // KV
+  int64_t width() const { return recurrent ? 5 * channels() : channels() + 2 * key_width(); }
+  // Whether prefill and layer_step can go on from it.
+  bool generates() const { return !recurrent && key_width() == channels(); }
   LayerStepShape step() const { return {batch, heads, head_size, 0, 1, window, rope_base}; }
 };
 
@@ -48,7 +51,7 @@ struct AttentionLayerArgs {
   Output y;
   void* saved = nullptr;
   bool residual = true;   // false: y without x
-  LayerCache cache = {};  // prefill: an empty one is filled; not of a recurrent layer
+  LayerCache cache = {};  // prefill: an empty one is filled, of a layer that `generates`
 };
 
 struct AttentionLayerBackwardArgs {

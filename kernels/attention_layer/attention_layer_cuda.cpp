@@ -26,7 +26,7 @@ std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::Attention
   b.normed = cutter.take<Half>(plane);
   b.proj = cutter.take<Half>(s.rows() * s.width());
   b.y = cutter.take<Half>(plane);
-  if (s.recurrent) b.keys = cutter.take<Half>(plane), b.values = cutter.take<Half>(plane);
+  if (!s.generates()) b.keys = cutter.take<Half>(plane), b.values = cutter.take<Half>(plane);
   b.rstd = cutter.take<float>(s.rows());
   b.lse = cutter.take<float>(s.rows() * s.heads);
   return cutter.used();
@@ -37,7 +37,7 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
   const int64_t plane = s.rows() * s.channels();
   b.grad_y = cutter.take<Half>(plane);
   b.grad_proj = cutter.take<Half>(s.rows() * s.width());
-  if (s.recurrent) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
+  if (!s.generates()) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
   b.delta = cutter.take<float>(s.rows() * s.heads);
   const cuda::RatShape shape = shape_of(s);
   b.grad_queries = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape)));
@@ -48,7 +48,7 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
 Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   cuda::AttentionLayerArgs args;
   args.shape = shape_of(a.shape);
-  args.recurrent = a.shape.recurrent;
+  args.recurrent = a.shape.recurrent, args.kv_heads = a.shape.kv_heads;
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), reinterpret_cast<const Half*>(a.out_proj)};
   cut_saved(a.shape, a.saved, args.buffers);
   RAT_ASSIGN(args.rope, rotations(a.shape.head_size, a.shape.rope_base, std::max(a.shape.tokens, a.cache.angles)));

@@ -6,37 +6,49 @@
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rotate.h"
+#include "kernels/cuda/shared_heads.h"
 #include "kernels/cuda/token_scan.h"
 
 namespace rat::kernels::cuda {
 namespace {
 
 using bf16 = __nv_bfloat16;
-using Part = ProjectedPart;
+
+// Where a projected row, or its gradient, has its parts.
+int64_t query_column(const AttentionLayerArgs& a) { return a.recurrent ? a.shape.channels() : a.key_width(); }
+int64_t key_column(const AttentionLayerArgs& a) { return a.key_width() + a.shape.channels(); }
 
 TokenScanArgs scan_of(const AttentionLayerArgs& a) {
   const AttentionBuffers& b = a.buffers;
   return {a.shape, b.proj, a.width(), a.rope, b.keys, b.values, b.workspace};
 }
-
-KeyRows<bf16> keys_of(const AttentionLayerArgs& a) {
-  if (a.recurrent) return heads_of(a.buffers.keys, a.shape, a.shape.channels());
-  return part_of(a.buffers.proj, a.shape, Part::key);
-}
-KeyRows<bf16> values_of(const AttentionLayerArgs& a) {
-  if (a.recurrent) return heads_of(a.buffers.values, a.shape, a.shape.channels());
-  return part_of(a.buffers.proj, a.shape, Part::value);
+SharedHeads shared_of(const AttentionLayerArgs& a, bf16* rows, bf16* keys, bf16* values) {
+  return {a.shape.rows(), a.shape.channels(), a.key_width(), a.width(), {rows + key_column(a), rows}, {keys, values}};
 }
 
-// Where the gradients of queries, keys and values go: of states they are on their way to the scan.
-TokenGradients<bf16> gradients_of(const AttentionLayerArgs& a) {
+KeyRows<bf16> keys_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
+  return a.in_place() ? heads_of(rows + key_column(a), a.shape, a.width()) : heads_of(apart, a.shape, a.shape.channels());
+}
+KeyRows<bf16> values_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
+  return a.in_place() ? heads_of(rows, a.shape, a.width()) : heads_of(apart, a.shape, a.shape.channels());
+}
+
+// Keys and values from the projected rows, and rotated queries.
+Status prepare(const AttentionLayerArgs& a, cudaStream_t stream) {
   const RatShape& s = a.shape;
   const AttentionBuffers& b = a.buffers;
-  const int64_t D = s.channels();
-  if (!a.recurrent)
-    return {part_of(b.grad_proj, s, Part::query), part_of(b.grad_proj, s, Part::key), part_of(b.grad_proj, s, Part::value),
-            a.rope};
-  return {heads_of(b.grad_proj + D, s, a.width()), heads_of(b.grad_keys, s, D), heads_of(b.grad_values, s, D), a.rope};
+  if (a.recurrent) return token_scan(scan_of(a), stream);
+  const int64_t heads = s.heads + a.key_width() / s.head_size;  // queries, and behind them keys
+  if (a.rope != nullptr)
+    RAT_CUDA_TRY(rotate({b.proj + query_column(a), a.width(), s.batch, s.tokens, heads, s.head_size, a.rope}, stream));
+  return a.in_place() ? Status() : repeat_heads(shared_of(a, b.proj, b.keys, b.values), stream);
+}
+
+// The rest of the way from the gradients of keys and values to those of the projected rows.
+Status prepare_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
+  const AttentionBuffers& b = a.buffers;
+  if (a.recurrent) return token_scan_backward({scan_of(a), b.grad_keys, b.grad_values, b.grad_proj, a.width()}, stream);
+  return a.in_place() ? Status() : sum_heads(shared_of(a, b.grad_proj, b.grad_keys, b.grad_values), stream);
 }
 
 // From the gradient of the layer's output to grad_y, of the attention's, and delta.
@@ -75,14 +87,11 @@ Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t str
   RAT_CUDA_TRY(check_shape("attention_layer", s));
   RAT_CUDA_TRY(rms_norm<bf16, float>({a.x, a.weights.norm, b.normed, b.rstd, N, D, a.epsilon}, stream));
   RAT_CUDA_TRY(project<bf16, bf16>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, N, W, D, stream));
-  if (a.recurrent)
-    RAT_CUDA_TRY(token_scan(scan_of(a), stream));
-  else if (a.rope != nullptr)  // queries, and behind them keys
-    RAT_CUDA_TRY(rotate({b.proj + D, W, s.batch, s.tokens, 2 * s.heads, s.head_size, a.rope}, stream));
+  RAT_CUDA_TRY(prepare(a, stream));
   ChunkAttentionArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + D, attention.q_stride = W;
-  attention.keys = read_only(keys_of(a)), attention.values = read_only(values_of(a));
+  attention.q_rot = b.proj + query_column(a), attention.q_stride = W;
+  attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
   attention.y = b.y, attention.lse = b.lse;
   RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
   if (a.recurrent) RAT_CUDA_TRY(output_gate({s, b.y, b.proj, W}, stream));
@@ -90,26 +99,27 @@ Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t str
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm, cudaStream_t stream) {
-  const RatShape& s = a.forward.shape;
-  const AttentionBuffers& b = a.forward.buffers;
-  const AttentionWeights& w = a.forward.weights;
-  const int64_t D = s.channels(), N = s.rows(), W = a.forward.width();
+  const AttentionLayerArgs& f = a.forward;
+  const RatShape& s = f.shape;
+  const AttentionBuffers& b = f.buffers;
+  const AttentionWeights& w = f.weights;
+  const int64_t D = s.channels(), N = s.rows(), W = f.width();
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, a.grad, b.y, a.gradients.out_proj, true, N, D, D, stream));
   RAT_CUDA_TRY(output_backward(a, gemm, stream));
   ChunkAttentionBackwardArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + D, attention.q_stride = W;
-  attention.keys = read_only(keys_of(a.forward)), attention.values = read_only(values_of(a.forward));
+  attention.q_rot = b.proj + query_column(f), attention.q_stride = W;
+  attention.keys = read_only(keys_of(f, b.proj, b.keys)), attention.values = read_only(values_of(f, b.proj, b.values));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = gradients_of(a.forward);
+  attention.token_gradients = {heads_of(b.grad_proj + query_column(f), s, W), keys_of(f, b.grad_proj, b.grad_keys),
+                               values_of(f, b.grad_proj, b.grad_values), f.rope};
   attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
-  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.forward.path, stream));
-  if (a.forward.recurrent)
-    RAT_CUDA_TRY(token_scan_backward({scan_of(a.forward), b.grad_keys, b.grad_values, b.grad_proj, W}, stream));
+  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, f.path, stream));
+  RAT_CUDA_TRY(prepare_backward(f, stream));
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, W, D, stream));
   // The normed input is not needed any more: its gradient takes its place.
   RAT_CUDA_TRY(project_input_gradient<bf16>(gemm, b.grad_proj, w.in_proj, b.normed, N, W, D, stream));
-  RmsNormBackwardArgs<bf16, float> norm{a.forward.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm, b.workspace};
+  RmsNormBackwardArgs<bf16, float> norm{f.x, w.norm, b.rstd, b.normed, a.grad, a.grad, a.gradients.norm, b.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;
   return rms_norm_backward<bf16, float>(norm, stream);
 }

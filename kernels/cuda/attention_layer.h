@@ -2,12 +2,13 @@
 // and prefill, and backward, composed of the kernels of this folder. The caller owns every buffer. A decode step is
 // layer_step of kernels/cuda/rat_layer.h.
 //
-//   out = x + W_out attend(W_in rmsnorm(x)), columns of W_in rmsnorm(x): value | query | key, D each
+//   out = x + W_out attend(W_in rmsnorm(x)), columns of W_in rmsnorm(x): value (KV) | query (D) | key (KV)
 //
+// KV is D, or less where heads share keys and values: these are repeated for every head (kernels/cuda/shared_heads.h).
 // Recurrent (RAT+): keys and values are running states of kernels/cuda/token_scan.h, and an output gate follows:
 //   out = x + W_out (sigmoid(o) attend(...)), columns: o | query | key | value | forget gate, D each
 //
-// Shapes: x, out, their gradients (N, D) float32; in_proj (3D or 5D, D), out_proj (D, D), row-major [out, in] bf16; norm
+// Shapes: x, out, their gradients (N, D) float32; in_proj (W, D), out_proj (D, D), row-major [out, in] bf16; norm
 //         (D) and all weight gradients float32.
 #pragma once
 
@@ -30,15 +31,16 @@ struct AttentionWeightGradients {  // added to
 struct AttentionBuffers {
   // from forward to backward
   __nv_bfloat16* normed = nullptr;  // (N, D); backward turns it into its own gradient
-  __nv_bfloat16* proj = nullptr;    // (N, W) with W = 3D or 5D; queries rotated, and keys where they are not states
+  __nv_bfloat16* proj = nullptr;    // (N, W); queries rotated, and keys where they are not states
   __nv_bfloat16* y = nullptr;       // (N, D)
-  __nv_bfloat16 *keys = nullptr, *values = nullptr;  // (N, D), recurrent: the states, keys rotated
+  // (N, D) where the projected rows do not have them: states, keys rotated, or those of shared heads
+  __nv_bfloat16 *keys = nullptr, *values = nullptr;
   float* rstd = nullptr;            // (N)
   float* lse = nullptr;             // (B*H, T)
   // of backward alone
   __nv_bfloat16* grad_y = nullptr;     // (N, D)
   __nv_bfloat16* grad_proj = nullptr;  // (N, W)
-  __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), recurrent
+  __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), of `keys` and `values`
   float* delta = nullptr;              // (B*H, T)
   float* grad_queries = nullptr;       // token_gradient_sums of the backward path
   float* workspace = nullptr;  // attention_layer_workspace floats; forward needs it too where recurrent
@@ -47,6 +49,7 @@ struct AttentionBuffers {
 struct AttentionLayerArgs {
   RatShape shape;  // of attention_shape
   bool recurrent = false;
+  int64_t kv_heads = 0;  // that keys and values have, not recurrent; 0: one for each head
   AttentionWeights weights;
   AttentionBuffers buffers;
   const float2* rope = nullptr;  // (T, P/2) or null: no positions
@@ -56,7 +59,9 @@ struct AttentionLayerArgs {
   const float* residual = nullptr;  // null: the mixer alone
   float* out = nullptr;             // may be x and residual
 
-  int64_t width() const { return (recurrent ? 5 : 3) * shape.channels(); }
+  int64_t key_width() const { return (kv_heads > 0 ? kv_heads : shape.heads) * shape.head_size; }  // KV
+  int64_t width() const { return recurrent ? 5 * shape.channels() : shape.channels() + 2 * key_width(); }  // W
+  bool in_place() const { return !recurrent && key_width() == shape.channels(); }  // keys and values are projected rows
 };
 
 struct AttentionLayerBackwardArgs {

@@ -23,12 +23,20 @@ Doubles product(const Doubles& a, bool a_turned, int64_t lda, const Doubles& b, 
   return result;
 }
 
-// What lies between the projections of a layer, and its way back: the attention itself, or, recurrent, with the states
-// before it and the gate after it.
+struct Kind {
+  bool positions, recurrent = false;
+  int64_t kv_heads = 0;
+};
+
+// What lies between the projections of a layer, and its way back: the attention itself, of keys and values that heads may
+// share, or, recurrent, with the states before it and the gate after it.
 class Core {
  public:
-  Core(const RatShape& s, bool positions, bool recurrent) : recurrent_(recurrent), positions_(positions) { attention_.s = s; }
-  int64_t parts() const { return recurrent_ ? 5 : 3; }
+  Core(const RatShape& s, const Kind& kind) : recurrent_(kind.recurrent), positions_(kind.positions) {
+    attention_.s = s;
+    KV_ = at(kind.kv_heads > 0 ? kind.kv_heads * s.head_size : s.channels());
+  }
+  std::size_t width() const { return recurrent_ ? 5 * D() : D() + 2 * KV_; }
   Doubles y, grad_proj;  // (N, D), (N, W)
 
   void run(const Doubles& proj, const Doubles& grad_y) {
@@ -36,7 +44,7 @@ class Core {
     attention_.proj.assign(at(s.rows() * attention_.width()), 0.0);
     attention_.grad_y = grad_y;
     each([&](std::size_t row, std::size_t to, std::size_t i) {
-      for (std::size_t part = 0; part < 3; ++part) attention_.proj[to + part * D() + i] = proj[row + part * D() + i];
+      for (std::size_t part = 0; part < 3; ++part) attention_.proj[to + part * D() + i] = proj[row + column(part, i)];
       if (!recurrent_) return;
       attention_.proj[to + i] = carried(proj, row, 3, to, 0, i);
       attention_.proj[to + 2 * D() + i] = carried(proj, row, 2, to, 2, i);
@@ -49,7 +57,7 @@ class Core {
     y = attention_.y;
     grad_proj.assign(proj.size(), 0.0);
     each([&](std::size_t row, std::size_t to, std::size_t i) {
-      for (std::size_t part = 0; part < 3; ++part) grad_proj[row + part * D() + i] = attention_.grad_proj[to + part * D() + i];
+      for (std::size_t part = 0; part < 3; ++part) grad_proj[row + column(part, i)] += attention_.grad_proj[to + part * D() + i];
     });
     if (recurrent_) leave(proj, grad_y);
   }
@@ -57,7 +65,10 @@ class Core {
  private:
   static double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
   std::size_t D() const { return at(attention_.s.channels()); }
-  std::size_t width() const { return at(parts()) * D(); }
+  // Where a projected row has channel i of value, query or key (0, 1, 2); recurrent: what goes there is written afterwards.
+  std::size_t column(std::size_t part, std::size_t i) const {
+    return part == 1 ? (recurrent_ ? D() : KV_) + i : (part == 0 ? 0 : KV_ + D()) + i % KV_;
+  }
   // body(where row n begins in proj, and in the attention's rows, channel), in the order of tokens.
   template <class Body>
   void each(const Body& body) const {
@@ -94,6 +105,7 @@ class Core {
   }
 
   TokenReference attention_;
+  std::size_t KV_;
   bool recurrent_, positions_;
   Doubles unrotated_;
 };
@@ -105,7 +117,7 @@ struct LayerReference {
   Doubles x, grad, norm, in_proj, out_proj;  // (N, D), (N, D), (D), (W, D), (D, D)
   Doubles out, grad_x, grad_norm, grad_in_proj, grad_out_proj;
 
-  LayerReference(const RatShape& shape, bool positions, bool recurrent) : s(shape), core(shape, positions, recurrent) {
+  LayerReference(const RatShape& shape, const Kind& kind) : s(shape), core(shape, kind) {
     std::mt19937_64 random(77);
     const int64_t D = s.channels(), N = s.rows(), W = width();
     const double size = 1.0 / std::sqrt(static_cast<double>(D));
@@ -115,7 +127,7 @@ struct LayerReference {
     grad_norm = random_values<float>(D, random);
     grad_in_proj = random_values<float>(W * D, random), grad_out_proj = random_values<float>(D * D, random);
   }
-  int64_t width() const { return core.parts() * s.channels(); }
+  int64_t width() const { return static_cast<int64_t>(core.width()); }
   void run() {
     const int64_t D = s.channels(), N = s.rows(), W = width();
     Doubles normed = x, rstd(at(N), 0.0);
@@ -145,24 +157,24 @@ struct LayerReference {
   }
 };
 
-void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions, bool recurrent) {
-  LayerReference r(s, positions, recurrent);
+void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind) {
+  LayerReference r(s, kind);
   const int64_t D = s.channels(), N = s.rows(), W = r.width();
   Device<float> x(r.x), norm(r.norm), out(N * D), rope(s.tokens * s.head_size);
   Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * W), y(N * D), keys(N * D), values(N * D),
       grad(r.grad), grad_y(N * D), grad_proj(N * W), grad_keys(N * D), grad_values(N * D);
-  Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(attention_layer_workspace(s, recurrent));
+  Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(attention_layer_workspace(s, kind.recurrent));
   Device<float> grad_queries(token_gradient_sums(s, best_path<bf16>(s.head_size)));
   Device<float> grad_norm(r.grad_norm), grad_in_proj(r.grad_in_proj), grad_out_proj(r.grad_out_proj);
   r.run();
   auto* const turns = reinterpret_cast<float2*>(rope.get());
   require(rope_table(turns, s.tokens, s.head_size, 10000.0, nullptr));
   AttentionLayerArgs a;
-  a.shape = s, a.recurrent = recurrent;
+  a.shape = s, a.recurrent = kind.recurrent, a.kv_heads = kind.kv_heads;
   a.weights = {norm.get(), in_proj.get(), out_proj.get()};
   a.buffers = {normed.get(), proj.get(), y.get(), keys.get(), values.get(), rstd.get(), lse.get(), grad_y.get(),
                grad_proj.get(), grad_keys.get(), grad_values.get(), delta.get(), grad_queries.get(), workspace.get()};
-  a.rope = positions ? turns : nullptr;
+  a.rope = kind.positions ? turns : nullptr;
   a.path = best_path<bf16>(s.head_size);
   a.x = a.residual = x.get(), a.out = out.get();
   require(attention_layer(a, gemm, nullptr));
@@ -171,8 +183,8 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, bool positions, b
   back.gradients = {grad_norm.get(), grad_in_proj.get(), grad_out_proj.get()};
   require(attention_layer_backward(back, gemm, nullptr));
   require(cudaDeviceSynchronize(), "attention_layer");
-  const std::string name = std::string(recurrent ? "recurrent layer " : "layer ") + path_name(a.path) +
-                           (positions ? " rope " : " ") + describe_tokens(s);
+  const std::string name = std::string(kind.recurrent ? "recurrent layer " : "layer ") + path_name(a.path) +
+                           (kind.positions ? " rope " : " ") + describe_tokens(s) + "kv " + std::to_string(kind.kv_heads) + " ";
   checks.within(name + "out", out.values(), r.out, kForwardBound);
   checks.within(name + "grad_x", grad.values(), r.grad_x, kBackwardBound);
   checks.within(name + "grad_norm", grad_norm.values(), r.grad_norm, kBackwardBound);
@@ -187,8 +199,12 @@ void test_attention_layers(Checks& checks) {
   require(gemm.create());
   for (const bool positions : {false, true})
     for (const int64_t P : {64, 128}) {
-      for (const int64_t window : {-1, 30}) layer_case(checks, gemm, attention_shape(2, 70, 2, P, window), positions, false);
-      layer_case(checks, gemm, attention_shape(2, 70, 2, P, -1), positions, true);
+      for (const int64_t window : {-1, 30}) {
+        layer_case(checks, gemm, attention_shape(2, 70, 2, P, window), {positions});
+        layer_case(checks, gemm, attention_shape(2, 70, 4, P, window), {positions, false, 2});
+      }
+      layer_case(checks, gemm, attention_shape(1, 70, 3, P, -1), {positions, false, 1});
+      layer_case(checks, gemm, attention_shape(2, 70, 2, P, -1), {positions, true});
     }
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
+#include "kernels/cuda/shared_heads.h"
 #include "kernels/cuda/token_scan.h"
 #include "tests/cuda/suites.h"
 
@@ -48,6 +49,9 @@ void test_refusals(Checks& checks) {
   whole.proj_stride -= 1;
   refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
+  refused("shared columns that do not divide", repeat_heads({8, 64, 24, 64}, nullptr), "columns that divide");
+  refused("rows that are not aligned", sum_heads({8, 64, 32, 64, {proj.get() + 1, proj.get()}, {proj.get(), proj.get()}}, nullptr),
+          "multiples of 16 bytes");
   scan.shape.chunk_len = 0;
   refused("chunk length 0", chunk_scan<bf16>(scan, nullptr), "chunk length 0");
   ChunkAttentionArgs<bf16> attention;

@@ -166,15 +166,16 @@ TEST(CudaTraining, FusedBlocksAgreeWithF32) {
 // The same of attention, sliding windows and RAT+: alone, with each other, and beside layers that run op by op.
 TEST(CudaTraining, FusedAttentionAgreesWithF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  for (const int64_t heads : {2, 4})
+  for (const auto& [heads, kv_heads] : {std::pair{2, 0}, {4, 0}, {4, 2}, {2, 1}})
     for (const char* const layers : {"attention*2", "swa:0,swa:40", "swa:64,swa:1000", "rat:16,swa:20,attention", "ratplus*2",
                                      "ratplus,ratplus:4/w2,rat:16,ratplus"})
       for (const Positions positions : {Positions::rope, Positions::none}) {
         ModelConfig config;
         config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
         config.layers = *parse_layers(layers);
-        const std::string what =
-            fmt::format("heads {}, {}, {}", heads, layers, positions == Positions::rope ? "rope" : "none");
+        config.kv_heads = kv_heads;
+        const std::string what = fmt::format("heads {}, {} of keys, {}, {}", heads, kv_heads, layers,
+                                             positions == Positions::rope ? "rope" : "none");
         double loss = 0, expected_loss = 0, again_loss = 0;
         const auto expected = gradients(config, kernels::Dtype::f32, expected_loss);
         const auto fused = gradients(config, kernels::Dtype::bf16, loss);
