@@ -53,6 +53,9 @@ struct LayerStepArgs;
 struct AttentionLayerShape;
 struct AttentionLayerArgs;
 struct AttentionLayerBackwardArgs;
+struct RattentionLayerShape;
+struct RattentionLayerArgs;
+struct RattentionLayerBackwardArgs;
 struct FeedForwardShape;
 struct FeedForwardArgs;
 struct FeedForwardBackwardArgs;
@@ -136,7 +139,11 @@ struct Backend {
   std::size_t (*attention_layer_saved)(const AttentionLayerShape&) = nullptr;
   Status (*attention_layer)(const AttentionLayerArgs&) = nullptr;
   Status (*attention_layer_backward)(const AttentionLayerBackwardArgs&) = nullptr;
-  // Of layers that one of the two fuses.
+  bool (*fuses_rattention_layer)(const RattentionLayerShape&) = nullptr;
+  std::size_t (*rattention_layer_saved)(const RattentionLayerShape&) = nullptr;
+  Status (*rattention_layer)(const RattentionLayerArgs&) = nullptr;
+  Status (*rattention_layer_backward)(const RattentionLayerBackwardArgs&) = nullptr;
+  // Of layers of RAT and of attention that are fused.
   std::size_t (*layer_step_workspace)(const LayerStepShape&, int64_t capacity) = nullptr;
   Status (*layer_step)(const LayerStepArgs&) = nullptr;
   bool (*fuses_feed_forward)(const FeedForwardShape&) = nullptr;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
+#include "core/mixers/fused_rattention.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -45,7 +46,8 @@ struct RattentionState : MixerState {
 class RattentionMixer final : public Mixer {
  public:
   RattentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
-      : D_(config.d_model),
+      : base_(config.rope_base),
+        D_(config.d_model),
         H_(config.heads),
         P_(config.head_size()),
         KV_(config.kv_width()),
@@ -84,6 +86,17 @@ class RattentionMixer final : public Mixer {
 
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float*,
                   const float* grad_mixed, float* grad_projected) override;
+  bool fuses(const MixerPass& pass) const override {
+    return pass.fused_weights != nullptr && kernels::fuses_rattention_layer(fused_shape(pass), pass.exec);
+  }
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       float* y) override {
+    return fused_rattention_forward(fused_shape(pass), pass, layer, weights, x, y);
+  }
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                        float* grad) override {
+    return fused_rattention_backward(fused_shape(pass), pass, layer, weights, x, grad);
+  }
 
   Input rows_of(const MixerPass&, Probe, const float*) const override { return {}; }
   // The softmax weights of the window; the linear part has no weights of a common scale with them.
@@ -102,6 +115,9 @@ class RattentionMixer final : public Mixer {
 
  private:
   int64_t width() const { return D_ + 2 * KV_; }
+  kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const {
+    return {pass.batch, pass.tokens, H_, P_, KV_ / P_, window_.window, rope_ ? base_ : 0.0};
+  }
   // Rotated queries (D) and keys (KV) of every row.
   Input rotated_rows(const MixerPass& pass, const float* projected) const {
     if (rope_) return {(*pass.saved)[rotated].data(), pass.rows(), D_ + KV_};
@@ -143,6 +159,7 @@ class RattentionMixer final : public Mixer {
                               pass.exec);
   }
 
+  double base_;
   int64_t D_, H_, P_, KV_;
   TokenWindow window_;
   bool rope_ = true;

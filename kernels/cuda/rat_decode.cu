@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/decode_keys.cuh"
+#include "kernels/cuda/early_launch.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   const RatShape& s = a.shape;
   const int P = static_cast<int>(s.head_size), h = static_cast<int>(blockIdx.x), b = static_cast<int>(blockIdx.y);
   const int split = static_cast<int>(blockIdx.z);
-  const int64_t position = *a.position, c = position / s.chunk_len;
+  const int64_t position = *a.position - a.ahead, c = position / s.chunk_len;
   const Rows<kTokens> rows(s, c);
   // By the number of keys, not by the room for them, so that results do not depend on what the cache held before.
   const int splits = static_cast<int>(min(int64_t{a.splits}, max(int64_t{1}, rows.seen / a.keys_of_split)));
@@ -142,6 +143,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   }
   const int64_t per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
   KeyWalk<kTokens, T, C, E> walk(a, rows, b, h, begin, min(rows.seen, begin + per_split), lanes, &stages[0][0]);
+  wait_for_previous();
   rotate_query<kTokens>(a, head, b, h, c);  // while the first keys are on their way
   __syncthreads();
   const Part<E> part = walk.attend(head);
@@ -204,14 +206,14 @@ Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
   const int lanes = static_cast<int>(a.shape.head_size) / E;
-  if (!a.shape.over_tokens()) {
-    rat_decode_kernel<false, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
-  } else if constexpr (sizeof(T) == 2) {
-    rat_decode_kernel<true, T, C, E><<<grid, kThreads, 0, stream>>>(a, lanes);
-  } else {
-    return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
-  }
-  return launched("rat_decode");
+  const auto start = [&](auto kernel) -> Status {
+    if (a.early) return launch_early("rat_decode", kernel, grid, kThreads, stream, a, lanes);
+    kernel<<<grid, kThreads, 0, stream>>>(a, lanes);
+    return launched("rat_decode");
+  };
+  if (!a.shape.over_tokens()) return start(rat_decode_kernel<false, T, C, E>);
+  if constexpr (sizeof(T) == 2) return start(rat_decode_kernel<true, T, C, E>);
+  return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
 }
 
 }  // namespace

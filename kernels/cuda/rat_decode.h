@@ -35,6 +35,8 @@ struct RatDecodeArgs {
   int64_t capacity = 0;  // rows of the cache
   int64_t angles = 0;    // rows of the rotation table
   const int32_t* position = nullptr;
+  int32_t ahead = 0;   // by how much *position is beyond the token's: 1 where the step's first kernel has counted it already
+  bool early = false;  // kernels/cuda/early_launch.cuh: what comes just before it writes neither the cache nor *position
   const T* proj = nullptr;
   int64_t proj_stride = 0;
   const float* gate_bias = nullptr;
@@ -56,7 +58,7 @@ std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 template <class T, class C = T>
 Status rat_decode(const RatDecodeArgs<T, C>& args, cudaStream_t stream);
 
-// *position += tokens, as the last kernel of a captured step or of a prefill.
+// *position += tokens, after a prefill.
 Status advance_position(int32_t* position, cudaStream_t stream, int32_t tokens = 1);
 
 }  // namespace rat::kernels::cuda

@@ -137,7 +137,8 @@ Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stre
   decode.proj = a.proj;
   decode.proj_stride = W;
   decode.y = a.y;
-  RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon}, stream));
+  decode.ahead = a.counter != nullptr ? 1 : 0, decode.early = true;
+  RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon, true, a.counter}, stream));
   RAT_CUDA_TRY(project<T, T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
   RAT_CUDA_TRY(rat_decode<T, C>(decode, stream));
   return project<T, X>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);

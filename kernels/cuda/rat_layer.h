@@ -97,6 +97,7 @@ struct LayerStepArgs {
   RatDecodeArgs<T, C> decode;  // proj and y are set by the step
   RatWeights<T> weights;
   float epsilon = 1e-6f;
+  int32_t* counter = nullptr;  // decode.position, where the step counts its token
   const X* x = nullptr;  // (B, D)
   const X* residual = nullptr;
   T* normed = nullptr;   // (B, D)

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/rms_norm.h"
 
 namespace rat::kernels::cuda {
@@ -21,6 +22,8 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
   const int lane = threadIdx.x % 32;
   const int vectors = static_cast<int>(a.channels / 8);
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (a.early) wait_for_previous();
+  if (a.counter != nullptr && blockIdx.x == 0 && threadIdx.x == 0) ++*a.counter;
   if (row >= a.rows) return;
   const X* x = a.x + row * a.channels;
   Pack<X, 8> packs[V];
@@ -215,10 +218,12 @@ template <class T, class X>
 Status rms_norm(const RmsNormArgs<T, X>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_rows("rms_norm", a.rows, a.channels));
   const auto blocks = static_cast<unsigned>((a.rows + kWarps - 1) / kWarps);
-  if (a.channels <= 256) rms_norm_kernel<T, X, 1><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else if (a.channels <= 512) rms_norm_kernel<T, X, 2><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else if (a.channels <= 1024) rms_norm_kernel<T, X, 4><<<blocks, kWarps * 32, 0, stream>>>(a);
-  else rms_norm_kernel<T, X, 8><<<blocks, kWarps * 32, 0, stream>>>(a);
+  const auto kernel = a.channels <= 256    ? rms_norm_kernel<T, X, 1>
+                      : a.channels <= 512  ? rms_norm_kernel<T, X, 2>
+                      : a.channels <= 1024 ? rms_norm_kernel<T, X, 4>
+                                           : rms_norm_kernel<T, X, 8>;
+  if (a.early) return launch_early("rms_norm", kernel, blocks, kWarps * 32, stream, a);
+  kernel<<<blocks, kWarps * 32, 0, stream>>>(a);
   return launched("rms_norm");
 }
 

@@ -23,6 +23,9 @@ struct RmsNormArgs {
   float* rstd = nullptr;  // null: not kept (inference)
   int64_t rows = 0, channels = 0;
   float epsilon = 1e-6f;
+  // Of the first kernel of a decoding step:
+  bool early = false;          // kernels/cuda/early_launch.cuh
+  int32_t* counter = nullptr;  // one is added to it
 };
 
 template <class T, class X = T>

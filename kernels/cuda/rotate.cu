@@ -21,10 +21,11 @@ __global__ void __launch_bounds__(kThreads) rotate_kernel(RotateArgs a, int64_t 
     const float4 pair = *reinterpret_cast<const float4*>(from + i / 2);
     turns[i] = pair.x, turns[i + 1] = pair.y, turns[i + 2] = pair.z, turns[i + 3] = pair.w;
   }
-  bf16* at = a.x + row * a.stride + channel;
+  const bf16* at = a.x + row * a.stride + channel;
+  bf16* to = a.to == nullptr ? a.x + row * a.stride + channel : a.to + row * a.to_stride + channel;
   const int heads = static_cast<int>(a.heads);
 #pragma unroll 4
-  for (int h = 0; h < heads; ++h, at += a.head_size) {
+  for (int h = 0; h < heads; ++h, at += a.head_size, to += a.head_size) {
     float low[8], high[8];
     load<8>(at, low);
     load<8>(at + half, high);
@@ -34,8 +35,8 @@ __global__ void __launch_bounds__(kThreads) rotate_kernel(RotateArgs a, int64_t 
       low[i] = fmaf(-y, sine, x * cosine);
       high[i] = fmaf(x, sine, y * cosine);
     }
-    store<8>(at, low);
-    store<8>(at + half, high);
+    store<8>(to, low);
+    store<8>(to + half, high);
   }
 }
 
@@ -86,9 +87,10 @@ Status rotate(const RotateArgs& a, cudaStream_t stream) {
     return refuse("rotate: batch %lld, tokens %lld, heads %lld of %lld channels; at least 1 each, heads of a multiple of 16",
                   static_cast<long long>(a.batch), static_cast<long long>(a.tokens), static_cast<long long>(a.heads),
                   static_cast<long long>(a.head_size));
-  if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.stride % 8 != 0)
-    return refuse("rotate: rows must start at multiples of 16 bytes; they are %lld elements apart",
-                  static_cast<long long>(a.stride));
+  if (reinterpret_cast<uintptr_t>(a.x) % 16 != 0 || a.stride % 8 != 0 || reinterpret_cast<uintptr_t>(a.to) % 16 != 0 ||
+      a.to_stride % 8 != 0)
+    return refuse("rotate: rows must start at multiples of 16 bytes; they are %lld elements apart, and %lld where they go",
+                  static_cast<long long>(a.stride), static_cast<long long>(a.to_stride));
   const int64_t items = a.batch * a.tokens * (a.head_size / 16);
   rotate_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, items);
   return launched("rotate");

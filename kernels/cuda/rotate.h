@@ -1,4 +1,4 @@
-// Rotary positions of heads where they lie in wider rows, in place: queries and keys in the projected rows.
+// Rotary positions of heads where they lie in wider rows, in place or from there: queries and keys in the projected rows.
 //
 //   (x[i], x[i + P/2]) = R(t) (x[i], x[i + P/2])  for every head of token t;  R(t) from rope_table
 //
@@ -18,6 +18,8 @@ struct RotateArgs {
   int64_t stride = 0;
   int64_t batch = 0, tokens = 0, heads = 0, head_size = 0;
   const float2* rope = nullptr;  // (T, P/2)
+  __nv_bfloat16* to = nullptr;   // null: in place
+  int64_t to_stride = 0;
 };
 
 Status rotate(const RotateArgs& args, cudaStream_t stream);

@@ -53,7 +53,8 @@ Status check(const char* op, const SharedHeads& a) {
 }
 
 dim3 grid_of(const SharedHeads& a) {
-  return dim3(static_cast<unsigned>((a.rows * (a.shared_channels / kWide) + kThreads - 1) / kThreads), 2);
+  return dim3(static_cast<unsigned>((a.rows * (a.shared_channels / kWide) + kThreads - 1) / kThreads),
+              static_cast<unsigned>(a.count));
 }
 
 }  // namespace

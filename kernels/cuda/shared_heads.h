@@ -15,6 +15,7 @@ struct SharedHeads {
   int64_t rows = 0, channels = 0, shared_channels = 0, stride = 0;
   __nv_bfloat16* shared[2] = {};  // keys, values
   __nv_bfloat16* each[2] = {};
+  int count = 2;
 };
 
 Status repeat_heads(const SharedHeads& args, cudaStream_t stream);  // each from shared

@@ -59,8 +59,8 @@ Status step(const LayerStepArgs& a) {
   RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.projected()));
   RAT_ASSIGN(args.y, scratch<Half>(2, plane));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  RAT_TRY(answer(cuda::layer_step<Half, float, C>(args, *gemm, stream())));
-  return answer(cuda::advance_position(cache.position, stream()));
+  args.counter = cache.position;
+  return answer(cuda::layer_step<Half, float, C>(args, *gemm, stream()));
 }
 
 }  // namespace

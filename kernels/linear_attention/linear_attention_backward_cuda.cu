@@ -126,7 +126,8 @@ Status backward(const LinearAttentionBackwardArgs& args, const Plan& plan) {
 Status linear_attention_backward(const LinearAttentionBackwardArgs& args) {
   const Plan plan(args.forward);
   if (plan.length == 0) return ok();
-  if (takes_tensor_cores(args.forward)) return gradients_on_tensor_cores(args);
+  if (takes_tensor_cores(args.forward))
+    return gradients_on_tensor_cores<float>(call_of(args.forward), {args.grad_out, args.grad_q, args.grad_k, args.grad_v});
   return with_padded_head(args.forward.head_size, [&](auto wide) { return backward<wide()>(args, plan); });
 }
 

@@ -140,7 +140,7 @@ Status linear_attention(const LinearAttentionArgs& args) {
     RAT_TRY(launched("linear_attention"));
   }
   if (plan.length == 0) return ok();
-  if (takes_tensor_cores(args)) return attend_on_tensor_cores(args);
+  if (takes_tensor_cores(args)) return attend_on_tensor_cores<float>(call_of(args), args.out);
   return with_padded_head(args.head_size, [&](auto wide) { return attend_tiles<wide()>(args, plan); });
 }
 

@@ -1,5 +1,5 @@
-// The walk of tiles.cuh with products of mma.sync: features, values and gradients are rounded once for a call, then a
-// block of four warps has a tile, a warp 16 of its rows.
+// The walk of tiles.cuh with products of mma.sync: features, values and gradients are rounded once for a call, where they
+// are not bf16 already, then a block of four warps has a tile, a warp 16 of its rows.
 #include <algorithm>
 
 #include "kernels/cuda/blocks.h"
@@ -22,20 +22,27 @@ __device__ __forceinline__ void read(const float* from, float (&to)[N]) {
   for (int i = 0; i < N; ++i) to[i] = from[i];
 }
 
+template <int N>
+__device__ __forceinline__ void read(const bf16* from, float (&to)[N]) {
+  cuda::load<N>(from, to);
+}
+
 // What is read of one input: rounded as it is, or phi of its heads: softmax(x), then softmax(-x). A warp has a head.
+template <class T>
 struct Rounding {
-  Input x;
+  Rows<const T> x;
   bf16* to;
   bool features;
 };
+template <class T>
 struct Roundings {
-  Rounding inputs[4];
+  Rounding<T> inputs[4];
   int count;
 };
-template <int P>
-__global__ void __launch_bounds__(threads) round_inputs(const __grid_constant__ Roundings all) {
+template <int P, class T>
+__global__ void __launch_bounds__(threads) round_inputs(const __grid_constant__ Roundings<T> all) {
   constexpr int each = P / 32;
-  const Rounding& one = all.inputs[blockIdx.y];
+  const Rounding<T>& one = all.inputs[blockIdx.y];
   const int64_t heads = one.x.cols / P, item = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32;
   if (item >= one.x.rows * heads) return;
   const int channel = threadIdx.x % 32 * each;
@@ -77,8 +84,8 @@ __global__ void __launch_bounds__(block) tile_states(Plan plan, PackedSide side,
     const int head = place.unit + member * plan.units;
     if (member > 0) __syncthreads();
     copy_rows<tile, P>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + half * P,
-                       side.features.width, place.rows);
-    copy_rows<tile, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.width,
+                       side.features.stride, place.rows);
+    copy_rows<tile, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.stride,
                        place.rows);
     await_copies();
 #pragma unroll
@@ -141,21 +148,21 @@ __global__ void __launch_bounds__(threads) running_sums(bf16* states, int64_t se
 }
 
 // As attend of tiles.cuh.
-template <int P, bool Later>
+template <int P, bool Later, class T>
 __global__ void __launch_bounds__(block, blocks_at_once<P>)
-    attend(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Output out) {
+    attend(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> out) {
   extern __shared__ __align__(128) unsigned char shared[];
   const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + tile_bytes<2 * P>;
   const uint32_t value_tile = other_tile + tile_bytes<2 * P>;
   const Place place(plan, blockIdx.x);
   copy_rows<tile, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
-                         rows.features.width, place.rows);
+                         rows.features.stride, place.rows);
   float sums[1][P / 8][4] = {};
   for (int member = 0; member < plan.members; ++member) {
     const int head = place.unit + member * plan.units;
     copy_rows<tile, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
-                           columns.features.width, place.rows);
-    copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P), columns.values.width,
+                           columns.features.stride, place.rows);
+    copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P), columns.values.stride,
                        place.rows);
     await_copies();
     uint32_t weights[1][tile / 16][4];
@@ -173,31 +180,31 @@ template <int P>
 constexpr int attend_bytes = tile_bytes<2 * P> + std::max(tile_bytes<2 * P> + tile_bytes<P>, 4 * P * P);
 
 // As feature_gradient of tiles.cuh, one half of the features after the other.
-template <int P, bool Later>
+template <int P, bool Later, class T>
 __global__ void __launch_bounds__(block, blocks_at_once<P>)
-    feature_gradient(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Output gradient) {
+    feature_gradient(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> gradient) {
   extern __shared__ __align__(128) unsigned char shared[];
   unsigned char* const features = shared + 2 * tile_bytes<P>;  // of the rows
   const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + tile_bytes<P>;
   const uint32_t own_feature_tile = value_tile + tile_bytes<P>, feature_tile = own_feature_tile + tile_bytes<P>;
   const uint32_t state_tile = feature_tile + tile_bytes<P>;
   const Place place(plan, blockIdx.x);
-  copy_rows<tile, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.width,
+  copy_rows<tile, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.stride,
                      place.rows);
   float total[P / 8][4] = {};
 #pragma unroll 1
   for (int half = 0; half < 2; ++half) {
     copy_rows<P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
     copy_rows<tile, P>(own_feature_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
-                       rows.features.width, place.rows);
+                       rows.features.stride, place.rows);
     float grad[1][P / 8][4] = {};
     for (int member = 0; member < plan.members; ++member) {
       const int head = place.unit + member * plan.units;
       if (half == 0 || plan.members > 1)
         copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
-                           columns.values.width, place.rows);
+                           columns.values.stride, place.rows);
       copy_rows<tile, P>(feature_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
-                         columns.features.width, place.rows);
+                         columns.features.stride, place.rows);
       await_copies();
       uint32_t weights[1][tile / 16][4];
       seen_products<P, Later>(weights, own_tile, value_tile);
@@ -246,19 +253,20 @@ Status start(const char* op, Kernel* kernel, int64_t blocks, int bytes, const Ar
   return launched(op);
 }
 
-// What is rounded once for a call, in scratch block 1.
+// What a call multiplies: features, and what is not bf16, in scratch block 1.
 struct Inputs {
   PackedSide queries, keys;
 
-  template <int P>
-  static Result<Inputs> of(const char* op, const LinearAttentionArgs& a, const Input& grad_out) {
+  template <int P, class T>
+  static Result<Inputs> of(const char* op, const Call<T>& a, const Rows<const T>& grad_out) {
+    constexpr bool is_rounded = std::is_same_v<T, bf16>;
     std::size_t bytes = 0;
-    Roundings all{{{a.q, nullptr, true}, {a.k, nullptr, true}, {a.v, nullptr, false}, {grad_out, nullptr, false}},
-                  grad_out.data == nullptr ? 3 : 4};
+    Roundings<T> all{{{a.q, nullptr, true}, {a.k, nullptr, true}, {a.v, nullptr, false}, {grad_out, nullptr, false}},
+                     is_rounded ? 2 : grad_out.data == nullptr ? 3 : 4};
     const auto cut = [&](void* block) {
       Cutter cutter(block);
       for (int i = 0; i < all.count; ++i) {
-        Rounding& one = all.inputs[i];
+        Rounding<T>& one = all.inputs[i];
         one.to = cutter.take<bf16>(one.x.rows * one.x.cols * (one.features ? 2 : 1));
       }
       bytes = cutter.used();
@@ -267,12 +275,15 @@ struct Inputs {
     RAT_ASSIGN(void* const block, scratch_bytes(1, bytes));
     cut(block);
     const int64_t most = a.q.rows * a.q.cols / P;  // heads of rows; keys and values have as many or fewer
-    round_inputs<P>
+    round_inputs<P, T>
         <<<dim3(blocks_for(most, threads / 32), static_cast<unsigned>(all.count)), threads, 0, stream()>>>(all);
     RAT_TRY(launched(op));
     const auto packed = [&](int i) {
-      const Rounding& one = all.inputs[i];
-      return Packed{one.to, one.x.cols * (one.features ? 2 : 1)};
+      const Rounding<T>& one = all.inputs[i];
+      const int64_t width = one.x.cols * (one.features ? 2 : 1);
+      if constexpr (is_rounded)
+        if (i >= all.count) return Packed{one.x.data, width, one.x.stride};
+      return Packed{one.to, width, width};
     };
     return Inputs{{packed(0), packed(3), a.shift}, {packed(1), packed(2), 0}};
   }
@@ -291,30 +302,29 @@ Result<const bf16*> states_between(const char* op, const Plan& plan, const Packe
   return static_cast<const bf16*>(states);
 }
 
-template <int P>
-Status forward(const LinearAttentionArgs& a) {
+template <int P, class T>
+Status forward(const Call<T>& a, const Rows<T>& out) {
   constexpr const char* op = "linear_attention";
   const Plan plan(a);
-  RAT_ASSIGN(const Inputs in, (Inputs::of<P>(op, a, {})));
+  RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, {})));
   RAT_ASSIGN(const bf16* const states, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  return start(op, attend<P, false>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, a.out);
+  return start(op, attend<P, false, T>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, out);
 }
 
-template <int P>
-Status backward(const LinearAttentionBackwardArgs& args) {
+template <int P, class T>
+Status backward(const Call<T>& a, const Gradients<T>& grad) {
   constexpr const char* op = "linear_attention_backward";
-  const LinearAttentionArgs& a = args.forward;
   const Plan plan(a);
-  RAT_ASSIGN(const Inputs in, (Inputs::of<P>(op, a, args.grad_out)));
+  RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, grad.out)));
   RAT_ASSIGN(const bf16* const earlier, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  RAT_TRY(start(op, feature_gradient<P, false>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys, earlier,
-                args.grad_q));
+  RAT_TRY(start(op, feature_gradient<P, false, T>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys, earlier,
+                grad.q));
   const Plan shared_keys = plan.with_units(plan.groups, plan.heads / plan.groups);
   RAT_ASSIGN(const bf16* const later, (states_between<P, true>(op, shared_keys, in.queries)));
-  RAT_TRY(start(op, feature_gradient<P, true>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
-                in.queries, later, args.grad_k));
-  return start(op, attend<P, true>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries, later,
-               args.grad_v);
+  RAT_TRY(start(op, feature_gradient<P, true, T>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
+                in.queries, later, grad.k));
+  return start(op, attend<P, true, T>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries, later,
+               grad.v);
 }
 
 }  // namespace
@@ -322,12 +332,19 @@ Status backward(const LinearAttentionBackwardArgs& args) {
 
 bool takes_tensor_cores(const LinearAttentionArgs& a) { return a.dtype == Dtype::bf16 && on_tensor_cores(a.head_size); }
 
-Status attend_on_tensor_cores(const LinearAttentionArgs& a) {
-  return a.head_size == 64 ? tensor_cores::forward<64>(a) : tensor_cores::forward<128>(a);
+template <class T>
+Status attend_on_tensor_cores(const Call<T>& a, const Rows<T>& out) {
+  return a.head_size == 64 ? tensor_cores::forward<64>(a, out) : tensor_cores::forward<128>(a, out);
 }
 
-Status gradients_on_tensor_cores(const LinearAttentionBackwardArgs& a) {
-  return a.forward.head_size == 64 ? tensor_cores::backward<64>(a) : tensor_cores::backward<128>(a);
+template <class T>
+Status gradients_on_tensor_cores(const Call<T>& a, const Gradients<T>& grad) {
+  return a.head_size == 64 ? tensor_cores::backward<64>(a, grad) : tensor_cores::backward<128>(a, grad);
 }
+
+template Status attend_on_tensor_cores(const Call<float>&, const Rows<float>&);
+template Status attend_on_tensor_cores(const Call<__nv_bfloat16>&, const Rows<__nv_bfloat16>&);
+template Status gradients_on_tensor_cores(const Call<float>&, const Gradients<float>&);
+template Status gradients_on_tensor_cores(const Call<__nv_bfloat16>&, const Gradients<__nv_bfloat16>&);
 
 }  // namespace rat::kernels::gpu::linear

@@ -17,13 +17,13 @@ static_assert(warps * warp_rows == tile);
 template <int Columns>
 constexpr int tile_bytes = 2 * Columns * tile;
 
-// Rows without gaps of bf16, in device memory: `each` values of a head beside those of the next.
+// Rows of bf16, in device memory: `each` values of a head beside those of the next.
 struct Packed {
   const bf16* data = nullptr;
-  int64_t width = 0;  // of a row; heads that share them wrap around
+  int64_t width = 0, stride = 0;  // of a row; heads that share them wrap around
 
   __device__ const bf16* rows_of(const Plan& plan, const Place& place, int64_t shift, int head, int each) const {
-    return data + (place.batch * plan.tokens + place.first + shift) * width + static_cast<int64_t>(head) * each % width;
+    return data + (place.batch * plan.tokens + place.first + shift) * stride + static_cast<int64_t>(head) * each % width;
   }
 };
 
@@ -101,12 +101,19 @@ __device__ __forceinline__ void put_pair(float* to, float low, float high) {
     to[1] = Add ? to[1] + high : high;
   }
 }
+template <bool Add>
+__device__ __forceinline__ void put_pair(bf16* to, float low, float high) {
+  float pair[2] = {};
+  if (Add) cuda::load<2>(to, pair);
+  pair[0] += low, pair[1] += high;
+  cuda::store<2>(to, pair);
+}
 
 // This thread's sums into rows of a head.
-template <int P, bool Add>
+template <int P, bool Add, class T>
 __device__ void put_rows(const float (&sums)[P / 8][4], const Plan& plan, const Place& place, int64_t shift,
-                         const Output& out) {
-  float* const to = place.rows_of(plan, out, shift, place.unit);
+                         const Rows<T>& out) {
+  T* const to = place.rows_of(plan, out, shift, place.unit);
 #pragma unroll
   for (int n = 0; n < P / 8; ++n)
 #pragma unroll

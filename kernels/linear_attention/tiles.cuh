@@ -38,7 +38,8 @@ struct Plan {
   int head_size, heads, groups;          // groups: heads of keys and values
   int units, members;                    // a block has one unit of a tile: the heads unit, unit + units, ...
 
-  explicit Plan(const LinearAttentionArgs& a)
+  template <class Args>
+  explicit Plan(const Args& a)
       : tokens(a.tokens),
         batch(a.q.rows / a.tokens),
         length(a.tokens > a.shift ? a.tokens - a.shift : 0),

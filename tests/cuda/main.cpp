@@ -40,7 +40,7 @@ int main(int argc, char** argv) {
   run("refusals", [&] { test_refusals(checks); });
   run("rows", [&] { test_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
   run("core", [&] { test_core(checks); });
-  run("tokens", [&] { test_tokens(checks), test_token_scan(checks), test_attention_layers(checks); });
+  run("tokens", [&] { test_tokens(checks), test_token_scan(checks), test_head_norms(checks), test_attention_layers(checks); });
   run("adversarial", [&] { test_adversarial(checks), test_hostile_tokens(checks), test_hostile_gelu_products(checks); });
   run("decode", [&] { test_decode(checks), test_quantised_cache(checks); });
   run("golden", [&] { test_golden(checks, golden); });

@@ -1,6 +1,7 @@
 // What must be refused, with the reason, before anything is launched.
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/head_norms.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
 #include "kernels/cuda/shared_heads.h"
@@ -36,7 +37,7 @@ void test_refusals(Checks& checks) {
   refused("gradients without turns", chunk_attention_backward<bf16>(attention_back, AttentionPath::simple, nullptr), "the turns");
   if (path_problem<bf16>(AttentionPath::wgmma, 128).empty()) {
     attention_back.shape = {1, int64_t{1} << 30, 2, 128, 1, int64_t{1} << 29};
-    attention_back.turns = reinterpret_cast<int*>(proj.get());
+    attention_back.turns = reinterpret_cast<int*>(proj.get()), attention_back.grad_q_rot = reinterpret_cast<float*>(proj.get());
     refused("chunks beyond 32 bits", chunk_attention_backward<bf16>(attention_back, AttentionPath::wgmma, nullptr), "too long");
   }
   TokenScanArgs whole;
@@ -49,6 +50,7 @@ void test_refusals(Checks& checks) {
   whole.proj_stride -= 1;
   refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
+  refused("norms of heads of 16", head_norms({shape}, nullptr), "heads of 64 and 128");
   refused("shared columns that do not divide", repeat_heads({8, 64, 24, 64}, nullptr), "columns that divide");
   refused("rows that are not aligned", sum_heads({8, 64, 32, 64, {proj.get() + 1, proj.get()}, {proj.get(), proj.get()}}, nullptr),
           "multiples of 16 bytes");

@@ -1,0 +1,46 @@
+#include "core/mixers/fused_rattention.h"
+
+#include "core/model.h"
+#include "core/op_times.h"
+
+namespace rat {
+namespace {
+
+kernels::RattentionLayerArgs args_of(const kernels::RattentionLayerShape& shape, const MixerPass& pass,
+                                     const LayerWeights& layer, const MixerWeights& weights, const float* x, float* y) {
+  const std::size_t bytes = kernels::rattention_layer_saved(shape, pass.exec);
+  const int64_t rows = shape.rows(), D = shape.channels();
+  return {.shape = shape,
+          .norm = layer.norm->value,
+          .near_norm = shape.has_window() ? weights.value[0] : std::span<const float>(),
+          .far_norm = weights.value[shape.has_window() ? 1 : 0],
+          .in_proj = pass.fused_weights->of(layer.in_proj->value),
+          .out_proj = pass.fused_weights->of(layer.out_proj->value),
+          .x = kernels::Input(x, rows, D),
+          .y = kernels::Output(y, rows, D),
+          .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
+}
+
+}  // namespace
+
+Status fused_rattention_forward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
+                                const MixerWeights& weights, const float* x, float* y) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::rattention_layer(args_of(shape, pass, layer, weights, x, y), pass.exec);
+}
+
+Status fused_rattention_backward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
+                                 const MixerWeights& weights, const float* x, float* grad) {
+  const OpTimer timer(pass.times, Op::attention);
+  return kernels::rattention_layer_backward(
+      {.forward = args_of(shape, pass, layer, weights, x, nullptr),
+       .grad = pass.rounded_gradient->of({grad, shape.rows(), shape.channels()}),
+       .grad_norm = layer.norm->grad,
+       .grad_near_norm = shape.has_window() ? weights.grad[0] : std::span<float>(),
+       .grad_far_norm = weights.grad[shape.has_window() ? 1 : 0],
+       .grad_in_proj = layer.in_proj->grad,
+       .grad_out_proj = layer.out_proj->grad},
+      pass.exec);
+}
+
+}  // namespace rat
