@@ -23,15 +23,20 @@ kernels::RattentionLayerArgs args_of(const kernels::RattentionLayerShape& shape,
 
 }  // namespace
 
-Status fused_rattention_forward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                                const MixerWeights& weights, const float* x, float* y) {
-  const OpTimer timer(pass.times, Op::attention);
-  return kernels::rattention_layer(args_of(shape, pass, layer, weights, x, y), pass.exec);
+bool FusedRattention::fuses(const MixerPass& pass) const {
+  return pass.fused_weights != nullptr && kernels::fuses_rattention_layer(fused_shape(pass), pass.exec);
 }
 
-Status fused_rattention_backward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                                 const MixerWeights& weights, const float* x, float* grad) {
+Status FusedRattention::forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                      const float* x, float* y) {
   const OpTimer timer(pass.times, Op::attention);
+  return kernels::rattention_layer(args_of(fused_shape(pass), pass, layer, weights, x, y), pass.exec);
+}
+
+Status FusedRattention::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                       const float* x, float* grad) {
+  const OpTimer timer(pass.times, Op::attention);
+  const kernels::RattentionLayerShape shape = fused_shape(pass);
   return kernels::rattention_layer_backward(
       {.forward = args_of(shape, pass, layer, weights, x, nullptr),
        .grad = pass.rounded_gradient->of({grad, shape.rows(), shape.channels()}),

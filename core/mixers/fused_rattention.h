@@ -1,4 +1,4 @@
-// Whole layers of RAttention, and of linear attention alone, in one call, where a backend fuses them.
+// Mixers whose whole layers a backend may fuse as RAttention: with a window, or linear attention alone.
 #pragma once
 
 #include "core/mixer.h"
@@ -6,11 +6,17 @@
 
 namespace rat {
 
-// `weights`: of the norms, the window's first where there is one.
-Status fused_rattention_forward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                                const MixerWeights& weights, const float* x, float* y);
-// `grad`: of y, then of x, as StreamGradient::values are.
-Status fused_rattention_backward(const kernels::RattentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                                 const MixerWeights& weights, const float* x, float* grad);
+// Their own weights are those of the norms, the window's first where there is one.
+class FusedRattention : public Mixer {
+ public:
+  bool fuses(const MixerPass& pass) const override;
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       float* y) override;
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                        float* grad) override;
+
+ private:
+  virtual kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const = 0;
+};
 
 }  // namespace rat

@@ -29,7 +29,7 @@ struct LinearState : MixerState {
   }
 };
 
-class LinearMixer final : public Mixer {
+class LinearMixer final : public FusedRattention {
  public:
   LinearMixer(const ModelConfig& config, const kernels::Backend& backend)
       : D_(config.d_model), H_(config.heads), P_(config.head_size()), KV_(config.kv_width()), backend_(&backend) {}
@@ -67,18 +67,6 @@ class LinearMixer final : public Mixer {
                                               pass.exec);
   }
 
-  bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && kernels::fuses_rattention_layer(fused_shape(pass), pass.exec);
-  }
-  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                       float* y) override {
-    return fused_rattention_forward(fused_shape(pass), pass, layer, weights, x, y);
-  }
-  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                        float* grad) override {
-    return fused_rattention_backward(fused_shape(pass), pass, layer, weights, x, grad);
-  }
-
   Input rows_of(const MixerPass&, Probe, const float*) const override { return {}; }
   int64_t attention_columns(int64_t tokens) const override { return tokens; }
   // Each token's share: the output is normalised, so only shares matter.
@@ -112,7 +100,7 @@ class LinearMixer final : public Mixer {
 
  private:
   int64_t width() const { return D_ + 2 * KV_; }
-  kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const {
+  kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const override {
     return {pass.batch, pass.tokens, H_, P_, KV_ / P_};
   }
   Output state_rows(MixerState& state) const { return static_cast<LinearState&>(state).sum.all(); }

@@ -43,7 +43,7 @@ struct RattentionState : MixerState {
   }
 };
 
-class RattentionMixer final : public Mixer {
+class RattentionMixer final : public FusedRattention {
  public:
   RattentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : base_(config.rope_base),
@@ -86,17 +86,6 @@ class RattentionMixer final : public Mixer {
 
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float*,
                   const float* grad_mixed, float* grad_projected) override;
-  bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && kernels::fuses_rattention_layer(fused_shape(pass), pass.exec);
-  }
-  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                       float* y) override {
-    return fused_rattention_forward(fused_shape(pass), pass, layer, weights, x, y);
-  }
-  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                        float* grad) override {
-    return fused_rattention_backward(fused_shape(pass), pass, layer, weights, x, grad);
-  }
 
   Input rows_of(const MixerPass&, Probe, const float*) const override { return {}; }
   // The softmax weights of the window; the linear part has no weights of a common scale with them.
@@ -115,7 +104,7 @@ class RattentionMixer final : public Mixer {
 
  private:
   int64_t width() const { return D_ + 2 * KV_; }
-  kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const {
+  kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const override {
     return {pass.batch, pass.tokens, H_, P_, KV_ / P_, window_.window, rope_ ? base_ : 0.0};
   }
   // Rotated queries (D) and keys (KV) of every row.

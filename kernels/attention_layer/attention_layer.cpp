@@ -1,18 +1,8 @@
 #include "kernels/attention_layer/attention_layer.h"
 
+#include "kernels/fused_layer.h"
+
 namespace rat::kernels {
-namespace {
-
-Status check(const char* op, const AttentionLayerArgs& args, const Exec& exec) {
-  if (!fuses_attention_layer(args.shape, exec))
-    return fail(ErrorCode::unsupported, "{}: the {} backend does not fuse heads of {} in {} channels", op,
-                exec.backend->name, args.shape.head_size, args.shape.channels());
-  RAT_CHECK(args.in_proj != nullptr && args.out_proj != nullptr && args.saved != nullptr,
-            "a fused layer has rounded weights and memory for what it saves");
-  return expect_shape(op, "x", args.x, args.shape.rows(), args.shape.channels());
-}
-
-}  // namespace
 
 bool fuses_attention_layer(const AttentionLayerShape& shape, const Exec& exec) {
   return exec.backend->fuses_attention_layer != nullptr && exec.backend->fuses_attention_layer(shape);
@@ -23,7 +13,7 @@ std::size_t attention_layer_saved(const AttentionLayerShape& shape, const Exec& 
 }
 
 Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
-  RAT_TRY(check("attention_layer", args, exec));
+  RAT_TRY(check_fused_layer("attention_layer", args, fuses_attention_layer(args.shape, exec), exec));
   RAT_TRY(expect_shape("attention_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
   if (args.cache.capacity > 0 && !args.shape.generates())
     return fail(ErrorCode::unsupported,
@@ -34,10 +24,9 @@ Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& args, const Exec& exec) {
-  RAT_TRY(check("attention_layer_backward", args.forward, exec));
   const AttentionLayerShape& s = args.forward.shape;
-  const bool bf16_alone = args.grad.is_rounded && exec.backend->hands_on_bf16;
-  RAT_TRY(check_gradient("attention_layer_backward", args.grad, s.rows(), s.channels(), bf16_alone));
+  RAT_TRY(check_fused_layer("attention_layer_backward", args.forward, fuses_attention_layer(s, exec), exec));
+  RAT_TRY(check_handed_on("attention_layer_backward", args.grad, s.rows(), s.channels(), exec));
   return exec.run(&Backend::attention_layer_backward, "attention_layer_backward", args);
 }
 

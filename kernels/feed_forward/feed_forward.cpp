@@ -1,5 +1,7 @@
 #include "kernels/feed_forward/feed_forward.h"
 
+#include "kernels/fused_layer.h"
+
 namespace rat::kernels {
 namespace {
 
@@ -31,8 +33,7 @@ Status feed_forward(const FeedForwardArgs& args, const Exec& exec) {
 Status feed_forward_backward(const FeedForwardBackwardArgs& args, const Exec& exec) {
   RAT_TRY(check("feed_forward_backward", args.forward, exec));
   const FeedForwardShape& s = args.forward.shape;
-  const bool bf16_alone = args.grad.is_rounded && exec.backend->hands_on_bf16;
-  RAT_TRY(check_gradient("feed_forward_backward", args.grad, s.rows, s.channels, bf16_alone));
+  RAT_TRY(check_handed_on("feed_forward_backward", args.grad, s.rows, s.channels, exec));
   return exec.run(&Backend::feed_forward_backward, "feed_forward_backward", args);
 }
 
