@@ -95,4 +95,8 @@ void test_head_norms(Checks& checks) {
     }
 }
 
+void test_few_head_norms(Checks& checks) {
+  for (const int64_t P : {64, 128}) norms_case(checks, attention_shape(2, 9, 3, P, -1), 2);
+}
+
 }  // namespace rat::cuda_test

@@ -29,6 +29,7 @@ void test_gate_products(Checks& checks);
 void test_few_gate_products(Checks& checks);
 void test_attention_layers(Checks& checks);
 void test_head_norms(Checks& checks);
+void test_few_head_norms(Checks& checks);
 // The recurrence over whole sequences; small cases; bit-equal results.
 void test_token_scan(Checks& checks);
 void test_few_token_scans(Checks& checks);
