@@ -11,15 +11,16 @@ template <class Args>
 Status check_fused_layer(const char* op, const Args& args, bool is_fused, const Exec& exec) {
   const auto& s = args.shape;
   if (!is_fused)
-    return fail(ErrorCode::unsupported, "{}: the {} backend does not fuse heads of {} in {} channels", op, exec.backend->name,
-                s.head_size, s.channels());
+    return fail(ErrorCode::unsupported, "{}: the {} backend does not fuse heads of {} in {} channels", op,
+                exec.backend->name, s.head_size, s.channels());
   RAT_CHECK(args.in_proj != nullptr && args.out_proj != nullptr && args.saved != nullptr,
             "a fused layer has rounded weights and memory for what it saves");
   return expect_shape(op, "x", args.x, s.rows(), s.channels());
 }
 
 // The gradient that the half above left, of (rows, channels).
-inline Status check_handed_on(const char* op, const StreamGradient& grad, int64_t rows, int64_t channels, const Exec& exec) {
+inline Status check_handed_on(const char* op, const StreamGradient& grad, int64_t rows, int64_t channels,
+                              const Exec& exec) {
   return check_gradient(op, grad, rows, channels, grad.is_rounded && exec.backend->hands_on_bf16);
 }
 

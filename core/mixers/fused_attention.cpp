@@ -18,14 +18,14 @@ kernels::AttentionLayerArgs fused_attention_args(const kernels::AttentionLayerSh
           .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
 }
 
-Status fused_attention_forward(const kernels::AttentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                               const float* x, float* y) {
+Status fused_attention_forward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
+                               const LayerWeights& layer, const float* x, float* y) {
   const OpTimer timer(pass.times, Op::attention);
   return kernels::attention_layer(fused_attention_args(shape, pass, layer, x, y), pass.exec);
 }
 
-Status fused_attention_backward(const kernels::AttentionLayerShape& shape, const MixerPass& pass, const LayerWeights& layer,
-                                const float* x, float* grad) {
+Status fused_attention_backward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
+                                const LayerWeights& layer, const float* x, float* grad) {
   const OpTimer timer(pass.times, Op::attention);
   return kernels::attention_layer_backward({.forward = fused_attention_args(shape, pass, layer, x, nullptr),
                                             .grad = pass.rounded_gradient->of({grad, shape.rows(), shape.channels()}),

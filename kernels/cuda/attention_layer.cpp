@@ -27,7 +27,8 @@ SharedHeads shared_of(const AttentionLayerArgs& a, bf16* rows, bf16* keys, bf16*
 }
 
 KeyRows<bf16> keys_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
-  return a.in_place() ? heads_of(rows + key_column(a), a.shape, a.width()) : heads_of(apart, a.shape, a.shape.channels());
+  return a.in_place() ? heads_of(rows + key_column(a), a.shape, a.width())
+                      : heads_of(apart, a.shape, a.shape.channels());
 }
 KeyRows<bf16> values_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
   return a.in_place() ? heads_of(rows, a.shape, a.width()) : heads_of(apart, a.shape, a.shape.channels());
@@ -77,7 +78,8 @@ RatShape attention_shape(int64_t batch, int64_t tokens, int64_t heads, int64_t h
 }
 
 int64_t attention_layer_workspace(const RatShape& s, bool recurrent) {
-  return std::max({rms_norm_workspace(s.rows(), s.channels()), chunk_attention_turns(s), recurrent ? token_scan_workspace(s) : 0});
+  return std::max(
+      {rms_norm_workspace(s.rows(), s.channels()), chunk_attention_turns(s), recurrent ? token_scan_workspace(s) : 0});
 }
 
 Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t stream) {

@@ -1,6 +1,7 @@
-// Backward attention over chunk ends, or over tokens, for Hopper, in one pass: a block holds 128 keys of a head and walks the row tiles that
-// see them, from the last one downwards, with five products: scores and gradients of weights, which give the gradients of
-// values and keys, which stay in registers, and of the queries, whose sum over keys and heads is made in global memory.
+// Backward attention over chunk ends, or over tokens, for Hopper, in one pass: a block holds 128 keys of a head and walks the
+// row tiles that see them, from the last one downwards, with five products: scores and gradients of weights, which give the
+// gradients of values and keys, which stay in registers, and of the queries, whose sum over keys and heads is made in global
+// memory.
 //
 // That sum is added up in one order, so that a run repeats itself to the bit: a row tile has a count of the blocks that
 // have added to it, and a block waits for its turn: earlier keys first, among them the heads. Blocks take up work in this

@@ -1,5 +1,6 @@
-// A kernel that starts while the one before it in the stream comes to its end (programmatic dependent launch, Hopper): what
-// does not depend on that one is done meanwhile. It calls wait_for_previous where it first reads or writes what others do.
+// A kernel that starts while the one before it in the stream comes to its end (programmatic dependent launch, Hopper):
+// what does not depend on that one is done meanwhile. It calls wait_for_previous where it first reads or writes what
+// others do.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,7 +10,8 @@
 
 namespace rat::kernels::cuda {
 
-// Everything that was started before is done, and seen. Nothing to wait for in a kernel that was launched as others are.
+// Everything that was started before is done, and seen. Nothing to wait for in a kernel that was launched as others
+// are.
 __device__ __forceinline__ void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kThreads) head_norms_backward_kernel(HeadNorms
       if (exists) store<N>(a.grad_x[part] + at, grad_x);
       if (part > 0 || a.delta == nullptr) continue;
       delta = sum_over_lanes<Lanes>(delta);
-      if (exists && threadIdx.x % Lanes == 0) a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = delta;
+      if (exists && threadIdx.x % Lanes == 0)
+        a.delta[(row / s.tokens * s.heads + h) * s.tokens + row % s.tokens] = delta;
     }
   }
   if (slice >= slices) return;
@@ -119,8 +120,8 @@ Status head_norms_backward(const HeadNormsBackwardArgs& a, cudaStream_t stream) 
   kernel<<<blocks_of(slices * D / N), kThreads, 0, stream>>>(a, slices);
   RAT_CUDA_TRY(launched("head_norms_backward"));
   for (int part = 0; part < 2 && a.forward.x[part] != nullptr; ++part)
-    RAT_CUDA_TRY(column_sums(a.workspace + part * slices * D, slices, D, a.workspace + 2 * slices * D, a.grad_weight[part],
-                             stream, true));
+    RAT_CUDA_TRY(column_sums(a.workspace + part * slices * D, slices, D, a.workspace + 2 * slices * D,
+                             a.grad_weight[part], stream, true));
   return {};
 }
 

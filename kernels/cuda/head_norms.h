@@ -1,11 +1,10 @@
-// Root-mean-square normalisation of heads, each with weights of its own, of one result or of the sum of two: between the
-// attention of RAttention, or linear attention alone, and the output projection.
+// Root-mean-square normalisation of heads, each with weights of its own, of one result or of the sum of two: between
+// the attention of RAttention, or linear attention alone, and the output projection.
 //
 //   y = sum over parts of n(x) w,   n(x)[h] = x[h] r[h],   r[h] = 1 / sqrt(mean over the head of x^2 + eps)
 //
-// Source: Wang et al., RAttention, arXiv:2506.15545; eps 1e-8 as published. Shapes: x, y (N, D) without gaps; weights (D)
-// float32. float32 arithmetic, rounded once.
-// Refused before any launch: head sizes other than 64 and 128.
+// Source: Wang et al., RAttention, arXiv:2506.15545; eps 1e-8 as published. Shapes: x, y (N, D) without gaps; weights
+// (D) float32. float32 arithmetic, rounded once. Refused before any launch: head sizes other than 64 and 128.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,7 +14,7 @@
 namespace rat::kernels::cuda {
 
 struct HeadNormsArgs {
-  RatShape shape;  // of attention over tokens
+  RatShape shape;                  // of attention over tokens
   const __nv_bfloat16* x[2] = {};  // the second null: one part
   const float* weight[2] = {};
   __nv_bfloat16* y = nullptr;

@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(kThreads) repeat_heads_kernel(const __grid_con
   if (!at.exists) return;
   const auto values = load<kWide>(a.shared[blockIdx.y] + at.row * a.stride + at.column);
   bf16* const to = a.each[blockIdx.y] + at.row * a.channels;
-  for (int64_t c = at.column; c < a.channels; c += a.shared_channels) *reinterpret_cast<Pack<bf16, kWide>*>(to + c) = values;
+  for (int64_t c = at.column; c < a.channels; c += a.shared_channels)
+    *reinterpret_cast<Pack<bf16, kWide>*>(to + c) = values;
 }
 
 __global__ void __launch_bounds__(kThreads) sum_heads_kernel(const __grid_constant__ SharedHeads a) {
@@ -44,12 +45,14 @@ Status check(const char* op, const SharedHeads& a) {
   bool aligned = a.stride % kWide == 0;
   for (const bf16* rows : {a.shared[0], a.shared[1], a.each[0], a.each[1]})
     aligned = aligned && reinterpret_cast<uintptr_t>(rows) % 16 == 0;
-  if (a.rows >= 1 && a.shared_channels >= kWide && a.shared_channels % kWide == 0 && a.channels % a.shared_channels == 0 && aligned)
+  if (a.rows >= 1 && a.shared_channels >= kWide && a.shared_channels % kWide == 0 &&
+      a.channels % a.shared_channels == 0 && aligned)
     return {};
-  return refuse("%s: %lld rows of %lld columns that share %lld, %lld elements apart; at least 1 row, columns that divide and are "
-                "multiples of 8, rows that start at multiples of 16 bytes",
-                op, static_cast<long long>(a.rows), static_cast<long long>(a.channels), static_cast<long long>(a.shared_channels),
-                static_cast<long long>(a.stride));
+  return refuse(
+      "%s: %lld rows of %lld columns that share %lld, %lld elements apart; at least 1 row, columns that divide and are "
+      "multiples of 8, rows that start at multiples of 16 bytes",
+      op, static_cast<long long>(a.rows), static_cast<long long>(a.channels), static_cast<long long>(a.shared_channels),
+      static_cast<long long>(a.stride));
 }
 
 dim3 grid_of(const SharedHeads& a) {

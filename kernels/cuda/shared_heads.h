@@ -1,8 +1,9 @@
-// Keys and values that several heads share (kv_heads below heads): head h reads head h % kv_heads, so column c of D reads
-// column c % KV, and its gradient is the sum over the heads that read it. Attention itself runs on rows of D columns.
+// Keys and values that several heads share (kv_heads below heads): head h reads head h % kv_heads, so column c of D
+// reads column c % KV, and its gradient is the sum over the heads that read it. Attention itself runs on rows of D
+// columns.
 //
-// Shapes: shared: KV columns of rows `stride` elements apart; each: (N, D). KV and D multiples of 8, rows 16-byte aligned.
-// Sums are float32, in the order of the heads.
+// Shapes: shared: KV columns of rows `stride` elements apart; each: (N, D). KV and D multiples of 8, rows 16-byte
+// aligned. Sums are float32, in the order of the heads.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -11,7 +11,8 @@ constexpr int kAhead = 8;     // tokens whose rows a thread asks for at a time
 
 int64_t segments_of(const RatShape& s) { return (s.tokens + kSegment - 1) / kSegment; }
 
-// Of a row of D values those of one thread: two neighbours in each half of a head, which rotations turn with each other.
+// Of a row of D values those of one thread: two neighbours in each half of a head, which rotations turn with each
+// other.
 struct Quad {
   unsigned low, high;
 
@@ -25,7 +26,8 @@ struct Quad {
     *reinterpret_cast<unsigned*>(row + high) = both.raw.y;
   }
   __device__ void read(const float* row, float (&out)[4]) const {
-    const float2 first = *reinterpret_cast<const float2*>(row + low), second = *reinterpret_cast<const float2*>(row + high);
+    const float2 first = *reinterpret_cast<const float2*>(row + low),
+                 second = *reinterpret_cast<const float2*>(row + high);
     out[0] = first.x, out[1] = first.y, out[2] = second.x, out[3] = second.y;
   }
   __device__ void write(float* row, const float (&in)[4]) const {
@@ -66,7 +68,8 @@ struct Ends {
     const int64_t plane = s.batch * ((s.tokens + kSegment - 1) / kSegment) * D;
     decay = workspace, k = workspace + plane, v = workspace + 2 * plane;
   }
-  __device__ void write(const Place& at, const float (&decays)[4], const float (&k_end)[4], const float (&v_end)[4]) const {
+  __device__ void write(const Place& at, const float (&decays)[4], const float (&k_end)[4],
+                        const float (&v_end)[4]) const {
     at.quad.write(decay + at.segment * D, decays);
     at.quad.write(k + at.segment * D, k_end);
     at.quad.write(v + at.segment * D, v_end);
@@ -223,7 +226,8 @@ __global__ void __launch_bounds__(kThreads) gradient_ends_kernel(TokenScanBackwa
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       const int t = max(last - u, 0);
-      k[u] = at.quad.packed(to_k + t * D), v[u] = at.quad.packed(to_v + t * D), g[u] = at.quad.packed(in.g + t * in.stride);
+      k[u] = at.quad.packed(to_k + t * D), v[u] = at.quad.packed(to_v + t * D),
+      g[u] = at.quad.packed(in.g + t * in.stride);
     }
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
@@ -301,8 +305,8 @@ Status check(const char* op, const TokenScanArgs& a) {
   RAT_CUDA_TRY(check_shape(op, a.shape));
   const int64_t D = a.shape.channels();
   if (!a.shape.over_tokens() || a.shape.head_size % 4 != 0)
-    return refuse("%s: heads of %lld with offset %lld; it scans whole sequences (offset 1), heads of a multiple of 4", op,
-                  static_cast<long long>(a.shape.head_size), static_cast<long long>(a.shape.offset));
+    return refuse("%s: heads of %lld with offset %lld; it scans whole sequences (offset 1), heads of a multiple of 4",
+                  op, static_cast<long long>(a.shape.head_size), static_cast<long long>(a.shape.offset));
   if (a.proj_stride < 5 * D || a.proj_stride % 2 != 0)
     return refuse("%s: a row stride of %lld for 5 x %lld columns; at least as many, and even", op,
                   static_cast<long long>(a.proj_stride), static_cast<long long>(D));
@@ -321,7 +325,8 @@ Status token_scan(const TokenScanArgs& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check(op, a));
   segment_ends_kernel<<<walks(a.shape), kThreads, 0, stream>>>(a);
   RAT_CUDA_TRY(launched(op));
-  join_segments_kernel<false><<<blocks_of(a.shape.batch * a.shape.channels()), kThreads, 0, stream>>>(a.shape, a.workspace);
+  join_segments_kernel<false>
+      <<<blocks_of(a.shape.batch * a.shape.channels()), kThreads, 0, stream>>>(a.shape, a.workspace);
   RAT_CUDA_TRY(launched(op));
   scan_segments_kernel<<<walks(a.shape), kThreads, 0, stream>>>(a);
   return launched(op);

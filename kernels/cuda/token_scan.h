@@ -3,12 +3,12 @@
 //   gate = sigmoid(g);  k~[t] = gate k~[t-1] + (1 - gate) k[t], from 0;  v~ likewise
 //   keys[t] = R(t) k~[t];  values[t] = v~[t];  q[t] becomes R(t) q[t] where it lies
 //
-// Source: Wei and Gulcehre, RAT+, arXiv:2602.18196. Shapes: a shape of attention over tokens (kernels/cuda/shape.h); proj
-// (N, 5D) with a row stride, columns o | q | k | v | g; keys, values (N, D); rope (T, P/2) from rope_table, null: no
-// positions. Heads of a multiple of 4 channels.
-// A sequence is cut into segments, which are walked side by side twice: for what each makes of a state, and, once those
-// were joined in order, from the state that each starts with. Results do not depend on timing.
-// The gate is not taken from the tanh unit as that of chunk_scan: over a whole sequence 1 - gate counts, however small.
+// Source: Wei and Gulcehre, RAT+, arXiv:2602.18196. Shapes: a shape of attention over tokens (kernels/cuda/shape.h);
+// proj (N, 5D) with a row stride, columns o | q | k | v | g; keys, values (N, D); rope (T, P/2) from rope_table, null:
+// no positions. Heads of a multiple of 4 channels. A sequence is cut into segments, which are walked side by side
+// twice: for what each makes of a state, and, once those were joined in order, from the state that each starts with.
+// Results do not depend on timing. The gate is not taken from the tanh unit as that of chunk_scan: over a whole
+// sequence 1 - gate counts, however small.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -30,7 +30,7 @@ struct TokenScanArgs {
 //   c[t] = grad[t] + gate[t+1] c[t+1];  grad_k = (1 - gate) c_k;  grad_v = (1 - gate) c_v
 //   grad_g = ((k~[t-1] - k) c_k + (v~[t-1] - v) c_v) gate (1 - gate)
 struct TokenScanBackwardArgs {
-  TokenScanArgs forward;  // proj is only read
+  TokenScanArgs forward;                                             // proj is only read
   const __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), of k~ before its rotation, and of v~
   __nv_bfloat16* grad_proj = nullptr;                                // columns k | v | g are written
   int64_t grad_proj_stride = 0;

@@ -1,13 +1,14 @@
 // A whole layer of RAttention, or of linear attention alone, in one call, for backends that fuse it: what
-// core/sequence_layer.cpp and core/mixers/rattention_mixer.cpp (linear_mixer.cpp) compose of single ops, with bf16 between
-// them. Training and evaluation.
+// core/sequence_layer.cpp and core/mixers/rattention_mixer.cpp (linear_mixer.cpp) compose of single ops, with bf16
+// between them. Training and evaluation.
 //
 //   y = x + W_out( n( attend(R q, R k, v) ) w_near + n( linear(q, k, v) ) w_far );  n: kernels/head_norm
 //
-// Token t attends to tokens t-W .. t with rotary positions; the linear attention (kernels/linear_attention) has all before
-// them, without positions. Linear attention alone has no first term, and sees everything up to the token itself.
-// Source: Wang et al., RAttention, arXiv:2506.15545. Everything between the two f32 residual streams is bf16, sums are f32.
-// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (D + 2 KV, D), rows value | query | key,
+// Token t attends to tokens t-W .. t with rotary positions; the linear attention (kernels/linear_attention) has all
+// before them, without positions. Linear attention alone has no first term, and sees everything up to the token itself.
+// Source: Wang et al., RAttention, arXiv:2506.15545. Everything between the two f32 residual streams is bf16, sums are
+// f32. Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (D + 2 KV, D), rows value |
+// query | key,
 //         head h with keys and values of head h % kv_heads, and out_proj (D, D) rounded by round_weights; near_norm,
 //         far_norm (D); gradients of weights f32, added to.
 // Trap:   `saved` carries what backward needs from one call to the other: rattention_layer_saved bytes of the backend's

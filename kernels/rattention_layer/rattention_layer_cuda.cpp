@@ -1,7 +1,5 @@
-// Composed of the kernels of kernels/cuda and of linear attention on tensor cores. What backward needs lies in the caller's
-// block, the rest in scratch that all layers share; linear attention has scratch of its own in slots 0 and 1.
-#include "kernels/rattention_layer/rattention_layer.h"
-
+// Composed of the kernels of kernels/cuda and of linear attention on tensor cores. What backward needs lies in the
+// caller's block, the rest in scratch that all layers share; linear attention has scratch of its own in slots 0 and 1.
 #include <algorithm>
 
 #include "kernels/cuda/attention_layer.h"
@@ -16,6 +14,7 @@
 #include "kernels/cuda_ops.h"
 #include "kernels/layer_step/layer_step_cuda.h"
 #include "kernels/linear_attention/mma_cuda.h"
+#include "kernels/rattention_layer/rattention_layer.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -30,8 +29,8 @@ bool shares_keys(const RattentionLayerShape& s) { return s.has_window() && s.kv_
 
 struct Saved {
   Half *normed, *proj, *y, *far;
-  Half *near = nullptr, *rotated = nullptr;       // with a window: its result; (N, D + KV) queries, keys
-  Half *keys = nullptr, *values = nullptr;        // (N, D), of shared heads with a window
+  Half *near = nullptr, *rotated = nullptr;  // with a window: its result; (N, D + KV) queries, keys
+  Half *keys = nullptr, *values = nullptr;   // (N, D), of shared heads with a window
   float *rstd, *lse = nullptr;
   std::size_t bytes;
 
@@ -71,8 +70,8 @@ struct Gradients {
       queries = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape)));
     }
     if (shares_keys(s)) keys = cutter.take<Half>(plane), values = cutter.take<Half>(plane);
-    workspace = cutter.take<float>(std::max({cuda::rms_norm_workspace(s.rows(), s.channels()), cuda::head_norms_workspace(shape),
-                                             cuda::chunk_attention_turns(shape)}));
+    workspace = cutter.take<float>(std::max({cuda::rms_norm_workspace(s.rows(), s.channels()),
+                                             cuda::head_norms_workspace(shape), cuda::chunk_attention_turns(shape)}));
     bytes = cutter.used();
   }
 };
@@ -91,7 +90,8 @@ struct Window {
     if (b.keys != nullptr) {
       keys = cuda::heads_of<const Half>(b.keys, shape, D), values = cuda::heads_of<const Half>(b.values, shape, D);
     } else {
-      keys = cuda::heads_of<const Half>(turned + D, shape, query_stride), values = cuda::heads_of<const Half>(b.proj, shape, W);
+      keys = cuda::heads_of<const Half>(turned + D, shape, query_stride),
+      values = cuda::heads_of<const Half>(b.proj, shape, W);
     }
   }
 };
@@ -102,13 +102,13 @@ Status attend_to_window(const RattentionLayerArgs& a, const Saved& b) {
   const int64_t D = s.channels(), KV = s.key_width(), W = s.width();
   if (b.rotated != nullptr) {
     RAT_ASSIGN(const float2* const rope, rotations(s.head_size, s.rope_base, s.tokens));
-    RAT_TRY(answer(cuda::rotate({b.proj + KV, W, s.batch, s.tokens, s.heads + s.kv_heads, s.head_size, rope, b.rotated, D + KV},
-                                stream())));
+    RAT_TRY(answer(cuda::rotate(
+        {b.proj + KV, W, s.batch, s.tokens, s.heads + s.kv_heads, s.head_size, rope, b.rotated, D + KV}, stream())));
   }
   if (b.keys != nullptr) {
     const bool turned = b.rotated != nullptr;
-    RAT_TRY(answer(cuda::repeat_heads({s.rows(), D, KV, turned ? D + KV : W, {turned ? b.rotated + D : b.proj + KV + D}, {b.keys}, 1},
-                                      stream())));
+    RAT_TRY(answer(cuda::repeat_heads(
+        {s.rows(), D, KV, turned ? D + KV : W, {turned ? b.rotated + D : b.proj + KV + D}, {b.keys}, 1}, stream())));
     RAT_TRY(answer(cuda::repeat_heads({s.rows(), D, KV, W, {b.proj}, {b.values}, 1}, stream())));
   }
   const Window in(s, b);
@@ -139,13 +139,15 @@ Status window_backward(const RattentionLayerShape& s, const Saved& b, const Grad
     attention.token_gradients.values = cuda::heads_of(grad.values, shape, D);
   RAT_TRY(answer(cuda::chunk_attention_backward<Half>(attention, cuda::best_backward_path<Half>(shape), stream())));
   if (grad.keys == nullptr) return ok();
-  return answer(cuda::sum_heads({s.rows(), D, KV, W, {grad.proj + KV + D, grad.proj}, {grad.keys, grad.values}}, stream()));
+  return answer(
+      cuda::sum_heads({s.rows(), D, KV, W, {grad.proj + KV + D, grad.proj}, {grad.keys, grad.values}}, stream()));
 }
 
 linear::Call<Half> linear_of(const RattentionLayerShape& s, const Saved& b) {
   const int64_t D = s.channels(), KV = s.key_width();
   const Rows<const Half> proj(b.proj, s.rows(), s.width());
-  return {s.tokens, s.heads, s.head_size, s.shift(), proj.columns(KV, D), proj.columns(KV + D, KV), proj.columns(0, KV)};
+  return {s.tokens,           s.heads, s.head_size, s.shift(), proj.columns(KV, D), proj.columns(KV + D, KV),
+          proj.columns(0, KV)};
 }
 
 Status attend_linearly(const RattentionLayerShape& s, const Saved& b) {
@@ -163,8 +165,9 @@ Status linear_backward(const RattentionLayerShape& s, const Saved& b, const Grad
   if (s.tokens <= s.shift()) return ok();
   const int64_t D = s.channels(), KV = s.key_width();
   const Rows<Half> proj(grad.proj, s.rows(), s.width());
-  return linear::gradients_on_tensor_cores<Half>(linear_of(s, b), {Rows<const Half>(grad.far, s.rows(), D), proj.columns(KV, D),
-                                                                   proj.columns(KV + D, KV), proj.columns(0, KV)});
+  return linear::gradients_on_tensor_cores<Half>(
+      linear_of(s, b),
+      {Rows<const Half>(grad.far, s.rows(), D), proj.columns(KV, D), proj.columns(KV + D, KV), proj.columns(0, KV)});
 }
 
 cuda::HeadNormsArgs norms_of(const RattentionLayerArgs& a, const Saved& b) {
@@ -202,7 +205,8 @@ Status rattention_layer(const RattentionLayerArgs& a) {
   const Saved b(s, a.saved);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), b.normed, b.rstd, N, D}, stream())));
-  RAT_TRY(answer(cuda::project<Half, Half>(*gemm, b.normed, half(a.in_proj), nullptr, b.proj, N, s.width(), D, stream())));
+  RAT_TRY(
+      answer(cuda::project<Half, Half>(*gemm, b.normed, half(a.in_proj), nullptr, b.proj, N, s.width(), D, stream())));
   if (s.has_window()) RAT_TRY(attend_to_window(a, b));
   RAT_TRY(attend_linearly(s, b));
   RAT_TRY(answer(cuda::head_norms(norms_of(a, b), stream())));
@@ -218,19 +222,22 @@ Status rattention_layer_backward(const RattentionLayerBackwardArgs& a) {
   const Gradients grad(s, block);
   RAT_ASSIGN(Half* const grad_out, rounded_gradient(a.grad));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
-  RAT_TRY(answer(cuda::project_weight_gradient<Half>(*gemm, grad_out, b.y, a.grad_out_proj.data(), true, N, D, D, stream())));
+  RAT_TRY(answer(
+      cuda::project_weight_gradient<Half>(*gemm, grad_out, b.y, a.grad_out_proj.data(), true, N, D, D, stream())));
   RAT_TRY(answer(cuda::project_input_gradient<Half>(*gemm, grad_out, half(f.out_proj), grad.y, N, D, D, stream())));
   RAT_TRY(norms_backward(a, b, grad));
   if (s.has_window())
     RAT_TRY(window_backward(s, b, grad));
   else
-    RAT_TRY(checked(cudaMemsetAsync(grad.proj, 0, static_cast<std::size_t>(N * W) * sizeof(Half), stream()), "rattention_layer"));
+    RAT_TRY(checked(cudaMemsetAsync(grad.proj, 0, static_cast<std::size_t>(N * W) * sizeof(Half), stream()),
+                    "rattention_layer"));
   RAT_TRY(linear_backward(s, b, grad));
-  RAT_TRY(answer(cuda::project_weight_gradient<Half>(*gemm, grad.proj, b.normed, a.grad_in_proj.data(), true, N, W, D, stream())));
+  RAT_TRY(answer(
+      cuda::project_weight_gradient<Half>(*gemm, grad.proj, b.normed, a.grad_in_proj.data(), true, N, W, D, stream())));
   // The normed input is not needed any more: its gradient takes its place.
   RAT_TRY(answer(cuda::project_input_gradient<Half>(*gemm, grad.proj, half(f.in_proj), b.normed, N, W, D, stream())));
-  cuda::RmsNormBackwardArgs<Half, float> norm{f.x.data, f.norm.data(), b.rstd, b.normed, grad_out, grad_out, a.grad_norm.data(),
-                                              grad.workspace};
+  cuda::RmsNormBackwardArgs<Half, float> norm{f.x.data, f.norm.data(),      b.rstd,        b.normed, grad_out,
+                                              grad_out, a.grad_norm.data(), grad.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;
   return answer(cuda::rms_norm_backward<Half, float>(norm, stream()));
 }

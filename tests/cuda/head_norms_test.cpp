@@ -10,7 +10,8 @@ namespace {
 
 using namespace kernels::cuda;
 
-constexpr double kBound = 4e-3, kWeightBound = 1e-5;  // results are rounded to bf16; gradients of weights and delta are not
+constexpr double kBound = 4e-3,
+                 kWeightBound = 1e-5;  // results are rounded to bf16; gradients of weights and delta are not
 
 struct NormsReference {
   RatShape s;
@@ -68,8 +69,12 @@ void norms_case(Checks& checks, const RatShape& s, int parts) {
   r.run();
   HeadNormsArgs forward{s, {x0.get(), parts > 1 ? x1.get() : nullptr}, {w0.get(), w1.get()}, y.get()};
   require(head_norms(forward, nullptr));
-  require(head_norms_backward({forward, grad_y.get(), {grad_x0.get(), grad_x1.get()}, {grad_w0.get(), grad_w1.get()},
-                               parts > 1 ? delta.get() : nullptr, workspace.get()},
+  require(head_norms_backward({forward,
+                               grad_y.get(),
+                               {grad_x0.get(), grad_x1.get()},
+                               {grad_w0.get(), grad_w1.get()},
+                               parts > 1 ? delta.get() : nullptr,
+                               workspace.get()},
                               nullptr));
   const std::string name = "head_norms of " + std::to_string(parts) + " " + describe_tokens(s);
   checks.within(name + "y", y.values(), r.y, kBound);

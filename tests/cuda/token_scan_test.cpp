@@ -1,5 +1,5 @@
-// The recurrence over whole sequences against float64: states, rotations, gradients, from one token to many segments, with
-// gates that forget at once and gates that keep a state for thousands of tokens.
+// The recurrence over whole sequences against float64: states, rotations, gradients, from one token to many segments,
+// with gates that forget at once and gates that keep a state for thousands of tokens.
 #include "kernels/cuda/token_scan.h"
 
 #include "kernels/cuda/attention_layer.h"
@@ -17,7 +17,7 @@ constexpr double kForwardBound = 4e-3, kBackwardBound = 8e-3;  // results are ro
 struct ScanReference {
   RatShape s;
   bool positions;
-  Doubles proj, grad_keys, grad_values;              // (N, W), (N, D), (N, D)
+  Doubles proj, grad_keys, grad_values;                   // (N, W), (N, D), (N, D)
   Doubles queries, keys, values, grad_k, grad_v, grad_g;  // (N, D)
   static constexpr int64_t padding = 6;
 
@@ -57,7 +57,8 @@ struct ScanReference {
     for (int64_t n = row0 + s.tokens; n-- > row0;) {
       const double gate = 1.0 / (1.0 + std::exp(-in(n, 4, i)));
       const double to_k = grad_keys[at(n * D + i)] + k_carry, to_v = grad_values[at(n * D + i)] + v_carry;
-      const double k_before = n > row0 ? keys[at((n - 1) * D + i)] : 0.0, v_before = n > row0 ? values[at((n - 1) * D + i)] : 0.0;
+      const double k_before = n > row0 ? keys[at((n - 1) * D + i)] : 0.0,
+                   v_before = n > row0 ? values[at((n - 1) * D + i)] : 0.0;
       grad_k[at(n * D + i)] = (1.0 - gate) * to_k;
       grad_v[at(n * D + i)] = (1.0 - gate) * to_v;
       grad_g[at(n * D + i)] = gate * (1.0 - gate) * ((k_before - in(n, 2, i)) * to_k + (v_before - in(n, 3, i)) * to_v);
@@ -70,7 +71,8 @@ struct ScanReference {
       for (int64_t i = 0; i < D; ++i) {
         const int64_t pair = i % s.head_size;
         if (pair >= half) continue;
-        const double angle = static_cast<double>(n % s.tokens) * std::pow(10000.0, -static_cast<double>(pair) / static_cast<double>(half));
+        const double angle = static_cast<double>(n % s.tokens) *
+                             std::pow(10000.0, -static_cast<double>(pair) / static_cast<double>(half));
         double &low = rows[at(n * D + i)], &high = rows[at(n * D + i + half)];
         const double x = low, z = high;
         low = x * std::cos(angle) - z * std::sin(angle);
@@ -96,8 +98,17 @@ struct Scan {
   TokenScanArgs forward;
 
   explicit Scan(const ScanReference& r)
-      : D(r.s.channels()), N(r.s.rows()), W(r.width()), proj(r.proj), keys(N * D), values(N * D), grad_keys(r.grad_keys),
-        grad_values(r.grad_values), grad_proj(N * W), workspace(token_scan_workspace(r.s)), rope(r.s.tokens * r.s.head_size) {
+      : D(r.s.channels()),
+        N(r.s.rows()),
+        W(r.width()),
+        proj(r.proj),
+        keys(N * D),
+        values(N * D),
+        grad_keys(r.grad_keys),
+        grad_values(r.grad_values),
+        grad_proj(N * W),
+        workspace(token_scan_workspace(r.s)),
+        rope(r.s.tokens * r.s.head_size) {
     auto* const turns = reinterpret_cast<float2*>(rope.get());
     require(rope_table(turns, r.s.tokens, r.s.head_size, 10000.0, nullptr));
     forward = {r.s, proj.get(), W, r.positions ? turns : nullptr, keys.get(), values.get(), workspace.get()};
@@ -115,7 +126,8 @@ void scan_case(Checks& checks, const RatShape& s, double gate, bool positions) {
   Scan scan(r);
   scan.run();
   const int64_t D = scan.D, W = scan.W;
-  const std::string name = "token_scan " + describe_tokens(s) + "gate " + std::to_string(gate) + (positions ? " rope " : " ");
+  const std::string name =
+      "token_scan " + describe_tokens(s) + "gate " + std::to_string(gate) + (positions ? " rope " : " ");
   checks.within(name + "queries", columns(scan.proj.values(), W, 1, D), r.queries, kForwardBound);
   checks.within(name + "keys", scan.keys.values(), r.keys, kForwardBound);
   checks.within(name + "values", scan.values.values(), r.values, kForwardBound);
@@ -139,14 +151,16 @@ void test_few_token_scans(Checks& checks) {
 }
 
 void test_token_scan_determinism(Checks& checks, int runs) {
-  const ScanReference r(attention_shape(3, 500, 4, 64, -1), 3.0, false);  // without rotations, which take the queries' place
+  const ScanReference r(attention_shape(3, 500, 4, 64, -1), 3.0,
+                        false);  // without rotations, which take the queries' place
   std::vector<unsigned char> first;
   bool equal = true;
   for (int i = 0; i < runs; ++i) {
     Scan scan(r);
     scan.run();
     auto bits = scan.keys.raw();
-    for (const auto& more : {scan.values.raw(), scan.grad_proj.raw()}) bits.insert(bits.end(), more.begin(), more.end());
+    for (const auto& more : {scan.values.raw(), scan.grad_proj.raw()})
+      bits.insert(bits.end(), more.begin(), more.end());
     if (i == 0) first = bits;
     equal = equal && bits == first;
   }
