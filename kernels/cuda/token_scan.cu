@@ -91,6 +91,19 @@ struct Columns {
   }
 };
 
+// What kAhead tokens from `first` on bring to the states; beyond the segment its last token again.
+struct Inputs {
+  Pack<bf16, 4> k[kAhead], v[kAhead], g[kAhead];
+
+  __device__ __forceinline__ Inputs(const Columns& in, const Place& at, int first) {
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      const int64_t row = min(first + u, at.count - 1) * in.stride;
+      k[u] = at.quad.packed(in.k + row), v[u] = at.quad.packed(in.v + row), g[u] = at.quad.packed(in.g + row);
+    }
+  }
+};
+
 // The gate and 1 - gate, each to its last digits where it is small.
 struct Gate {
   float open, shut;
@@ -121,17 +134,12 @@ __global__ void __launch_bounds__(kThreads) segment_ends_kernel(TokenScanArgs a)
   const Columns in(a, at);
   float decay[4] = {1, 1, 1, 1}, k_end[4] = {}, v_end[4] = {};
   for (int first = 0; first < at.count; first += kAhead) {
-    Pack<bf16, 4> k[kAhead], v[kAhead], g[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int64_t row = min(first + u, at.count - 1) * in.stride;
-      k[u] = at.quad.packed(in.k + row), v[u] = at.quad.packed(in.v + row), g[u] = at.quad.packed(in.g + row);
-    }
+    const Inputs rows(in, at, first);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       if (first + u >= at.count) break;
       float key[4], value[4], gate[4];
-      unpack(k[u], key), unpack(v[u], value), unpack(g[u], gate);
+      unpack(rows.k[u], key), unpack(rows.v[u], value), unpack(rows.g[u], gate);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float shut = Gate(gate[i]).shut;
@@ -182,18 +190,15 @@ __global__ void __launch_bounds__(kThreads) scan_segments_kernel(TokenScanArgs a
   float k_state[4], v_state[4];
   Ends(a.workspace, a.shape).read(at, k_state, v_state);
   for (int first = 0; first < at.count; first += kAhead) {
-    Pack<bf16, 4> k[kAhead], v[kAhead], g[kAhead], q[kAhead];
+    const Inputs rows(in, at, first);
+    Pack<bf16, 4> q[kAhead];
 #pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int64_t row = min(first + u, at.count - 1) * in.stride;
-      k[u] = at.quad.packed(in.k + row), v[u] = at.quad.packed(in.v + row), g[u] = at.quad.packed(in.g + row);
-      q[u] = at.quad.packed(queries + row);
-    }
+    for (int u = 0; u < kAhead; ++u) q[u] = at.quad.packed(queries + min(first + u, at.count - 1) * in.stride);
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       if (first + u >= at.count) break;
       float key[4], value[4], gate[4];
-      unpack(k[u], key), unpack(v[u], value), unpack(g[u], gate);
+      unpack(rows.k[u], key), unpack(rows.v[u], value), unpack(rows.g[u], gate);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float shut = Gate(gate[i]).shut;
