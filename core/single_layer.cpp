@@ -136,6 +136,7 @@ std::span<Parameter> SingleLayer::parameters() {
 Status SingleLayer::set_dtype(kernels::Dtype dtype) {
   RAT_TRY(impl_->exec.backend->supports(dtype));
   impl_->dtype = dtype;
+  impl_->gradient_loaded = false;  // the dtype decides in which form it is loaded
   return ok();
 }
 
@@ -189,13 +190,16 @@ Status SingleLayer::load_gradient() {
   RAT_ASSIGN(const MixerPass pass, m.training_pass({}));
   const kernels::Input x(m.x.data(), pass.rows(), m.d_model);
   const int64_t values = x.rows * x.cols;
-  m.gradient_loaded = true;
   m.rounded_gradient.current = false;
-  if (!m.gradient_in_bf16(pass))
-    return kernels::copy_rows({.x = x, .y = {m.grad.ensure(values), x.rows, x.cols}}, m.exec);
-  uint16_t* const rounded = m.rounded_gradient.of({nullptr, x.rows, x.cols}).rounded;
-  const auto count = static_cast<std::size_t>(values);
-  return kernels::round_weights({.x = {x.data, count}, .out = {rounded, count}}, m.exec);
+  if (m.gradient_in_bf16(pass)) {
+    uint16_t* const rounded = m.rounded_gradient.of({nullptr, x.rows, x.cols}).rounded;
+    const auto count = static_cast<std::size_t>(values);
+    RAT_TRY(kernels::round_weights({.x = {x.data, count}, .out = {rounded, count}}, m.exec));
+  } else {
+    RAT_TRY(kernels::copy_rows({.x = x, .y = {m.grad.ensure(values), x.rows, x.cols}}, m.exec));
+  }
+  m.gradient_loaded = true;
+  return ok();
 }
 
 Status SingleLayer::train_loaded(const PassOptions& options) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
-#include "core/mixers/fused_attention.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
 
@@ -23,16 +22,6 @@ Status AttentionMixer::backward(const MixerPass& pass, const MixerWeights&, cons
   RAT_TRY(token_attention_backward(pass, attention_args(pass, projected, const_cast<float*>(mixed)),
                                    Input(grad_mixed, pass.rows(), D_), grad_projected));
   return rotate(pass, queries_and_keys(grad_projected, pass.rows()), 0, true);
-}
-
-Status AttentionMixer::forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
-                                     const float* x, float* y) {
-  return fused_attention_forward(fused_shape(pass), pass, layer, x, y);
-}
-
-Status AttentionMixer::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
-                                      const float* x, float* grad) {
-  return fused_attention_backward(fused_shape(pass), pass, layer, x, grad);
 }
 
 Status AttentionMixer::attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) {

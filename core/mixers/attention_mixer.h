@@ -5,7 +5,7 @@
 // share keys and values (ModelConfig::kv_heads).
 #pragma once
 
-#include "core/mixer.h"
+#include "core/mixers/fused_attention.h"
 #include "core/mixers/key_cache.h"
 #include "kernels/attention_layer/attention_layer.h"
 #include "kernels/range_attention/range_attention.h"
@@ -13,7 +13,7 @@
 
 namespace rat {
 
-class AttentionMixer final : public Mixer {
+class AttentionMixer final : public FusedAttention {
  public:
   AttentionMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : base_(config.rope_base),
@@ -36,13 +36,6 @@ class AttentionMixer final : public Mixer {
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
-  bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
-  }
-  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                       float* y) override;
-  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                        float* grad) override;
   kernels::Input rows_of(const MixerPass&, Probe, const float*) const override { return {}; }
   int64_t attention_columns(int64_t tokens) const override { return tokens; }
   Status attention_of_head(const MixerPass& pass, const float* projected, int64_t head, float* weights) override;
@@ -50,7 +43,7 @@ class AttentionMixer final : public Mixer {
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
               float* mixed) override;
-  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass) && KV_ == D_; }
+  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass) && fused_shape(pass).in_place(); }
   Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        MixerState& state, float* y, bool residual) override;
   Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
@@ -69,8 +62,14 @@ class AttentionMixer final : public Mixer {
   Status rotate(const MixerPass& pass, const Output& heads, int64_t first, bool inverse);
   kernels::RangeAttentionArgs attention_args(const MixerPass& pass, const float* projected, float* out) const;
 
-  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
-    return {pass.batch, pass.tokens, H_, P_, window_.window, rope_ ? base_ : 0.0, false, KV_ / P_};
+  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const override {
+    return {.batch = pass.batch,
+            .tokens = pass.tokens,
+            .heads = H_,
+            .head_size = P_,
+            .window = window_.window,
+            .rope_base = rope_ ? base_ : 0.0,
+            .kv_heads = KV_ / P_};
   }
 
   double base_;

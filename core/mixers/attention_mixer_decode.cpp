@@ -1,7 +1,6 @@
 // Attention over tokens token by token: composed of single ops in f32, or whole layers in bf16 where the backend has
 // them.
 #include "core/mixers/attention_mixer.h"
-#include "core/mixers/fused_attention.h"
 #include "core/mixers/fused_cache.h"
 #include "core/model.h"
 #include "core/op_times.h"
@@ -61,7 +60,7 @@ Status AttentionMixer::prefill_fused(const MixerPass& pass, const LayerWeights& 
   const OpTimer timer(pass.times, Op::attention);
   RAT_ASSIGN(FusedCache* const cache, static_cast<AttentionState&>(state).begin_fused(pass, fused_shape(pass).step()));
   RAT_TRY(cache->reserve(pass.tokens, pass.exec));
-  kernels::AttentionLayerArgs args = fused_attention_args(fused_shape(pass), pass, layer, x, y);
+  kernels::AttentionLayerArgs args = fused_args(pass, layer, x, y);
   args.residual = residual;
   args.cache = cache->view();
   RAT_TRY(kernels::attention_layer(args, pass.exec));

@@ -5,8 +5,13 @@
 
 namespace rat {
 
-kernels::AttentionLayerArgs fused_attention_args(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                                                 const LayerWeights& layer, const float* x, float* y) {
+bool FusedAttention::fuses(const MixerPass& pass) const {
+  return pass.fused_weights != nullptr && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
+}
+
+kernels::AttentionLayerArgs FusedAttention::fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
+                                                       float* y) const {
+  const kernels::AttentionLayerShape shape = fused_shape(pass);
   const std::size_t bytes = kernels::attention_layer_saved(shape, pass.exec);
   const int64_t rows = shape.rows(), D = shape.channels();
   return {.shape = shape,
@@ -18,16 +23,17 @@ kernels::AttentionLayerArgs fused_attention_args(const kernels::AttentionLayerSh
           .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
 }
 
-Status fused_attention_forward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                               const LayerWeights& layer, const float* x, float* y) {
+Status FusedAttention::forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
+                                     const float* x, float* y) {
   const OpTimer timer(pass.times, Op::attention);
-  return kernels::attention_layer(fused_attention_args(shape, pass, layer, x, y), pass.exec);
+  return kernels::attention_layer(fused_args(pass, layer, x, y), pass.exec);
 }
 
-Status fused_attention_backward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                                const LayerWeights& layer, const float* x, float* grad) {
+Status FusedAttention::backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
+                                      const float* x, float* grad) {
   const OpTimer timer(pass.times, Op::attention);
-  return kernels::attention_layer_backward({.forward = fused_attention_args(shape, pass, layer, x, nullptr),
+  const kernels::AttentionLayerShape shape = fused_shape(pass);
+  return kernels::attention_layer_backward({.forward = fused_args(pass, layer, x, nullptr),
                                             .grad = pass.rounded_gradient->of({grad, shape.rows(), shape.channels()}),
                                             .grad_norm = layer.norm->grad,
                                             .grad_in_proj = layer.in_proj->grad,

@@ -1,5 +1,5 @@
-// Whole layers of attention over tokens in one call, where a backend fuses them: what mixers that are such layers
-// share.
+// Mixers whose whole layers a backend may fuse as attention over tokens: of the tokens' own keys, or of running ones
+// (RAT+).
 #pragma once
 
 #include "core/mixer.h"
@@ -7,13 +7,21 @@
 
 namespace rat {
 
-// With the memory for what backward needs, in pass.saved.
-kernels::AttentionLayerArgs fused_attention_args(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                                                 const LayerWeights& layer, const float* x, float* y);
-Status fused_attention_forward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                               const LayerWeights& layer, const float* x, float* y);
-// `grad`: of y, then of x, as StreamGradient::values are.
-Status fused_attention_backward(const kernels::AttentionLayerShape& shape, const MixerPass& pass,
-                                const LayerWeights& layer, const float* x, float* grad);
+class FusedAttention : public Mixer {
+ public:
+  bool fuses(const MixerPass& pass) const override;
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       float* y) override;
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                        float* grad) override;
+
+ protected:
+  // With the memory for what backward needs, in pass.saved.
+  kernels::AttentionLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
+                                         float* y) const;
+
+ private:
+  virtual kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const = 0;
+};
 
 }  // namespace rat

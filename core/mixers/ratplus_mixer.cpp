@@ -46,7 +46,7 @@ struct RatplusState : MixerState {
   }
 };
 
-class RatplusMixer final : public Mixer {
+class RatplusMixer final : public FusedAttention {
  public:
   RatplusMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : base_(config.rope_base),
@@ -67,17 +67,7 @@ class RatplusMixer final : public Mixer {
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
   // Dense attention alone: what is dilated runs op by op.
-  bool fuses(const MixerPass& pass) const override {
-    return pass.fused_weights != nullptr && window_.window < 0 && kernels::fuses_attention_layer(fused_shape(pass), pass.exec);
-  }
-  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
-                       float* y) override {
-    return fused_attention_forward(fused_shape(pass), pass, layer, x, y);
-  }
-  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
-                        float* grad) override {
-    return fused_attention_backward(fused_shape(pass), pass, layer, x, grad);
-  }
+  bool fuses(const MixerPass& pass) const override { return window_.window < 0 && FusedAttention::fuses(pass); }
 
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
     const Input in(projected, pass.rows(), 5 * D_);
@@ -102,8 +92,13 @@ class RatplusMixer final : public Mixer {
     if (rope_) table_.ensure(tokens);
     return rope_ ? &table_ : nullptr;
   }
-  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const {
-    return {pass.batch, pass.tokens, H_, P_, -1, rope_ ? base_ : 0.0, true};
+  kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const override {
+    return {.batch = pass.batch,
+            .tokens = pass.tokens,
+            .heads = H_,
+            .head_size = P_,
+            .rope_base = rope_ ? base_ : 0.0,
+            .recurrent = true};
   }
   // The keys that are attended to, (B*T, D).
   const float* keys(const MixerPass& pass) const { return (*pass.saved)[rope_ ? rotated_k : state_k].data(); }

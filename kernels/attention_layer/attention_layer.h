@@ -38,8 +38,8 @@ struct AttentionLayerShape {
   int64_t channels() const { return heads * head_size; }
   int64_t key_width() const { return (kv_heads > 0 ? kv_heads : heads) * head_size; }  // KV
   int64_t width() const { return recurrent ? 5 * channels() : channels() + 2 * key_width(); }
-  // Whether prefill and layer_step can go on from it.
-  bool generates() const { return !recurrent && key_width() == channels(); }
+  // Keys and values are projected rows: what prefill and layer_step can go on from.
+  bool in_place() const { return !recurrent && key_width() == channels(); }
   LayerStepShape step() const { return {batch, heads, head_size, 0, 1, window, rope_base}; }
 };
 
@@ -51,7 +51,7 @@ struct AttentionLayerArgs {
   Output y;
   void* saved = nullptr;
   bool residual = true;   // false: y without x
-  LayerCache cache = {};  // prefill: an empty one is filled, of a layer that `generates`
+  LayerCache cache = {};  // prefill: an empty one is filled, of a layer `in_place`
 };
 
 struct AttentionLayerBackwardArgs {

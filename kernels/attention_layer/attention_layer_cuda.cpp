@@ -26,7 +26,7 @@ std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::Attention
   b.normed = cutter.take<Half>(plane);
   b.proj = cutter.take<Half>(s.rows() * s.width());
   b.y = cutter.take<Half>(plane);
-  if (!s.generates()) b.keys = cutter.take<Half>(plane), b.values = cutter.take<Half>(plane);
+  if (!s.in_place()) b.keys = cutter.take<Half>(plane), b.values = cutter.take<Half>(plane);
   b.rstd = cutter.take<float>(s.rows());
   b.lse = cutter.take<float>(s.rows() * s.heads);
   return cutter.used();
@@ -37,7 +37,7 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
   const int64_t plane = s.rows() * s.channels();
   b.grad_y = cutter.take<Half>(plane);
   b.grad_proj = cutter.take<Half>(s.rows() * s.width());
-  if (!s.generates()) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
+  if (!s.in_place()) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
   b.delta = cutter.take<float>(s.rows() * s.heads);
   const cuda::RatShape shape = shape_of(s);
   b.grad_queries = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape)));
@@ -79,12 +79,11 @@ Status attention_layer(const AttentionLayerArgs& a) {
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::attention_layer(args, *gemm, stream())));
   if (a.cache.capacity == 0) return ok();
-  const auto rows = [&](cuda::ProjectedPart part) {
-    return cuda::read_only(cuda::part_of(args.buffers.proj, args.shape, part));
+  const auto heads = [&](int64_t column) {
+    return cuda::heads_of<const Half>(args.buffers.proj + column, args.shape, args.width());
   };
   const int64_t count = a.shape.step().rows_after(a.shape.tokens);  // the newest, where a window keeps only some
-  RAT_TRY(keep_rows(args.shape, rows(cuda::ProjectedPart::key), rows(cuda::ProjectedPart::value),
-                    a.shape.tokens - count, count, a.cache));
+  RAT_TRY(keep_rows(args.shape, heads(args.key_column()), heads(0), a.shape.tokens - count, count, a.cache));
   return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
 }
 

@@ -14,20 +14,16 @@ namespace {
 
 using bf16 = __nv_bfloat16;
 
-// Where a projected row, or its gradient, has its parts.
-int64_t query_column(const AttentionLayerArgs& a) { return a.recurrent ? a.shape.channels() : a.key_width(); }
-int64_t key_column(const AttentionLayerArgs& a) { return a.key_width() + a.shape.channels(); }
-
 TokenScanArgs scan_of(const AttentionLayerArgs& a) {
   const AttentionBuffers& b = a.buffers;
   return {a.shape, b.proj, a.width(), a.rope, b.keys, b.values, b.workspace};
 }
 SharedHeads shared_of(const AttentionLayerArgs& a, bf16* rows, bf16* keys, bf16* values) {
-  return {a.shape.rows(), a.shape.channels(), a.key_width(), a.width(), {rows + key_column(a), rows}, {keys, values}};
+  return {a.shape.rows(), a.shape.channels(), a.key_width(), a.width(), {rows + a.key_column(), rows}, {keys, values}};
 }
 
 KeyRows<bf16> keys_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
-  return a.in_place() ? heads_of(rows + key_column(a), a.shape, a.width())
+  return a.in_place() ? heads_of(rows + a.key_column(), a.shape, a.width())
                       : heads_of(apart, a.shape, a.shape.channels());
 }
 KeyRows<bf16> values_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
@@ -41,7 +37,7 @@ Status prepare(const AttentionLayerArgs& a, cudaStream_t stream) {
   if (a.recurrent) return token_scan(scan_of(a), stream);
   const int64_t heads = s.heads + a.key_width() / s.head_size;  // queries, and behind them keys
   if (a.rope != nullptr)
-    RAT_CUDA_TRY(rotate({b.proj + query_column(a), a.width(), s.batch, s.tokens, heads, s.head_size, a.rope}, stream));
+    RAT_CUDA_TRY(rotate({b.proj + a.query_column(), a.width(), s.batch, s.tokens, heads, s.head_size, a.rope}, stream));
   return a.in_place() ? Status() : repeat_heads(shared_of(a, b.proj, b.keys, b.values), stream);
 }
 
@@ -92,7 +88,7 @@ Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t str
   RAT_CUDA_TRY(prepare(a, stream));
   ChunkAttentionArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + query_column(a), attention.q_stride = W;
+  attention.q_rot = b.proj + a.query_column(), attention.q_stride = W;
   attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
   attention.y = b.y, attention.lse = b.lse;
   RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
@@ -110,10 +106,10 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   RAT_CUDA_TRY(output_backward(a, gemm, stream));
   ChunkAttentionBackwardArgs<bf16> attention;
   attention.shape = s;
-  attention.q_rot = b.proj + query_column(f), attention.q_stride = W;
+  attention.q_rot = b.proj + f.query_column(), attention.q_stride = W;
   attention.keys = read_only(keys_of(f, b.proj, b.keys)), attention.values = read_only(values_of(f, b.proj, b.values));
   attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = {heads_of(b.grad_proj + query_column(f), s, W), keys_of(f, b.grad_proj, b.grad_keys),
+  attention.token_gradients = {heads_of(b.grad_proj + f.query_column(), s, W), keys_of(f, b.grad_proj, b.grad_keys),
                                values_of(f, b.grad_proj, b.grad_values), f.rope};
   attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
   RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, f.path, stream));

@@ -61,6 +61,9 @@ struct AttentionLayerArgs {
 
   int64_t key_width() const { return (kv_heads > 0 ? kv_heads : shape.heads) * shape.head_size; }  // KV
   int64_t width() const { return recurrent ? 5 * shape.channels() : shape.channels() + 2 * key_width(); }  // W
+  // Where a projected row, or its gradient, has its query and, not recurrent, its key; the value comes first.
+  int64_t query_column() const { return recurrent ? shape.channels() : key_width(); }
+  int64_t key_column() const { return key_width() + shape.channels(); }
   bool in_place() const { return !recurrent && key_width() == shape.channels(); }  // keys and values are projected rows
 };
 
@@ -74,12 +77,6 @@ struct AttentionLayerBackwardArgs {
 template <class T>
 KeyRows<T> heads_of(T* rows, const RatShape& s, int64_t stride) {
   return {rows, s.tokens * stride, s.head_size, stride};
-}
-// The heads of one part where they lie in (N, 3D) projected rows.
-enum class ProjectedPart { value, query, key };
-template <class T>
-KeyRows<T> part_of(T* proj, const RatShape& s, ProjectedPart part) {
-  return heads_of(proj + static_cast<int64_t>(part) * s.channels(), s, 3 * s.channels());
 }
 
 // window below 0: every earlier token.

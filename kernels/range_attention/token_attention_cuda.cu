@@ -132,7 +132,7 @@ struct Packed {
 
 template <class T>
 cuda::KeyRows<T> heads_of(T* data, const AttentionShape& s) {
-  return {data, s.tokens * s.channels(), s.head_size, s.channels()};
+  return cuda::heads_of(data, shape_of(s), s.channels());
 }
 
 Pairs<const float> inputs(const RangeAttentionArgs& a, const Packed& packed) {

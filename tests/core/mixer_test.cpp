@@ -147,6 +147,9 @@ TEST(EveryMixer, TrainsOnLoadedValuesAsOnGivenOnes) {
     ASSERT_OK(loaded->load_gradient());
     ASSERT_OK(loaded->train_loaded({}));
     EXPECT_FALSE(loaded->train_loaded({})) << "the gradient was that of one pass";
+    ASSERT_OK(loaded->load_gradient());
+    ASSERT_OK(loaded->set_dtype(kernels::Dtype::f32));
+    EXPECT_FALSE(loaded->train_loaded({})) << "the gradient was loaded for another dtype";
     const auto want = given->parameters(), got = loaded->parameters();
     for (std::size_t i = 0; i < want.size(); ++i)
       EXPECT_TRUE(std::ranges::equal(got[i].grad, want[i].grad)) << name << " " << want[i].name;
