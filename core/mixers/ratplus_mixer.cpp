@@ -66,8 +66,6 @@ class RatplusMixer final : public FusedAttention {
   Status forward(const MixerPass& pass, const MixerWeights& weights, float* projected, float* mixed) override;
   Status backward(const MixerPass& pass, const MixerWeights& weights, const float* projected, const float* mixed,
                   const float* grad_mixed, float* grad_projected) override;
-  // Dense attention alone: what is dilated runs op by op.
-  bool fuses(const MixerPass& pass) const override { return window_.window < 0 && FusedAttention::fuses(pass); }
 
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
     const Input in(projected, pass.rows(), 5 * D_);
@@ -97,8 +95,11 @@ class RatplusMixer final : public FusedAttention {
             .tokens = pass.tokens,
             .heads = H_,
             .head_size = P_,
+            .window = window_.window,
             .rope_base = rope_ ? base_ : 0.0,
-            .recurrent = true};
+            .recurrent = true,
+            .dilation = std::max<int64_t>(1, window_.dilation),
+            .initial = window_.initial};
   }
   // The keys that are attended to, (B*T, D).
   const float* keys(const MixerPass& pass) const { return (*pass.saved)[rope_ ? rotated_k : state_k].data(); }

@@ -9,6 +9,9 @@
 //
 //   y = x + W_out( sigmoid(o) attend( q, R scan(g, k), scan(g, v) ) )
 //
+// Then attention may be dilated: beside its window (at least 0), a token sees every D-th token and the first S of what was
+// before it.
+//
 // Source: Vaswani et al. 2017; Beltagy et al. 2020 (window); Su et al. 2021 (rotary positions); Wei and Gulcehre, RAT+,
 // arXiv:2602.18196. Everything between the two f32 residual streams is bf16, sums are f32.
 // Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (D + 2 KV, D), rows value | query | key,
@@ -32,6 +35,7 @@ struct AttentionLayerShape {
   int64_t window = -1;   // W; below 0: everything earlier
   double rope_base = 0;  // 0: no positions
   bool recurrent = false;
+  int64_t dilation = 1, initial = 0;  // D and S, recurrent; D = 1: not dilated
   int64_t kv_heads = 0;  // that keys and values have, not recurrent; 0: one for each head
 
   int64_t rows() const { return batch * tokens; }

@@ -6,6 +6,7 @@
 #include "kernels/cuda/attention_layer.h"
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/dilated_keys.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/stream_gradient.h"
 #include "kernels/cuda_ops.h"
@@ -32,7 +33,26 @@ std::size_t cut_saved(const AttentionLayerShape& s, void* block, cuda::Attention
   return cutter.used();
 }
 
-std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionBuffers& b) {
+int64_t cut_dilated_keys(const AttentionLayerShape& s, Cutter& cutter, cuda::DilatedBuffers& d) {
+  d.shape = cuda::before_window(shape_of(s), s.dilation, s.initial);
+  const int64_t plane = s.batch * d.shape.keys() * s.channels();
+  d.keys = cutter.take<Half>(plane), d.values = cutter.take<Half>(plane);
+  return plane;
+}
+
+// What forward alone needs.
+std::size_t cut_forward_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionLayerArgs& args) {
+  Cutter cutter(block);
+  args.buffers.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape_of(s), s.recurrent));
+  if (s.dilation > 1) {
+    cut_dilated_keys(s, cutter, args.dilated);
+    args.dilated.window_lse = cutter.take<float>(s.rows() * s.heads);
+  }
+  return cutter.used();
+}
+
+std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionLayerArgs& args) {
+  cuda::AttentionBuffers& b = args.buffers;
   Cutter cutter(block);
   const int64_t plane = s.rows() * s.channels();
   b.grad_y = cutter.take<Half>(plane);
@@ -40,8 +60,13 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
   if (!s.in_place()) b.grad_keys = cutter.take<Half>(plane), b.grad_values = cutter.take<Half>(plane);
   b.delta = cutter.take<float>(s.rows() * s.heads);
   const cuda::RatShape shape = shape_of(s);
-  b.grad_queries = cutter.take<float>(cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape)));
+  const int64_t sums = cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape));
+  b.grad_queries = cutter.take<float>(s.dilation > 1 ? plane : sums);
   b.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape, s.recurrent));
+  if (s.dilation > 1) {
+    const int64_t keys = cut_dilated_keys(s, cutter, args.dilated);
+    args.dilated.grad_keys = cutter.take<float>(keys), args.dilated.grad_values = cutter.take<float>(keys);
+  }
   return cutter.used();
 }
 
@@ -63,7 +88,7 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
 
 bool fuses_attention_layer(const AttentionLayerShape& s) {
   return on_tensor_cores(s.head_size) && s.channels() % 64 == 0 && s.channels() <= 2048 &&
-         cuda::check_shape("attention_layer", shape_of(s)).ok();
+         cuda::check_shape("attention_layer", shape_of(s)).ok() && (s.dilation == 1 || (s.recurrent && s.window >= 0));
 }
 
 std::size_t attention_layer_saved(const AttentionLayerShape& s) {
@@ -74,7 +99,9 @@ std::size_t attention_layer_saved(const AttentionLayerShape& s) {
 Status attention_layer(const AttentionLayerArgs& a) {
   RAT_ASSIGN(auto args, layer_args(a));
   if (args.recurrent) {
-    RAT_ASSIGN(args.buffers.workspace, scratch<float>(0, cuda::attention_layer_workspace(args.shape, true)));
+    cuda::AttentionLayerArgs sizes;
+    RAT_ASSIGN(void* const block, scratch_bytes(0, cut_forward_scratch(a.shape, nullptr, sizes)));
+    cut_forward_scratch(a.shape, block, args);
   }
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::attention_layer(args, *gemm, stream())));
@@ -91,9 +118,9 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {
   cuda::AttentionLayerBackwardArgs args;
   RAT_ASSIGN(args.forward, layer_args(a.forward));
   args.forward.path = cuda::best_backward_path<Half>(args.forward.shape);
-  cuda::AttentionBuffers sizes;
+  cuda::AttentionLayerArgs sizes;
   RAT_ASSIGN(void* const block, scratch_bytes(0, cut_scratch(a.forward.shape, nullptr, sizes)));
-  cut_scratch(a.forward.shape, block, args.forward.buffers);
+  cut_scratch(a.forward.shape, block, args.forward);
   RAT_ASSIGN(args.grad, rounded_gradient(a.grad));
   args.gradients = {a.grad_norm.data(), a.grad_in_proj.data(), a.grad_out_proj.data()};
   RAT_ASSIGN(cuda::Gemm* const gemm, products());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/dilated_keys.h"
 #include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/rms_norm.h"
@@ -30,6 +31,12 @@ KeyRows<bf16> values_of(const AttentionLayerArgs& a, bf16* rows, bf16* apart) {
   return a.in_place() ? heads_of(rows, a.shape, a.width()) : heads_of(apart, a.shape, a.shape.channels());
 }
 
+// (B, K, D): the heads of a key beside each other.
+template <class T>
+KeyRows<T> rows_of_keys(T* rows, const RatShape& s) {
+  return {rows, s.keys() * s.channels(), s.head_size, s.channels()};
+}
+
 // Keys and values from the projected rows, and rotated queries.
 Status prepare(const AttentionLayerArgs& a, cudaStream_t stream) {
   const RatShape& s = a.shape;
@@ -46,6 +53,64 @@ Status prepare_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
   const AttentionBuffers& b = a.buffers;
   if (a.recurrent) return token_scan_backward({scan_of(a), b.grad_keys, b.grad_values, b.grad_proj, a.width()}, stream);
   return a.in_place() ? Status() : sum_heads(shared_of(a, b.grad_proj, b.grad_keys, b.grad_values), stream);
+}
+
+// The window's attention is in y, its log-sums in window_lse.
+Status attend_before_window(const AttentionLayerArgs& a, ChunkAttentionArgs<bf16> attention, cudaStream_t stream) {
+  const AttentionBuffers& b = a.buffers;
+  const DilatedBuffers& d = a.dilated;
+  RAT_CUDA_TRY(gather_dilated_keys({d.shape, attention.keys, attention.values, d.keys, d.values}, stream));
+  attention.shape = d.shape;
+  attention.keys = rows_of_keys<const bf16>(d.keys, d.shape), attention.values = rows_of_keys<const bf16>(d.values, d.shape);
+  attention.own_score = d.window_lse, attention.own_v = b.y;
+  attention.z = b.proj, attention.z_stride = a.width();
+  attention.lse = b.lse;
+  return chunk_attention<bf16>(attention, a.path, stream);
+}
+
+Status attend(const AttentionLayerArgs& a, cudaStream_t stream) {
+  const AttentionBuffers& b = a.buffers;
+  const bool is_dilated = a.dilated.shape.dilated();
+  ChunkAttentionArgs<bf16> attention;
+  attention.shape = a.shape;
+  attention.q_rot = b.proj + a.query_column(), attention.q_stride = a.width();
+  attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
+  attention.y = b.y, attention.lse = is_dilated ? a.dilated.window_lse : b.lse;
+  RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
+  if (is_dilated) return attend_before_window(a, attention, stream);
+  return a.recurrent ? output_gate({a.shape, b.y, b.proj, a.width()}, stream) : Status();
+}
+
+// The gradients of the window's attention are there.
+Status add_gradients_before_window(const AttentionLayerArgs& a, ChunkAttentionBackwardArgs<bf16> attention,
+                                   cudaStream_t stream) {
+  const DilatedBuffers& d = a.dilated;
+  const RatShape& s = d.shape;
+  const TokenGradients<bf16> to = attention.token_gradients;
+  RAT_CUDA_TRY(gather_dilated_keys({s, attention.keys, attention.values, d.keys, d.values}, stream));
+  attention.shape = s;
+  attention.keys = rows_of_keys<const bf16>(d.keys, s), attention.values = rows_of_keys<const bf16>(d.values, s);
+  attention.grad_keys = rows_of_keys(d.grad_keys, s), attention.grad_values = rows_of_keys(d.grad_values, s);
+  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
+  RAT_CUDA_TRY(rotate_back({s, attention.grad_q_rot, to.queries, to.rope, true}, stream));
+  RAT_CUDA_TRY(rotate_back({s, d.grad_keys, to.keys, to.rope, true, true}, stream));
+  return rotate_back({s, d.grad_values, to.values, nullptr, true, true}, stream);
+}
+
+Status attend_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
+  const AttentionBuffers& b = a.buffers;
+  const RatShape& s = a.shape;
+  const int64_t W = a.width();
+  ChunkAttentionBackwardArgs<bf16> attention;
+  attention.shape = s;
+  attention.q_rot = b.proj + a.query_column(), attention.q_stride = W;
+  attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
+  attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
+  attention.token_gradients = {heads_of(b.grad_proj + a.query_column(), s, W), keys_of(a, b.grad_proj, b.grad_keys),
+                               values_of(a, b.grad_proj, b.grad_values), a.rope};
+  attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
+  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
+  return a.dilated.shape.dilated() ? add_gradients_before_window(a, attention, stream) : Status();
 }
 
 // From the gradient of the layer's output to grad_y, of the attention's, and delta.
@@ -86,13 +151,7 @@ Status attention_layer(const AttentionLayerArgs& a, Gemm& gemm, cudaStream_t str
   RAT_CUDA_TRY(rms_norm<bf16, float>({a.x, a.weights.norm, b.normed, b.rstd, N, D, a.epsilon}, stream));
   RAT_CUDA_TRY(project<bf16, bf16>(gemm, b.normed, a.weights.in_proj, nullptr, b.proj, N, W, D, stream));
   RAT_CUDA_TRY(prepare(a, stream));
-  ChunkAttentionArgs<bf16> attention;
-  attention.shape = s;
-  attention.q_rot = b.proj + a.query_column(), attention.q_stride = W;
-  attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
-  attention.y = b.y, attention.lse = b.lse;
-  RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
-  if (a.recurrent) RAT_CUDA_TRY(output_gate({s, b.y, b.proj, W}, stream));
+  RAT_CUDA_TRY(attend(a, stream));
   return project<bf16, float>(gemm, b.y, a.weights.out_proj, a.residual, a.out, N, D, D, stream);
 }
 
@@ -104,15 +163,7 @@ Status attention_layer_backward(const AttentionLayerBackwardArgs& a, Gemm& gemm,
   const int64_t D = s.channels(), N = s.rows(), W = f.width();
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, a.grad, b.y, a.gradients.out_proj, true, N, D, D, stream));
   RAT_CUDA_TRY(output_backward(a, gemm, stream));
-  ChunkAttentionBackwardArgs<bf16> attention;
-  attention.shape = s;
-  attention.q_rot = b.proj + f.query_column(), attention.q_stride = W;
-  attention.keys = read_only(keys_of(f, b.proj, b.keys)), attention.values = read_only(values_of(f, b.proj, b.values));
-  attention.grad_out = b.grad_y, attention.lse = b.lse, attention.delta = b.delta;
-  attention.token_gradients = {heads_of(b.grad_proj + f.query_column(), s, W), keys_of(f, b.grad_proj, b.grad_keys),
-                               values_of(f, b.grad_proj, b.grad_values), f.rope};
-  attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
-  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, f.path, stream));
+  RAT_CUDA_TRY(attend_backward(f, stream));
   RAT_CUDA_TRY(prepare_backward(f, stream));
   RAT_CUDA_TRY(project_weight_gradient<bf16>(gemm, b.grad_proj, b.normed, a.gradients.in_proj, true, N, W, D, stream));
   // The normed input is not needed any more: its gradient takes its place.

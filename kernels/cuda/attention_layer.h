@@ -7,6 +7,8 @@
 // KV is D, or less where heads share keys and values: these are repeated for every head (kernels/cuda/shared_heads.h).
 // Recurrent (RAT+): keys and values are running states of kernels/cuda/token_scan.h, and an output gate follows:
 //   out = x + W_out (sigmoid(o) attend(...)), columns: o | query | key | value | forget gate, D each
+// Its attention may be dilated: to a window, then to what is before it (kernels/cuda/dilated_keys.h), each by a pass of the
+// same kernels; the second takes what the first gave for an own key, and its gradients are added to the first one's.
 //
 // Shapes: x, out, their gradients (N, D) float32; in_proj (W, D), out_proj (D, D), row-major [out, in] bf16; norm
 //         (D) and all weight gradients float32.
@@ -42,13 +44,21 @@ struct AttentionBuffers {
   __nv_bfloat16* grad_proj = nullptr;  // (N, W)
   __nv_bfloat16 *grad_keys = nullptr, *grad_values = nullptr;  // (N, D), of `keys` and `values`
   float* delta = nullptr;              // (B*H, T)
-  float* grad_queries = nullptr;       // token_gradient_sums of the backward path
+  float* grad_queries = nullptr;       // token_gradient_sums of the backward path; dilated (N, D)
   float* workspace = nullptr;  // attention_layer_workspace floats; forward needs it too where recurrent
+};
+
+struct DilatedBuffers {  // K = shape.keys(); used by each of the two calls alone
+  RatShape shape;  // of before_window
+  __nv_bfloat16 *keys = nullptr, *values = nullptr;   // (B, K, D)
+  float* window_lse = nullptr;                        // (B*H, T), forward alone
+  float *grad_keys = nullptr, *grad_values = nullptr;  // (B, K, D), backward alone
 };
 
 struct AttentionLayerArgs {
   RatShape shape;  // of attention_shape
   bool recurrent = false;
+  DilatedBuffers dilated;  // of a recurrent layer; a shape without it: no dilation
   int64_t kv_heads = 0;  // that keys and values have, not recurrent; 0: one for each head
   AttentionWeights weights;
   AttentionBuffers buffers;

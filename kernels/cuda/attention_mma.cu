@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(ChunkAttentionArgs
       rows.top[m][i] = kLowest;
       rows.sum[m][i] = 0.0f;
       if constexpr (Seen::own_key) {
-        rows.top[m][i] = r < rows_here ? a.own_score[(row0 + r) * H + h] * kLog2e : 0.0f;
+        rows.top[m][i] = r < rows_here ? a.own_score[Seen::own_score(s, b, first_row + r, h)] * kLog2e : 0.0f;
         if (lane % 4 == 0) rows.sum[m][i] = 1.0f;
       }
     }
@@ -151,7 +151,7 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(ChunkAttentionArgs
       const float sum = row_sum(rows.sum[m][i]), inverse = 1.0f / sum;
       float own_weight = 0.0f;
       if constexpr (Seen::own_key)
-        own_weight = exp2_fast((r < rows_here ? a.own_score[(row0 + r) * H + h] * kLog2e : 0.0f) - rows.top[m][i]);
+        own_weight = exp2_fast((r < rows_here ? a.own_score[Seen::own_score(s, b, first_row + r, h)] * kLog2e : 0.0f) - rows.top[m][i]);
       if (a.lse != nullptr && lane % 4 == 0 && r < rows_here)
         a.lse[(int64_t{b} * H + h) * s.tokens + first_row + r] = fmaf(rows.top[m][i], kLn2, logf(sum));
 #pragma unroll
@@ -198,7 +198,7 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status mma_forward(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? launch<EarlierChunks>(a, stream) : launch<TokensSoFar>(a, stream);
+  return with_keys_seen(a.shape, [&](auto seen) { return launch<typename decltype(seen)::Type>(a, stream); });
 }
 
 }  // namespace rat::kernels::cuda::paths

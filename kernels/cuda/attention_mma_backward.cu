@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 2) key_gradient_kernel(ChunkAttentio
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int h = static_cast<int>(blockIdx.y), b = static_cast<int>(blockIdx.z), T = static_cast<int>(s.tokens);
   const int first_key = static_cast<int>(blockIdx.x) * kKeys;  // early keys meet the most rows and start first
-  const int keys_here = min(kKeys, static_cast<int>(s.keys()) - first_key);
+  const int keys_here = min(kKeys, seen.end(T - 1) - first_key);
   const int first_row = seen.first_token(first_key) / kRows * kRows;
   const int steps = (seen.end_token(first_key + keys_here - 1) - first_row + kRows - 1) / kRows;
   const int64_t row0 = int64_t{b} * T;
@@ -249,7 +249,7 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status mma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? launch<EarlierChunks>(a, stream) : launch<TokensSoFar>(a, stream);
+  return with_keys_seen(a.shape, [&](auto seen) { return launch<typename decltype(seen)::Type>(a, stream); });
 }
 
 }  // namespace rat::kernels::cuda::paths

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kWarps * 32) forward_kernel(ChunkAttentionArgs
   float highest = kLowest, sum = 0.0f;
   auto out = LaneRow<T>::zero();
   if constexpr (Seen::own_key) {
-    highest = a.own_score[row * s.heads + h];
+    highest = a.own_score[Seen::own_score(s, static_cast<int>(b), t, static_cast<int>(h))];
     sum = 1.0f;
     out = LaneRow<T>::read(a.own_v + row * s.channels() + h * P, P);
   }
@@ -182,12 +182,12 @@ Status launch(const ChunkAttentionBackwardArgs<T>& a, cudaStream_t stream) {
 
 template <class T>
 Status simple_forward(const ChunkAttentionArgs<T>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? launch<T, EarlierChunks>(a, stream) : launch<T, TokensSoFar>(a, stream);
+  return with_keys_seen(a.shape, [&](auto seen) { return launch<T, typename decltype(seen)::Type>(a, stream); });
 }
 
 template <class T>
 Status simple_backward(const ChunkAttentionBackwardArgs<T>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? launch<T, EarlierChunks>(a, stream) : launch<T, TokensSoFar>(a, stream);
+  return with_keys_seen(a.shape, [&](auto seen) { return launch<T, typename decltype(seen)::Type>(a, stream); });
 }
 
 template Status simple_forward<float>(const ChunkAttentionArgs<float>&, cudaStream_t);

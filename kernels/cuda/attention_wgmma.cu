@@ -204,7 +204,7 @@ class Warpgroup {
       rows.top[i] = kLowest;
       rows.sum[i] = 0.0f;
       if constexpr (Seen::own_key) {
-        rows.own[i] = row < T ? a_.own_score[(int64_t{b} * T + row) * H + h] * kLog2e : 0.0f;
+        rows.own[i] = row < T ? a_.own_score[Seen::own_score(a_.shape, b, row, h)] * kLog2e : 0.0f;
         rows.top[i] = rows.own[i];
         if (lane_ % 4 == 0) rows.sum[i] = 1.0f;
       }
@@ -447,7 +447,7 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status wgmma_forward(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
-  return a.shape.offset == 0 ? launch<EarlierChunks>(a, stream) : launch<TokensSoFar>(a, stream);
+  return with_keys_seen(a.shape, [&](auto seen) { return launch<typename decltype(seen)::Type>(a, stream); });
 }
 
 }  // namespace rat::kernels::cuda::paths

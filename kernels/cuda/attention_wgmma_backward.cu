@@ -124,12 +124,12 @@ class Consumer {
  public:
   __device__ Consumer(const Work<Seen>& work, uint32_t shared, unsigned char* memory, int which)
       : first_row(work.first_row), steps(work.steps), shared(shared), which(which), lane(threadIdx.x % 32),
-        warp(threadIdx.x / 32 % 4), chunk_len(work.seen.chunk()), memory(memory) {
-    const unsigned mine = work.first_key + which * 64;  // unsigned: keys beyond the last one may lie beyond 2^31 tokens
-    first_token = (mine + warp * 16 + lane / 4 + Seen::own_key) * chunk_len;
-    if constexpr (Seen::own_key) bound = (mine + 64) * chunk_len;
+        warp(threadIdx.x / 32 % 4), memory(memory) {
+    const unsigned mine = work.first_key + which * 64, key = mine + warp * 16 + lane / 4;
+    first_token = work.seen.seen_from(key), later = work.seen.seen_from(key + 8) - first_token;
+    if constexpr (Seen::own_key) bound = work.seen.seen_from(mine + 63);
     else bound = work.seen.window;
-    const unsigned second = (work.first_key + 64u + Seen::own_key) * chunk_len;  // the first token that sees one of its keys
+    const unsigned second = work.seen.seen_from(work.first_key + 64u);  // the first token that sees one of its keys
     both_steps = second < static_cast<unsigned>(work.seen.tokens) ? steps - static_cast<int>(second - first_row) / kStep : 0;
   }
 
@@ -144,7 +144,7 @@ class Consumer {
     if (which == 1) help(ring);
     // Taken up again, so that no registers hold it meanwhile.
     const Work<Seen> work(a.shape, same_in_all_lanes(*reinterpret_cast<volatile int*>(memory + Offsets::ticket)));
-    const int mine = work.first_key + which * 64, valid = static_cast<int>(a.shape.keys()) - mine;
+    const int mine = work.first_key + which * 64, valid = work.seen.end(work.seen.tokens - 1) - mine;
     if (valid <= 0) return;
     if constexpr (Seen::own_key) {
       write_rows(grad_keys, scale(), a.grad_keys.at(work.b, work.h, mine), a.grad_keys.row, valid);
@@ -293,7 +293,7 @@ class Consumer {
     const unsigned mine = row + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const unsigned from = first_token + i * 8 * chunk_len;
+      const unsigned from = first_token + i * later;
 #pragma unroll
       for (int n = 0; n < 8; ++n)
 #pragma unroll
@@ -352,9 +352,9 @@ class Consumer {
   const uint32_t shared;
   const int which;
   const unsigned lane, warp;
-  const unsigned chunk_len;
-  // The first token that sees this thread's first key. RAT: the first that sees all keys of the warpgroup; else the window.
-  unsigned first_token, bound;
+  // The first token that sees this thread's first key, and how much later its second one is seen. RAT, or before a window: the
+  // first that sees all keys of the warpgroup; else the window. (Of keys that do not exist, they may lie beyond 2^31.)
+  unsigned first_token, later, bound;
   unsigned char* const memory;
 };
 
@@ -398,7 +398,7 @@ __global__ void __launch_bounds__(kThreads, 1) gradient_kernel(const __grid_cons
 // Rows before the first tile that sees a key have no gradient.
 Status clear_unseeing_rows(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   const RatShape& s = a.shape;
-  const int64_t rows = s.keys() == 0 ? s.tokens : std::min(s.chunk_len / kStep * kStep, s.tokens);
+  const int64_t rows = s.keys() == 0 ? s.tokens : s.seen_from(0) / kStep * kStep;
   if (rows == 0) return {};
   const auto bytes = static_cast<std::size_t>(s.group_width()) * sizeof(float);
   return checked(cudaMemset2DAsync(a.grad_q_rot, bytes * static_cast<std::size_t>(s.tokens), 0,
@@ -411,7 +411,7 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
   using Offsets = Layout<P>;
   const RatShape& s = a.shape;
   // Tokens at which keys come to be seen are told apart in 32 bits, those of the last tile's missing keys too.
-  if (s.keys() > 0 && (s.keys() + 2 * kBlock) * s.chunk_len >= int64_t{1} << 32)
+  if (s.keys() > 0 && s.seen_from(s.keys() + 2 * kBlock) >= int64_t{1} << 32)
     return refuse("chunk_attention_backward: chunks of %lld tokens are too long for the wgmma path; use shorter ones, or f32",
                   static_cast<long long>(s.chunk_len));
   if (Seen::own_key) RAT_CUDA_TRY(clear_unseeing_rows(a, stream));
@@ -440,8 +440,8 @@ Status launch(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
 }  // namespace
 
 Status wgmma_backward(const ChunkAttentionBackwardArgs<bf16>& a, cudaStream_t stream) {
-  if (!a.shape.over_tokens()) return launch<EarlierChunks>(a, stream);
-  RAT_CUDA_TRY(launch<TokensSoFar>(a, stream));
+  RAT_CUDA_TRY(with_keys_seen(a.shape, [&](auto seen) { return launch<typename decltype(seen)::Type>(a, stream); }));
+  if (!a.shape.over_tokens()) return {};
   return rotate_back({a.shape, a.grad_q_rot, a.token_gradients.queries, a.token_gradients.rope}, stream);
 }
 

@@ -74,11 +74,13 @@ Status check_path(const char* op, AttentionPath path, const RatShape& shape) {
 }
 
 Status check_keys_seen(const char* op, const RatShape& s) {
-  if (s.offset == 0 && s.window < 0) return {};
-  if (s.offset == 1 && s.chunk_len == 1) return {};
-  return refuse("%s: offset %lld and window %lld with chunk length %lld; attention over tokens has offset 1, chunks of 1",
-                op, static_cast<long long>(s.offset), static_cast<long long>(s.window),
-                static_cast<long long>(s.chunk_len));
+  if (s.offset == 0 && s.window < 0 && !s.dilated()) return {};
+  if (s.offset <= 0 && s.window < 0 && s.dilated() && s.groups == s.heads) return {};
+  if (s.offset == 1 && s.chunk_len == 1 && !s.dilated()) return {};
+  return refuse("%s: offset %lld and window %lld with chunk length %lld and %lld initial tokens; attention over tokens has "
+                "offset 1, chunks of 1; what is before a window has no offset above 0, and a key for each head",
+                op, static_cast<long long>(s.offset), static_cast<long long>(s.window), static_cast<long long>(s.chunk_len),
+                static_cast<long long>(s.initial));
 }
 
 template <class T>
@@ -155,9 +157,9 @@ Status chunk_attention(const ChunkAttentionArgs<T>& a, AttentionPath path, cudaS
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
   const bool all = a.own_score != nullptr && a.own_v != nullptr && a.z != nullptr;
   const bool none = a.own_score == nullptr && a.own_v == nullptr && a.z == nullptr;
-  if (!(a.shape.offset == 0 ? all : none))
+  if (!(a.shape.over_tokens() ? none : all))
     return refuse("%s: offset %lld %s own keys, own values and output gates", op, static_cast<long long>(a.shape.offset),
-                  a.shape.offset == 0 ? "needs" : "takes no");
+                  a.shape.over_tokens() ? "takes no" : "needs");
   if (path == AttentionPath::simple) return paths::simple_forward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
 #if defined(RAT_CUDA_HOPPER)
@@ -176,7 +178,7 @@ Status chunk_attention_backward(const ChunkAttentionBackwardArgs<T>& a, Attentio
   RAT_CUDA_TRY(check_keys_seen(op, a.shape));
   const bool sums_in_memory = !a.shape.over_tokens() || path == AttentionPath::wgmma;
   if (sums_in_memory && (a.turns == nullptr || a.grad_q_rot == nullptr))
-    return refuse("%s: offset 0, and the wgmma path, need memory for the queries' gradients and for the turns", op);
+    return refuse("%s: keys of chunks, and the wgmma path, need memory for the queries' gradients and for the turns", op);
   if (path == AttentionPath::simple) return paths::simple_backward<T>(a, stream);
   if constexpr (std::is_same_v<T, bf16>) {
 #if defined(RAT_CUDA_HOPPER)

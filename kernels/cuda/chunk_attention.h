@@ -10,6 +10,8 @@
 // With shape.offset 1 there is neither own key nor gate: causal attention over tokens, whole or over a window,
 //   y[t] = sum_j p[t,j] values[j]  for max(0, t - window) <= j <= t
 // whose queries, keys and values may lie in the projected rows themselves.
+// Dilated (shape.dilated()), it is the first again, over the keys before a window, and what attention over the window gave
+// stands for the own key: own_score (B*H, T) is its lse, own_v its y. The softmax over both is then the joint one.
 //
 // Shapes: see kernels/cuda/shape.h; q_rot (N, G*P); own_score (N, H); own_v, y (N, D); z (N, D) with a row stride;
 //         lse (B*H, T) natural logarithm.
@@ -18,7 +20,7 @@
 //         `mma` tensor cores (mma.sync, Ampere and later), bf16, head size 64 or 128.
 //         `wgmma` tensor cores of Hopper (sm_90a), bf16, head size 64 or 128.
 // Refused before any launch: a path that does not take the dtype, the head size or the device; see path_problem. Own keys
-//         and gates with offset 1, or their absence with offset 0; a window or offset with chunks.
+//         and gates with offset 1, or their absence without it; a window or offset with chunks.
 // Deterministic: what is added up in global memory (`wgmma`, gradients of queries) is added in one order.
 #pragma once
 
@@ -36,7 +38,7 @@ struct ChunkAttentionArgs {
   const T* q_rot = nullptr;
   KeyRows<const T> keys, values;  // at least shape.keys() rows
   const float* own_score = nullptr;
-  const T* own_v = nullptr;
+  const T* own_v = nullptr;  // may be y
   const T* z = nullptr;
   int64_t z_stride = 0;
   T* y = nullptr;
@@ -94,7 +96,7 @@ struct ChunkAttentionBackwardArgs {
   KeyRows<float> grad_keys, grad_values;
   int64_t q_stride = 0;  // of q_rot's rows; 0: G*P
   TokenGradients<T> token_gradients = {};
-  int* turns = nullptr;  // chunk_attention_turns(shape) of them, for offset 0 and the wgmma path
+  int* turns = nullptr;  // chunk_attention_turns(shape) of them, but for offset 1 without the wgmma path
 
   RAT_HD int64_t query_stride() const { return q_stride != 0 ? q_stride : shape.group_width(); }
 };

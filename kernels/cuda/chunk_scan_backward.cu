@@ -289,7 +289,7 @@ class GroupWalk {
       start.lse = a.lse[at];
       start.delta = a.delta[at];
     }
-    if (index == last && c < s.keys()) {  // a later token sees this chunk's end
+    if (index == last && (c + 1) * s.chunk_len < s.tokens) {  // a later token sees this chunk's end
       load<N>(a.grad_keys.at(b, head(i), c) + channels.first, start.k_carry);
       load<N>(a.grad_values.at(b, head(i), c) + channels.first, start.v_carry);
     }

@@ -41,14 +41,15 @@ __global__ void __launch_bounds__(kThreads) rotate_kernel(RotateArgs a, int64_t 
 }
 
 // A thread turns 4 channel pairs of a head of a row back.
-__global__ void __launch_bounds__(kThreads) rotate_back_kernel(RotateBackArgs a, int64_t items) {
+template <bool kAdd>
+__global__ void __launch_bounds__(kThreads) rotate_back_kernel(RotateBackArgs a, int64_t rows, int64_t items) {
   constexpr int N = 4;
   const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (item >= items) return;
   const RatShape& s = a.shape;
   const int half = static_cast<int>(s.head_size) / 2, pieces = half / N, heads = static_cast<int>(s.heads);
   const int channel = static_cast<int>(item % pieces) * N, h = static_cast<int>(item / pieces % heads);
-  const int64_t row = item / pieces / heads, t = row % s.tokens;
+  const int64_t row = item / pieces / heads, t = a.of_keys ? s.key_token(row % rows) : row % rows;
   const float* from = a.x + row * s.channels() + h * s.head_size + channel;
   float low[N], high[N];
   load<N>(from, low);
@@ -63,7 +64,14 @@ __global__ void __launch_bounds__(kThreads) rotate_back_kernel(RotateBackArgs a,
       high[i] = fmaf(-x, sine, y * cosine);
     }
   }
-  bf16* const to = a.to.at(static_cast<int>(row / s.tokens), h, t) + channel;
+  bf16* const to = a.to.at(row / rows, h, t) + channel;
+  if constexpr (kAdd) {
+    float low_before[N], high_before[N];
+    load<N>(to, low_before);
+    load<N>(to + half, high_before);
+#pragma unroll
+    for (int i = 0; i < N; ++i) low[i] += low_before[i], high[i] += high_before[i];
+  }
   store<N>(to, low);
   store<N>(to + half, high);
 }
@@ -77,8 +85,11 @@ Status rotate_back(const RotateBackArgs& a, cudaStream_t stream) {
     return refuse("rotate_back: heads of %lld channels in rows %lld elements apart; it takes heads of a multiple of 8 in rows "
                   "that start at multiples of 8 bytes",
                   static_cast<long long>(s.head_size), static_cast<long long>(a.to.row));
-  const int64_t items = s.rows() * s.channels() / 8;
-  rotate_back_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(a, items);
+  const int64_t rows = a.of_keys ? s.keys() : s.tokens, items = s.batch * rows * s.channels() / 8;
+  if (items == 0) return {};
+  const auto blocks = static_cast<unsigned>((items + kThreads - 1) / kThreads);
+  if (a.add) rotate_back_kernel<true><<<blocks, kThreads, 0, stream>>>(a, rows, items);
+  else rotate_back_kernel<false><<<blocks, kThreads, 0, stream>>>(a, rows, items);
   return launched("rotate_back");
 }
 

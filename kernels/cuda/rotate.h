@@ -24,12 +24,13 @@ struct RotateArgs {
 
 Status rotate(const RotateArgs& args, cudaStream_t stream);
 
-// Gradients on their way back: to[t] = R(t)^-1 x[t], rounded.
+// Gradients on their way back: to[t] = R(t)^-1 x[t], rounded; or, `add`, to[t] + R(t)^-1 x[t].
 struct RotateBackArgs {
-  RatShape shape;             // of attention over tokens
-  const float* x = nullptr;   // (N, D)
+  RatShape shape;             // of attention over tokens, or of what is before a window
+  const float* x = nullptr;   // (N, D), a row for each token t; with `of_keys` (B, K, D), a row for each key
   KeyRows<__nv_bfloat16> to;
   const float2* rope = nullptr;  // null: no positions
+  bool add = false, of_keys = false;
 };
 
 Status rotate_back(const RotateBackArgs& args, cudaStream_t stream);

@@ -7,6 +7,10 @@
 // The attention kernels also take plain attention over tokens, which is L = 1, G = H and `offset` 1: the keys of token t
 // are those of the tokens up to itself, or of its window. Its proj (N, 3D) has the columns v | q | k; the columns below
 // are those of RAT.
+//
+// And they take what dilated attention (RAT+) sees before a window of W: G = H, `offset` -W, `initial` S, L the dilation.
+// The keys are the first S tokens and then every L-th one from there on (kernels/cuda/dilated_keys.h): a token sees the first
+// few of them, as it does of RAT's.
 #pragma once
 
 #include <cstdint>
@@ -30,12 +34,26 @@ struct RatShape {
   int64_t chunk_len = 0;  // L
   int64_t offset = 0;     // token t sees keys j < (t + offset) / L
   int64_t window = -1;    // with offset 1: of these only j >= t - window; below 0: all
+  int64_t initial = -1;   // at least 0: dilated
 
   RAT_HD int64_t rows() const { return batch * tokens; }
   RAT_HD int64_t channels() const { return heads * head_size; }        // D
   RAT_HD int64_t group_width() const { return groups * head_size; }  // G*P
   RAT_HD int64_t chunks() const { return (tokens + chunk_len - 1) / chunk_len; }
-  RAT_HD int64_t keys() const { return (tokens - 1 + offset) / chunk_len; }  // that some token of the call sees
+  RAT_HD int64_t keys() const { return keys_seen(tokens - 1); }  // that some token of the call sees
+  // How many keys token t sees: those from the first one on, where there is no window.
+  RAT_HD int64_t keys_seen(int64_t t) const {
+    const int64_t earlier = t + offset;
+    if (!dilated()) return earlier / chunk_len;
+    if (earlier <= initial) return earlier < 0 ? 0 : earlier;
+    return initial + earlier / chunk_len - initial / chunk_len;
+  }
+  // The last token of key j, whose state it is, and the first token that sees it.
+  RAT_HD int64_t key_token(int64_t j) const {
+    if (!dilated()) return (j + 1) * chunk_len - 1;
+    return j < initial ? j : (j - initial + initial / chunk_len + 1) * chunk_len - 1;
+  }
+  RAT_HD int64_t seen_from(int64_t j) const { return key_token(j) + 1 - offset; }
   RAT_HD int64_t full_chunks() const { return tokens / chunk_len; }    // chunk ends that exist
   RAT_HD int64_t proj_width() const { return 3 * channels() + 2 * group_width(); }
   RAT_HD int64_t value_column() const { return channels(); }
@@ -43,6 +61,7 @@ struct RatShape {
   RAT_HD int64_t query_column() const { return 3 * channels(); }
   RAT_HD int64_t key_column() const { return 3 * channels() + group_width(); }
   RAT_HD bool over_tokens() const { return offset == 1; }
+  RAT_HD bool dilated() const { return initial >= 0; }
   RAT_HD int64_t projected() const { return over_tokens() ? 3 * channels() : proj_width(); }
   // Where the decode cache keeps chunk end, or token, j: a window's tokens in a ring.
   RAT_HD int64_t ring_row(int64_t j) const { return window < 0 ? j : j % (window + 1); }

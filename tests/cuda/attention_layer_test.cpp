@@ -2,6 +2,7 @@
 #include "kernels/cuda/attention_layer.h"
 
 #include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/dilated_keys.h"
 #include "tests/cuda/suites.h"
 #include "tests/cuda/token_reference.h"
 
@@ -26,6 +27,7 @@ Doubles product(const Doubles& a, bool a_turned, int64_t lda, const Doubles& b, 
 struct Kind {
   bool positions, recurrent = false;
   int64_t kv_heads = 0;
+  int64_t dilation = 1, initial = 0;
 };
 
 // What lies between the projections of a layer, and its way back: the attention itself, of keys and values that heads may
@@ -34,6 +36,7 @@ class Core {
  public:
   Core(const RatShape& s, const Kind& kind) : recurrent_(kind.recurrent), positions_(kind.positions) {
     attention_.s = s;
+    attention_.dilation = kind.dilation, attention_.initial = kind.initial;
     KV_ = at(kind.kv_heads > 0 ? kind.kv_heads * s.head_size : s.channels());
   }
   std::size_t width() const { return recurrent_ ? 5 * D() : D() + 2 * KV_; }
@@ -157,25 +160,33 @@ struct LayerReference {
   }
 };
 
-void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind) {
+void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind, AttentionPath path) {
+  if (!path_problem<bf16>(path, s.head_size).empty()) return;
   LayerReference r(s, kind);
   const int64_t D = s.channels(), N = s.rows(), W = r.width();
   Device<float> x(r.x), norm(r.norm), out(N * D), rope(s.tokens * s.head_size);
   Device<bf16> in_proj(r.in_proj), out_proj(r.out_proj), normed(N * D), proj(N * W), y(N * D), keys(N * D), values(N * D),
       grad(r.grad), grad_y(N * D), grad_proj(N * W), grad_keys(N * D), grad_values(N * D);
   Device<float> rstd(N), lse(N * s.heads), delta(N * s.heads), workspace(attention_layer_workspace(s, kind.recurrent));
-  Device<float> grad_queries(token_gradient_sums(s, best_path<bf16>(s.head_size)));
+  const bool is_dilated = kind.dilation > 1;
+  const RatShape before = is_dilated ? before_window(s, kind.dilation, kind.initial) : RatShape();
+  const int64_t K = is_dilated ? N / s.tokens * before.keys() * D : 0;
+  Device<bf16> dilated_keys(K), dilated_values(K);
+  Device<float> window_lse(N * s.heads), grad_dilated_keys(K), grad_dilated_values(K);
+  Device<float> grad_queries(is_dilated ? N * D : token_gradient_sums(s, path));
   Device<float> grad_norm(r.grad_norm), grad_in_proj(r.grad_in_proj), grad_out_proj(r.grad_out_proj);
   r.run();
   auto* const turns = reinterpret_cast<float2*>(rope.get());
   require(rope_table(turns, s.tokens, s.head_size, 10000.0, nullptr));
   AttentionLayerArgs a;
   a.shape = s, a.recurrent = kind.recurrent, a.kv_heads = kind.kv_heads;
+  a.dilated = {before, dilated_keys.get(), dilated_values.get(), window_lse.get(), grad_dilated_keys.get(),
+               grad_dilated_values.get()};
   a.weights = {norm.get(), in_proj.get(), out_proj.get()};
   a.buffers = {normed.get(), proj.get(), y.get(), keys.get(), values.get(), rstd.get(), lse.get(), grad_y.get(),
                grad_proj.get(), grad_keys.get(), grad_values.get(), delta.get(), grad_queries.get(), workspace.get()};
   a.rope = kind.positions ? turns : nullptr;
-  a.path = best_path<bf16>(s.head_size);
+  a.path = path;
   a.x = a.residual = x.get(), a.out = out.get();
   require(attention_layer(a, gemm, nullptr));
   AttentionLayerBackwardArgs back;
@@ -184,7 +195,8 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind)
   require(attention_layer_backward(back, gemm, nullptr));
   require(cudaDeviceSynchronize(), "attention_layer");
   const std::string name = std::string(kind.recurrent ? "recurrent layer " : "layer ") + path_name(a.path) +
-                           (kind.positions ? " rope " : " ") + describe_tokens(s) + "kv " + std::to_string(kind.kv_heads) + " ";
+                           (kind.positions ? " rope " : " ") + describe_tokens(s) + "kv " + std::to_string(kind.kv_heads) + " D" +
+                           std::to_string(kind.dilation) + " S" + std::to_string(kind.initial) + " ";
   checks.within(name + "out", out.values(), r.out, kForwardBound);
   checks.within(name + "grad_x", grad.values(), r.grad_x, kBackwardBound);
   checks.within(name + "grad_norm", grad_norm.values(), r.grad_norm, kBackwardBound);
@@ -192,11 +204,38 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind)
   checks.within(name + "grad_out_proj", grad_out_proj.values(), r.grad_out_proj, kBackwardBound);
 }
 
+// On the fastest path, as training takes it.
+void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind) {
+  layer_case(checks, gemm, s, kind, best_path<bf16>(s.head_size));
+}
+
+// Windows, dilations and first tokens that meet tiles, each other and the end of the sequence.
+void dilated_cases(Checks& checks, Gemm& gemm) {
+  struct Dilation {
+    int64_t tokens, window, dilation, initial;
+  };
+  for (const Dilation& d : {Dilation{70, 0, 2, 0}, {70, 5, 4, 0}, {70, 0, 16, 0}, {70, 3, 7, 3}, {70, 0, 64, 1}, {70, 69, 4, 2},
+                            {70, 200, 4, 0}, {70, 20, 100, 5}, {70, 10, 3, 66}, {300, 0, 2, 0}, {300, 17, 2, 9}, {300, 40, 5, 130}})
+    for (const int64_t P : {64, 128})
+      for (const AttentionPath path : {AttentionPath::simple, AttentionPath::mma, AttentionPath::wgmma})
+        layer_case(checks, gemm, attention_shape(d.tokens > 100 ? 1 : 2, d.tokens, d.tokens > 100 ? 1 : 2, P, d.window),
+                   {d.tokens < 100 || P == 64, true, 0, d.dilation, d.initial}, path);
+}
+
 }  // namespace
+
+void test_few_attention_layers(Checks& checks) {
+  Gemm gemm;
+  require(gemm.create());
+  layer_case(checks, gemm, attention_shape(1, 70, 2, 64, -1), {true, false, 1});
+  layer_case(checks, gemm, attention_shape(1, 150, 1, 64, 5), {true, true, 0, 2, 3});
+  layer_case(checks, gemm, attention_shape(1, 150, 1, 128, 0), {true, true, 0, 2, 0});
+}
 
 void test_attention_layers(Checks& checks) {
   Gemm gemm;
   require(gemm.create());
+  dilated_cases(checks, gemm);
   for (const bool positions : {false, true})
     for (const int64_t P : {64, 128}) {
       for (const int64_t window : {-1, 30}) {

@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     std::printf("%-12s %4d passed, %d failed\n", name, checks.passed - passed, checks.failed - failed);
     std::fflush(stdout);
   };
-  run("sanitize", [&] { test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks), test_few_gate_products(checks), test_few_token_scans(checks), test_few_head_norms(checks); });
+  run("sanitize", [&] { test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks), test_few_gate_products(checks), test_few_token_scans(checks), test_few_head_norms(checks), test_few_attention_layers(checks); });
   run("refusals", [&] { test_refusals(checks); });
   run("rows", [&] { test_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
   run("core", [&] { test_core(checks); });

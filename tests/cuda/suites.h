@@ -28,6 +28,7 @@ void test_order_of_sums(Checks& checks, int runs);
 void test_gate_products(Checks& checks);
 void test_few_gate_products(Checks& checks);
 void test_attention_layers(Checks& checks);
+void test_few_attention_layers(Checks& checks);
 void test_head_norms(Checks& checks);
 void test_few_head_norms(Checks& checks);
 // The recurrence over whole sequences; small cases; bit-equal results.

@@ -18,24 +18,27 @@ void TokenReference::run() {
 }
 
 void TokenReference::query(int64_t b, int64_t h, int64_t t) {
-  const int64_t P = s.head_size, first = begin(t), head = (b * s.tokens + t) * s.channels() + h * P;
+  const int64_t P = s.head_size, head = (b * s.tokens + t) * s.channels() + h * P;
   const double scale = 1.0 / std::sqrt(static_cast<double>(P));
   const std::size_t q = cell(b, t, 1, h), stat = at((b * s.heads + h) * s.tokens + t);
+  std::vector<int64_t> seen;
+  for (int64_t j = 0; j <= t; ++j)
+    if (sees(t, j)) seen.push_back(j);
   Doubles p;
-  for (int64_t j = first; j <= t; ++j) p.push_back(dot(q, cell(b, j, 2, h)) * scale);
+  for (const int64_t j : seen) p.push_back(dot(q, cell(b, j, 2, h)) * scale);
   const double top = *std::max_element(p.begin(), p.end());
   double sum = 0.0;
   for (const double score : p) sum += std::exp(score - top);
   lse[stat] = top + std::log(sum);
   for (double& score : p) score = std::exp(score - lse[stat]);
-  for (int64_t j = first; j <= t; ++j)
-    for (int64_t i = 0; i < P; ++i) y[at(head + i)] += p[at(j - first)] * proj[cell(b, j, 0, h) + at(i)];
+  for (std::size_t n = 0; n < seen.size(); ++n)
+    for (int64_t i = 0; i < P; ++i) y[at(head + i)] += p[n] * proj[cell(b, seen[n], 0, h) + at(i)];
   for (int64_t i = 0; i < P; ++i) delta[stat] += grad_y[at(head + i)] * y[at(head + i)];
-  for (int64_t j = first; j <= t; ++j) {
-    const std::size_t v = cell(b, j, 0, h), k = cell(b, j, 2, h);
+  for (std::size_t n = 0; n < seen.size(); ++n) {
+    const std::size_t v = cell(b, seen[n], 0, h), k = cell(b, seen[n], 2, h);
     double grad_p = 0.0;
     for (int64_t i = 0; i < P; ++i) grad_p += grad_y[at(head + i)] * proj[v + at(i)];
-    const double weight = p[at(j - first)], grad_score = weight * (grad_p - delta[stat]) * scale;
+    const double weight = p[n], grad_score = weight * (grad_p - delta[stat]) * scale;
     for (int64_t i = 0; i < P; ++i) {
       grad_proj[v + at(i)] += weight * grad_y[at(head + i)];
       grad_proj[k + at(i)] += grad_score * proj[q + at(i)];

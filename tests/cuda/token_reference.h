@@ -18,6 +18,7 @@ constexpr int64_t kPadding = 16;
 
 struct TokenReference {
   RatShape s;
+  int64_t dilation = 1, initial = 0;  // above 1: what is before the window is dilated
   Doubles proj, grad_y;             // (N, W), (N, D)
   Doubles y, lse, delta, grad_proj;  // (N, D), (B*H, T), (B*H, T), (N, W): of the rotated rows
   int64_t width() const { return 3 * s.channels() + kPadding; }
@@ -29,7 +30,10 @@ struct TokenReference {
     for (int64_t i = 0; i < s.head_size; ++i) sum += proj[a + at(i)] * proj[b + at(i)];
     return sum;
   }
-  int64_t begin(int64_t t) const { return s.window < 0 ? 0 : std::max<int64_t>(0, t - s.window); }
+  bool sees(int64_t t, int64_t j) const {
+    const bool kept = dilation > 1 && (j < initial || (j + 1) % dilation == 0);
+    return j <= t && (s.window < 0 || j >= t - s.window || kept);
+  }
 
   void run();  // everything that follows from proj and grad_y
 
