@@ -129,8 +129,8 @@ Status SequenceLayer::check_cache(const MixerPass& pass) const {
   if (wanted == f32) return ok();
   return fail(
       ErrorCode::unsupported,
-      "a cache in {} is one of 'rat', 'attention' and 'swa' layers in bf16 on the cuda device, with heads of 64 or "
-      "128 that share no keys and a width of at most 2048, a multiple of 64; this is a layer of '{}' in {} on the "
+      "a cache in {} is one of 'rat', 'ratplus', 'attention' and 'swa' layers in bf16 on the cuda device, with heads of 64 or "
+      "128 and a width of at most 2048, a multiple of 64; this is a layer of '{}' in {} on the "
       "{} device, with heads of {} and a width of {}",
       kernels::cache_dtype_name(wanted), type_->name, kernels::dtype_name(pass.dtype), pass.exec.backend->name, P_, D_);
 }

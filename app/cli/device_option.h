@@ -22,7 +22,7 @@ inline CLI::Option* add_cache_option(CLI::App& command, std::optional<kernels::C
   return command
       .add_option_function<std::string>("--cache", set,
                                         "Keys and values between tokens in this precision (default: as the layers "
-                                        "compute); fp8: of rat, attention and swa layers in bf16 on a GPU")
+                                        "compute); fp8: of rat, ratplus, attention and swa layers in bf16 on a GPU")
       ->check(CLI::IsMember(kernels::cache_dtype_names()))
       ->type_name("");
 }

@@ -43,12 +43,6 @@ class AttentionMixer final : public FusedAttention {
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
               float* mixed) override;
-  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass) && fused_shape(pass).in_place(); }
-  Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                       MixerState& state, float* y, bool residual) override;
-  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
-  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                    MixerState& state, float* y, bool residual) override;
 
  private:
   using Input = kernels::Input;

@@ -1,9 +1,6 @@
-// Attention over tokens token by token: composed of single ops in f32, or whole layers in bf16 where the backend has
-// them.
+// Attention over tokens token by token, composed of single ops in f32. Whole layers: core/mixers/fused_attention.cpp.
 #include "core/mixers/attention_mixer.h"
 #include "core/mixers/fused_cache.h"
-#include "core/model.h"
-#include "core/op_times.h"
 
 namespace rat {
 namespace {
@@ -53,28 +50,6 @@ Status AttentionMixer::step(const MixerPass& pass, const MixerWeights&, int64_t 
                               .own_v = {},
                               .out = Output(mixed, B, D_)},
                              pass.exec);
-}
-
-Status AttentionMixer::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
-                                     const float* x, MixerState& state, float* y, bool residual) {
-  const OpTimer timer(pass.times, Op::attention);
-  RAT_ASSIGN(FusedCache* const cache, static_cast<AttentionState&>(state).begin_fused(pass, fused_shape(pass).step()));
-  RAT_TRY(cache->reserve(pass.tokens, pass.exec));
-  kernels::AttentionLayerArgs args = fused_args(pass, layer, x, y);
-  args.residual = residual;
-  args.cache = cache->view();
-  RAT_TRY(kernels::attention_layer(args, pass.exec));
-  cache->seen(pass.tokens);
-  return ok();
-}
-
-Status AttentionMixer::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
-  return static_cast<AttentionState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
-}
-
-Status AttentionMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
-                                  MixerState& state, float* y, bool residual) {
-  return static_cast<AttentionState&>(state).step(pass, layer, {}, x, y, residual);
 }
 
 }  // namespace rat

@@ -1,5 +1,6 @@
 #include "core/mixers/fused_attention.h"
 
+#include "core/mixers/fused_cache.h"
 #include "core/model.h"
 #include "core/op_times.h"
 
@@ -39,6 +40,26 @@ Status FusedAttention::backward_fused(const MixerPass& pass, const LayerWeights&
                                             .grad_in_proj = layer.in_proj->grad,
                                             .grad_out_proj = layer.out_proj->grad},
                                            pass.exec);
+}
+
+Status FusedAttention::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
+                                     const float* x, MixerState& state, float* y, bool residual) {
+  const OpTimer timer(pass.times, Op::attention);
+  return static_cast<FusableState&>(state).prefill(pass, fused_shape(pass).step(), [&](const kernels::LayerCache& cache) {
+    kernels::AttentionLayerArgs args = fused_args(pass, layer, x, y);
+    args.residual = residual;
+    args.cache = cache;
+    return kernels::attention_layer(args, pass.exec);
+  });
+}
+
+Status FusedAttention::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
+  return static_cast<FusableState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
+}
+
+Status FusedAttention::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
+                                  MixerState& state, float* y, bool residual) {
+  return static_cast<FusableState&>(state).step(pass, layer, {}, x, y, residual);
 }
 
 }  // namespace rat

@@ -14,13 +14,18 @@ class FusedAttention : public Mixer {
                        float* y) override;
   Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                         float* grad) override;
+  // Their states are FusableStates.
+  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass); }
+  Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       MixerState& state, float* y, bool residual) override;
+  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
+  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                    MixerState& state, float* y, bool residual) override;
 
- protected:
+ private:
   // With the memory for what backward needs, in pass.saved.
   kernels::AttentionLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const float* x,
                                          float* y) const;
-
- private:
   virtual kernels::AttentionLayerShape fused_shape(const MixerPass& pass) const = 0;
 };
 

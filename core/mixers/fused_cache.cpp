@@ -25,7 +25,7 @@ Status FusedCache::reserve(int64_t tokens, const kernels::Exec& exec) {
   int64_t capacity = capacity_;
   if (rows > capacity) {
     capacity = doubled(capacity, rows);
-    if (shape_.window >= 0) capacity = std::min(capacity, shape_.window + 1);
+    if (shape_.window >= 0 && shape_.dilation == 0) capacity = std::min(capacity, shape_.window + 1);
     RAT_TRY(grow(capacity, exec));
   }
   set_room(capacity, doubled(angles_, angle + 1), exec);
@@ -36,7 +36,7 @@ Status FusedCache::grow(int64_t capacity, const kernels::Exec& exec) {
   for (const auto& [rows, floats] :
        {std::pair{&keys_, row_floats()}, {&values_, row_floats()}, {&scales_, scale_floats()}}) {
     StateRows bigger(*backend_, floats * capacity);
-    bigger.resize(shape_.batch * shape_.heads);
+    bigger.resize(shape_.batch * shape_.cached_heads());
     RAT_TRY(kernels::copy_rows({.x = rows->all(), .y = bigger.range(0, rows->rows()).columns(0, floats * capacity_)},
                                exec));
     *rows = std::move(bigger);
@@ -63,6 +63,7 @@ kernels::LayerCache FusedCache::view() {
           .scales = reinterpret_cast<uint16_t*>(scales_.row(0)),
           .state_k = runs ? running_.row(0) : nullptr,
           .state_v = runs ? running_.row(shape_.batch) : nullptr,
+          .sums = sums_.rows() > 0 ? sums_.row(0) : nullptr,
           .position = reinterpret_cast<int32_t*>(position_.row(0)),
           .workspace = workspace_.row(0)};
 }
@@ -71,13 +72,16 @@ Result<FusedCache> FusedCache::repeated(int64_t batch) const {
   kernels::LayerStepShape shape = shape_;
   shape.batch = batch;
   RAT_ASSIGN(StateRows running, running_.repeated(1, batch));
+  RAT_ASSIGN(StateRows sums, sums_.repeated(sums_.rows(), batch));
   RAT_ASSIGN(StateRows position, position_.repeated(1, 1));
-  FusedCache copy(*backend_, shape, dtype_, std::move(running), std::move(position));
+  FusedCache copy(*backend_, shape, dtype_, std::move(running), std::move(sums), std::move(position));
   copy.tokens_ = tokens_;
-  if (capacity_ == 0) return copy;
-  RAT_ASSIGN(copy.keys_, keys_.repeated(shape.heads, batch));
-  RAT_ASSIGN(copy.values_, values_.repeated(shape.heads, batch));
-  RAT_ASSIGN(copy.scales_, scales_.repeated(shape.heads, batch));
+  if (angles_ == 0) return copy;
+  if (capacity_ > 0) {
+    RAT_ASSIGN(copy.keys_, keys_.repeated(shape.cached_heads(), batch));
+    RAT_ASSIGN(copy.values_, values_.repeated(shape.cached_heads(), batch));
+    RAT_ASSIGN(copy.scales_, scales_.repeated(shape.cached_heads(), batch));
+  }
   copy.set_room(capacity_, angles_, {.backend = backend_});
   return copy;
 }
@@ -88,7 +92,7 @@ Result<FusedCache*> FusableState::begin_fused(const MixerPass& pass, const kerne
     return fail(ErrorCode::unsupported,
                 "a layer that is computed whole, in bf16, keeps its cache in bf16 or fp8, not in f32");
   RAT_CHECK(dtype != CacheDtype::fp8 || shape.head_size % 4 == 0, "rows of a cache are whole floats");
-  if (!fused || fused->dtype() != dtype) fused.emplace(*pass.exec.backend, shape, dtype);
+  if (!fused || fused->dtype() != dtype || fused->shape() != shape) fused.emplace(*pass.exec.backend, shape, dtype);
   RAT_TRY(fused->clear());
   return &*fused;
 }
@@ -109,13 +113,15 @@ Status FusableState::prepare(const MixerPass& pass, int64_t position, bool is_fu
   return ok();
 }
 
-Status FusableState::step(const MixerPass& pass, const LayerWeights& layer, std::span<const float> gate_bias,
-                          const float* x, float* y, bool residual) {
+Status FusableState::step(const MixerPass& pass, const LayerWeights& layer, const StepWeights& own, const float* x,
+                          float* y, bool residual) {
   const OpTimer timer(pass.times, Op::attention);
   const kernels::LayerStepShape& shape = fused->shape();
   return kernels::layer_step({.shape = shape,
                               .norm = layer.norm->value,
-                              .gate_bias = gate_bias,
+                              .gate_bias = own.gate_bias,
+                              .near_norm = own.near_norm,
+                              .far_norm = own.far_norm,
                               .in_proj = pass.fused_weights->of(layer.in_proj->value),
                               .out_proj = pass.fused_weights->of(layer.out_proj->value),
                               .x = kernels::Input(x, shape.batch, shape.channels()),

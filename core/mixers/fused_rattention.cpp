@@ -1,10 +1,16 @@
 #include "core/mixers/fused_rattention.h"
 
+#include "core/mixers/fused_cache.h"
 #include "core/model.h"
 #include "core/op_times.h"
 
 namespace rat {
 namespace {
+
+StepWeights norms_of(const kernels::RattentionLayerShape& shape, const MixerWeights& weights) {
+  if (!shape.has_window()) return {.gate_bias = {}, .near_norm = {}, .far_norm = weights.value[0]};
+  return {.gate_bias = {}, .near_norm = weights.value[0], .far_norm = weights.value[1]};
+}
 
 kernels::RattentionLayerArgs args_of(const kernels::RattentionLayerShape& shape, const MixerPass& pass,
                                      const LayerWeights& layer, const MixerWeights& weights, const float* x, float* y) {
@@ -12,8 +18,8 @@ kernels::RattentionLayerArgs args_of(const kernels::RattentionLayerShape& shape,
   const int64_t rows = shape.rows(), D = shape.channels();
   return {.shape = shape,
           .norm = layer.norm->value,
-          .near_norm = shape.has_window() ? weights.value[0] : std::span<const float>(),
-          .far_norm = weights.value[shape.has_window() ? 1 : 0],
+          .near_norm = norms_of(shape, weights).near_norm,
+          .far_norm = norms_of(shape, weights).far_norm,
           .in_proj = pass.fused_weights->of(layer.in_proj->value),
           .out_proj = pass.fused_weights->of(layer.out_proj->value),
           .x = kernels::Input(x, rows, D),
@@ -46,6 +52,31 @@ Status FusedRattention::backward_fused(const MixerPass& pass, const LayerWeights
        .grad_in_proj = layer.in_proj->grad,
        .grad_out_proj = layer.out_proj->grad},
       pass.exec);
+}
+
+bool FusedRattention::fuses_generation(const MixerPass& pass) const {
+  return fuses(pass) && pass.cache_dtype.value_or(kernels::CacheDtype::bf16) != kernels::CacheDtype::fp8;
+}
+
+Status FusedRattention::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                      const float* x, MixerState& state, float* y, bool residual) {
+  const OpTimer timer(pass.times, Op::attention);
+  const kernels::RattentionLayerShape shape = fused_shape(pass);
+  return static_cast<FusableState&>(state).prefill(pass, shape.step(), [&](const kernels::LayerCache& cache) {
+    kernels::RattentionLayerArgs args = args_of(shape, pass, layer, weights, x, y);
+    args.residual = residual;
+    args.cache = cache;
+    return kernels::rattention_layer(args, pass.exec);
+  });
+}
+
+Status FusedRattention::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
+  return static_cast<FusableState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
+}
+
+Status FusedRattention::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                   const float* x, MixerState& state, float* y, bool residual) {
+  return static_cast<FusableState&>(state).step(pass, layer, norms_of(fused_shape(pass), weights), x, y, residual);
 }
 
 }  // namespace rat

@@ -14,6 +14,13 @@ class FusedRattention : public Mixer {
                        float* y) override;
   Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                         float* grad) override;
+  // Their states are FusableStates. Not with a cache in fp8: of a constant size, it would save little.
+  bool fuses_generation(const MixerPass& pass) const override;
+  Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       MixerState& state, float* y, bool residual) override;
+  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
+  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                    MixerState& state, float* y, bool residual) override;
 
  private:
   virtual kernels::RattentionLayerShape fused_shape(const MixerPass& pass) const = 0;

@@ -9,6 +9,7 @@
 
 #include "core/config.h"
 #include "core/mixers/state_rows.h"
+#include "kernels/base/dilation.h"
 
 namespace rat {
 
@@ -20,10 +21,7 @@ struct TokenWindow {
 
   bool keeps(int64_t t) const { return t < initial || (dilation > 0 && (t + 1) % dilation == 0); }
   // How many of the first n tokens are kept.
-  int64_t kept_of(int64_t n) const {
-    const int64_t first = std::min(initial, n);
-    return first + (dilation > 0 ? n / dilation - first / dilation : 0);
-  }
+  int64_t kept_of(int64_t n) const { return kernels::kept_tokens(n, dilation, initial); }
   // Keys that token t sees, its own included; also the rows of the cache after it.
   int64_t seen_by(int64_t t) const { return window < 0 || t <= window ? t + 1 : window + 1 + kept_of(t - window); }
   // Rows of the cache after T tokens: the last token that left the window went when token T-1 came.

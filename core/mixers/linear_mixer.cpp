@@ -3,6 +3,7 @@
 // Columns of `projected`: value (KV), query (D), key (KV).
 #include <algorithm>
 
+#include "core/mixers/fused_cache.h"
 #include "core/mixers/fused_rattention.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -18,14 +19,19 @@ using kernels::Output;
 enum Saved : std::size_t { attended = saved_mixer };
 enum Work : std::size_t { grad_attended = work_mixer, step_row };
 
-struct LinearState : MixerState {
+struct LinearState : FusableState {
   StateRows sum;  // (B, KV/P, 2 P, P)
   explicit LinearState(StateRows&& zeros) : sum(std::move(zeros)) {}
-  int64_t bytes() const override { return sum.bytes(); }
-  Status clear() override { return sum.zero(); }
+  int64_t bytes() const override { return fused ? fused->bytes() : sum.bytes(); }
+  Status clear() override {
+    if (fused) RAT_TRY(fused->clear());
+    return sum.zero();
+  }
   Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
     RAT_ASSIGN(StateRows copies, sum.repeated(sum.rows(), batch));
-    return new_state<LinearState>(std::move(copies));
+    auto copy = std::make_unique<LinearState>(std::move(copies));
+    RAT_TRY(repeat_fused(batch, *copy));
+    return std::unique_ptr<MixerState>(std::move(copy));
   }
 };
 
@@ -84,6 +90,7 @@ class LinearMixer final : public FusedRattention {
   }
 
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override {
+    static_cast<LinearState&>(state).fused.reset();
     return absorb(pass, Input(projected, pass.rows(), width()), state);
   }
 

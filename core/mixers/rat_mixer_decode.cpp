@@ -114,14 +114,12 @@ Status RatMixer::step(const MixerPass& pass, const MixerWeights& weights, int64_
 Status RatMixer::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                                const float* x, MixerState& state, float* y, bool residual) {
   const OpTimer timer(pass.times, Op::attention);
-  RAT_ASSIGN(FusedCache* const cache, static_cast<RatState&>(state).begin_fused(pass, fused_shape(pass).step()));
-  RAT_TRY(cache->reserve(pass.tokens, pass.exec));
-  kernels::RatLayerArgs args = fused_args(pass, layer, weights, x, y);
-  args.residual = residual;
-  args.cache = cache->view();
-  RAT_TRY(kernels::rat_layer(args, pass.exec));
-  cache->seen(pass.tokens);
-  return ok();
+  return static_cast<RatState&>(state).prefill(pass, fused_shape(pass).step(), [&](const kernels::LayerCache& cache) {
+    kernels::RatLayerArgs args = fused_args(pass, layer, weights, x, y);
+    args.residual = residual;
+    args.cache = cache;
+    return kernels::rat_layer(args, pass.exec);
+  });
 }
 
 Status RatMixer::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
@@ -130,7 +128,7 @@ Status RatMixer::prepare_step(const MixerPass& pass, int64_t position, MixerStat
 
 Status RatMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                             const float* x, MixerState& state, float* y, bool residual) {
-  return static_cast<RatState&>(state).step(pass, layer, weights.value[0], x, y, residual);
+  return static_cast<RatState&>(state).step(pass, layer, {.gate_bias = weights.value[0]}, x, y, residual);
 }
 
 }  // namespace rat

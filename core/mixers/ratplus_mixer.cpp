@@ -7,6 +7,7 @@
 
 #include "core/mixers/attention_products.h"
 #include "core/mixers/fused_attention.h"
+#include "core/mixers/fused_cache.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"
@@ -29,20 +30,23 @@ TokenWindow window_of(const LayerConfig& layer) {
   return {.window = layer.window, .dilation = layer.dilation, .initial = layer.initial};
 }
 
-struct RatplusState : MixerState {
+struct RatplusState : FusableState {
   KeyCache cache;     // rotated running keys, running values
   StateRows running;  // (2, B, D): keys, values
 
   RatplusState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), running(std::move(zeros)) {}
-  int64_t bytes() const override { return cache.bytes() + running.bytes(); }
+  int64_t bytes() const override { return fused ? fused->bytes() : cache.bytes() + running.bytes(); }
   Status clear() override {
     cache.clear();
+    if (fused) RAT_TRY(fused->clear());
     return running.zero();
   }
   Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
     RAT_ASSIGN(KeyCache copies, cache.repeated(batch));
     RAT_ASSIGN(StateRows states, running.repeated(1, batch));
-    return new_state<RatplusState>(std::move(copies), std::move(states));
+    auto copy = std::make_unique<RatplusState>(std::move(copies), std::move(states));
+    RAT_TRY(repeat_fused(batch, *copy));
+    return std::unique_ptr<MixerState>(std::move(copy));
   }
 };
 
@@ -98,7 +102,7 @@ class RatplusMixer final : public FusedAttention {
             .window = window_.window,
             .rope_base = rope_ ? base_ : 0.0,
             .recurrent = true,
-            .dilation = std::max<int64_t>(1, window_.dilation),
+            .dilation = window_.dilation,
             .initial = window_.initial};
   }
   // The keys that are attended to, (B*T, D).
@@ -245,6 +249,7 @@ Status RatplusMixer::attention_of_head(const MixerPass& pass, const float* proje
 
 Status RatplusMixer::fill(const MixerPass& pass, const float*, MixerState& state) {
   auto& cache = static_cast<RatplusState&>(state);
+  cache.fused.reset();
   const float *k_states = (*pass.saved)[state_k].data(), *v_states = (*pass.saved)[state_v].data();
   RAT_TRY(cache.cache.fill(Input(keys(pass), pass.rows(), D_), Input(v_states, pass.rows(), D_), pass.exec));
   const int64_t B = pass.batch, last = (pass.tokens - 1) * D_, all = pass.tokens * D_;

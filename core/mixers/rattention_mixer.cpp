@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
+#include "core/mixers/fused_cache.h"
 #include "core/mixers/fused_rattention.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
@@ -26,20 +27,23 @@ enum Work : std::size_t { grad_local = work_mixer, grad_residual, step_row };
 
 TokenWindow window_of(const LayerConfig& layer) { return {.window = layer.window}; }
 
-struct RattentionState : MixerState {
+struct RattentionState : FusableState {
   KeyCache cache;     // of the window, keys rotated
   StateRows far_sum;  // (B, KV/P, 2 P, P): the tokens that left it
 
   RattentionState(KeyCache&& empty, StateRows&& zeros) : cache(std::move(empty)), far_sum(std::move(zeros)) {}
-  int64_t bytes() const override { return cache.bytes() + far_sum.bytes(); }
+  int64_t bytes() const override { return fused ? fused->bytes() : cache.bytes() + far_sum.bytes(); }
   Status clear() override {
     cache.clear();
+    if (fused) RAT_TRY(fused->clear());
     return far_sum.zero();
   }
   Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
     RAT_ASSIGN(KeyCache copies, cache.repeated(batch));
     RAT_ASSIGN(StateRows sums, far_sum.repeated(far_sum.rows(), batch));
-    return new_state<RattentionState>(std::move(copies), std::move(sums));
+    auto copy = std::make_unique<RattentionState>(std::move(copies), std::move(sums));
+    RAT_TRY(repeat_fused(batch, *copy));
+    return std::unique_ptr<MixerState>(std::move(copy));
   }
 };
 
@@ -193,6 +197,7 @@ Status RattentionMixer::backward(const MixerPass& pass, const MixerWeights& weig
 
 Status RattentionMixer::fill(const MixerPass& pass, const float* projected, MixerState& state) {
   auto& cache = static_cast<RattentionState&>(state);
+  cache.fused.reset();
   const Input heads = rotated_rows(pass, projected), in(projected, pass.rows(), width());
   RAT_TRY(cache.cache.fill(heads.columns(D_, KV_), in.columns(0, KV_), pass.exec));
   const int64_t left = pass.tokens - window_.window - 1;  // tokens that are no longer in the window

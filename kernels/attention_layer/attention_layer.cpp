@@ -15,9 +15,6 @@ std::size_t attention_layer_saved(const AttentionLayerShape& shape, const Exec& 
 Status attention_layer(const AttentionLayerArgs& args, const Exec& exec) {
   RAT_TRY(check_fused_layer("attention_layer", args, fuses_attention_layer(args.shape, exec), exec));
   RAT_TRY(expect_shape("attention_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
-  if (args.cache.capacity > 0 && !args.shape.in_place())
-    return fail(ErrorCode::unsupported,
-                "attention_layer: a layer that is recurrent, or whose heads share keys, fills no cache; prefill it op by op");
   if (args.cache.capacity > 0)
     RAT_TRY(check_cache("attention_layer", args.shape.step(), args.cache, args.shape.tokens));
   return exec.run(&Backend::attention_layer, "attention_layer", args);

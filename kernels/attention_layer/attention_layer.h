@@ -35,16 +35,26 @@ struct AttentionLayerShape {
   int64_t window = -1;   // W; below 0: everything earlier
   double rope_base = 0;  // 0: no positions
   bool recurrent = false;
-  int64_t dilation = 1, initial = 0;  // D and S, recurrent; D = 1: not dilated
+  int64_t dilation = 0, initial = 0;  // D and S, recurrent; D = 0: not dilated
   int64_t kv_heads = 0;  // that keys and values have, not recurrent; 0: one for each head
 
   int64_t rows() const { return batch * tokens; }
   int64_t channels() const { return heads * head_size; }
   int64_t key_width() const { return (kv_heads > 0 ? kv_heads : heads) * head_size; }  // KV
   int64_t width() const { return recurrent ? 5 * channels() : channels() + 2 * key_width(); }
-  // Keys and values are projected rows: what prefill and layer_step can go on from.
+  // Keys and values are projected rows.
   bool in_place() const { return !recurrent && key_width() == channels(); }
-  LayerStepShape step() const { return {batch, heads, head_size, 0, 1, window, rope_base}; }
+  LayerStepShape step() const {
+    return {.batch = batch,
+            .heads = heads,
+            .head_size = head_size,
+            .window = window,
+            .rope_base = rope_base,
+            .recurrent = recurrent,
+            .dilation = dilation,
+            .initial = initial,
+            .kv_heads = kv_heads};
+  }
 };
 
 struct AttentionLayerArgs {
@@ -55,7 +65,7 @@ struct AttentionLayerArgs {
   Output y;
   void* saved = nullptr;
   bool residual = true;   // false: y without x
-  LayerCache cache = {};  // prefill: an empty one is filled, of a layer `in_place`
+  LayerCache cache = {};  // prefill: an empty one is filled
 };
 
 struct AttentionLayerBackwardArgs {

@@ -44,7 +44,7 @@ int64_t cut_dilated_keys(const AttentionLayerShape& s, Cutter& cutter, cuda::Dil
 std::size_t cut_forward_scratch(const AttentionLayerShape& s, void* block, cuda::AttentionLayerArgs& args) {
   Cutter cutter(block);
   args.buffers.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape_of(s), s.recurrent));
-  if (s.dilation > 1) {
+  if (s.dilation > 0) {
     cut_dilated_keys(s, cutter, args.dilated);
     args.dilated.window_lse = cutter.take<float>(s.rows() * s.heads);
   }
@@ -61,9 +61,9 @@ std::size_t cut_scratch(const AttentionLayerShape& s, void* block, cuda::Attenti
   b.delta = cutter.take<float>(s.rows() * s.heads);
   const cuda::RatShape shape = shape_of(s);
   const int64_t sums = cuda::token_gradient_sums(shape, cuda::best_backward_path<Half>(shape));
-  b.grad_queries = cutter.take<float>(s.dilation > 1 ? plane : sums);
+  b.grad_queries = cutter.take<float>(s.dilation > 0 ? plane : sums);
   b.workspace = cutter.take<float>(cuda::attention_layer_workspace(shape, s.recurrent));
-  if (s.dilation > 1) {
+  if (s.dilation > 0) {
     const int64_t keys = cut_dilated_keys(s, cutter, args.dilated);
     args.dilated.grad_keys = cutter.take<float>(keys), args.dilated.grad_values = cutter.take<float>(keys);
   }
@@ -81,14 +81,32 @@ Result<cuda::AttentionLayerArgs> layer_args(const AttentionLayerArgs& a) {
   args.x = a.x.data;
   args.residual = a.residual ? a.x.data : nullptr;
   args.out = a.y.data;
+  args.state_k = a.cache.state_k, args.state_v = a.cache.state_v;
   return args;
+}
+
+// The cache after a prefill: the newest rows where a window keeps only some, and, dilated, what is seen beyond it.
+Status fill(const AttentionLayerArgs& a, const cuda::AttentionLayerArgs& layer) {
+  const LayerStepShape step = a.shape.step();
+  const cuda::RatShape cached = cuda::of_heads(layer.shape, step.cached_heads());
+  const cuda::AttentionBuffers& b = layer.buffers;
+  const int64_t width = a.shape.recurrent ? a.shape.channels() : layer.width();
+  const auto heads = [&](const Half* rows) { return cuda::heads_of<const Half>(rows, cached, width); };
+  const auto keys = heads(a.shape.recurrent ? b.keys : b.proj + layer.key_column());
+  const auto values = heads(a.shape.recurrent ? b.values : b.proj);
+  const int64_t T = a.shape.tokens, newest = step.window < 0 ? T : std::min(T, step.window + 1);
+  RAT_TRY(keep_rows(cached, keys, values, T - newest, newest, a.cache));
+  if (step.dilation > 0)
+    RAT_TRY(keep_rows(cuda::before_window(cached, step.dilation, step.initial), keys, values, 0,
+                      kept_tokens(T, step.dilation, step.initial), a.cache));
+  return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(T)));
 }
 
 }  // namespace
 
 bool fuses_attention_layer(const AttentionLayerShape& s) {
   return on_tensor_cores(s.head_size) && s.channels() % 64 == 0 && s.channels() <= 2048 &&
-         cuda::check_shape("attention_layer", shape_of(s)).ok() && (s.dilation == 1 || (s.recurrent && s.window >= 0));
+         cuda::check_shape("attention_layer", shape_of(s)).ok() && (s.dilation == 0 || (s.recurrent && s.window >= 0));
 }
 
 std::size_t attention_layer_saved(const AttentionLayerShape& s) {
@@ -105,13 +123,7 @@ Status attention_layer(const AttentionLayerArgs& a) {
   }
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::attention_layer(args, *gemm, stream())));
-  if (a.cache.capacity == 0) return ok();
-  const auto heads = [&](int64_t column) {
-    return cuda::heads_of<const Half>(args.buffers.proj + column, args.shape, args.width());
-  };
-  const int64_t count = a.shape.step().rows_after(a.shape.tokens);  // the newest, where a window keeps only some
-  RAT_TRY(keep_rows(args.shape, heads(args.key_column()), heads(0), a.shape.tokens - count, count, a.cache));
-  return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(a.shape.tokens)));
+  return a.cache.capacity == 0 ? ok() : fill(a, args);
 }
 
 Status attention_layer_backward(const AttentionLayerBackwardArgs& a) {

@@ -17,7 +17,7 @@ using bf16 = __nv_bfloat16;
 
 TokenScanArgs scan_of(const AttentionLayerArgs& a) {
   const AttentionBuffers& b = a.buffers;
-  return {a.shape, b.proj, a.width(), a.rope, b.keys, b.values, b.workspace};
+  return {a.shape, b.proj, a.width(), a.rope, b.keys, b.values, b.workspace, a.state_k, a.state_v};
 }
 SharedHeads shared_of(const AttentionLayerArgs& a, bf16* rows, bf16* keys, bf16* values) {
   return {a.shape.rows(), a.shape.channels(), a.key_width(), a.width(), {rows + a.key_column(), rows}, {keys, values}};

@@ -68,6 +68,7 @@ struct AttentionLayerArgs {
   const float* x = nullptr;
   const float* residual = nullptr;  // null: the mixer alone
   float* out = nullptr;             // may be x and residual
+  float *state_k = nullptr, *state_v = nullptr;  // recurrent, prefill: (B, D), the states after the last token
 
   int64_t key_width() const { return (kv_heads > 0 ? kv_heads : shape.heads) * shape.head_size; }  // KV
   int64_t width() const { return recurrent ? 5 * shape.channels() : shape.channels() + 2 * key_width(); }  // W

@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kWarps * 32) fill_cache_kernel(FillCacheArgs<C
   const int64_t i = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32, h = blockIdx.y, b = blockIdx.z;
   if (i >= a.count) return;
   const int P = static_cast<int>(a.shape.head_size), lane = threadIdx.x % 32;
-  const int64_t j = a.first + i, to = a.shape.ring_row(j);
-  const bf16 *const key = a.keys.at(b, h, j), *const value = a.values.at(b, h, j);
+  const int64_t j = a.first + i, from = a.shape.dilated() ? a.shape.key_token(j) : j, to = a.shape.cache_row(j);
+  const bf16 *const key = a.keys.at(b, h, from), *const value = a.values.at(b, h, from);
   C *const to_key = a.to_keys.at(b, h, to), *const to_value = a.to_values.at(b, h, to);
   if constexpr (std::is_same_v<C, e4m3>) {
     const unsigned short of_key = quantise_row(key, to_key, P), of_value = quantise_row(value, to_value, P);

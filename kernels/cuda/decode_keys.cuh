@@ -57,15 +57,41 @@ struct Head {  // of one block, in shared memory
   bool last;
 };
 
-// Which rows of the cache a step reads, and which it may write.
-template <bool kTokens>
-struct Rows {
-  int64_t seen, own;  // how many older keys; the row of this token, or of the chunk that it is in
+// Which layer a token goes through: RAT, attention over tokens, the same where heads share keys, or RAT+.
+enum class Mixer { rat, attention, shared_attention, ratplus };
+template <Mixer kMixer>
+constexpr bool kAttention = kMixer == Mixer::attention || kMixer == Mixer::shared_attention;
 
-  __device__ Rows(const RatShape& s, int64_t chunk)  // with chunks of 1: the token
-      : seen(kTokens && s.window >= 0 ? min(chunk, s.window) : chunk), own(kTokens ? s.ring_row(chunk) : chunk) {}
+// Which rows of the cache a step reads, and which it may write.
+template <Mixer kMixer>
+struct Rows {
+  int seen, own;            // how many older keys; the row of this token, or of the chunk that it is in
+  int before = 0;           // dilated: how many of the older keys are before the window; they come first
+  int ring = 0, kept = -1;  // dilated: rows of the ring; the row behind it that this token takes as well, if any
+
+  template <class Args>
+  __device__ Rows(const Args& a, int chunk) : seen(chunk), own(chunk) {  // with chunks of 1: the token
+    if constexpr (kMixer == Mixer::rat) return;
+    const RatShape& s = a.shape;
+    own = static_cast<int>(s.cache_row(chunk));
+    if (s.window >= 0) seen = static_cast<int>(min(int64_t{chunk}, s.window));
+    if constexpr (kMixer == Mixer::ratplus) {
+      if (!a.before.dilated()) return;
+      ring = static_cast<int>(s.window) + 1;
+      before = static_cast<int>(a.before.keys_seen(chunk));
+      seen += before;
+      const int64_t index = a.before.keys_seen(chunk + s.window);  // of keys before this token
+      if (a.before.keys_seen(chunk + ring) > index) kept = static_cast<int>(a.before.cache_row(index));
+    }
+  }
   // A full ring has older keys on both sides of the row that this token takes.
-  __device__ int64_t of(int64_t j) const { return kTokens && j >= own ? j + 1 : j; }
+  __device__ int of(int j) const {
+    if constexpr (kMixer == Mixer::rat) return j;
+    if (kMixer == Mixer::ratplus && j < before) return ring + j;
+    const int row = kMixer == Mixer::ratplus ? j - before : j;
+    return row >= own ? row + 1 : row;
+  }
+  __device__ int last() const { return max(own, max(kept, before > 0 ? ring + before - 1 : 0)); }
 };
 
 // A lane's E channels of the query.
@@ -194,10 +220,10 @@ __device__ __forceinline__ void copy_piece(Piece* to, const void* from, bool val
 }
 
 // Keys [begin, end) of a head: LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone.
-template <bool kTokens, class T, class C, int E>
+template <Mixer kMixer, class T, class C, int E>
 class KeyWalk {
  public:
-  __device__ KeyWalk(const RatDecodeArgs<T, C>& args, const Rows<kTokens>& rows_read, int b, int h, int64_t from, int64_t to,
+  __device__ KeyWalk(const RatDecodeArgs<T, C>& args, const Rows<kMixer>& rows_read, int b, int h, int64_t from, int64_t to,
                      int lanes_of_key, Stage<C, E>* stages)
       : a(args), rows(rows_read), begin(from), end(to), lanes(lanes_of_key), lane(threadIdx.x % 32), part(lane % lanes),
         slots(kWarps * (32 / lanes)), slot(lane / lanes + threadIdx.x / 32 * (32 / lanes)),
@@ -229,7 +255,7 @@ class KeyWalk {
     Stage<C, E>& to = ring[stage];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      const int64_t j = first + u * slots + slot, row = j < end ? rows.of(j) : 0;
+      const int64_t j = first + u * slots + slot, row = j < end ? rows.of(static_cast<int>(j)) : 0;
       copy_piece(&to.key[u][lane], keys + row * a.keys.row, j < end);
       if constexpr (kQuantised<C>) copy_piece(&to.scale[u][lane], scales + row * a.scales.row, j < end);
       copy_piece(&to.value[u][lane], values + row * a.values.row, j < end);
@@ -265,7 +291,7 @@ class KeyWalk {
   }
 
   const RatDecodeArgs<T, C>& a;
-  const Rows<kTokens>& rows;
+  const Rows<kMixer>& rows;
   int64_t begin, end;
   int lanes, lane, part, slots, slot;
   const C *keys, *values;

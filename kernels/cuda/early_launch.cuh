@@ -29,13 +29,14 @@ inline bool launches_early() {
 }
 
 template <class... Parameters>
-Status launch_early(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block, cudaStream_t stream,
+Status launch_early(const char* op, void (*kernel)(Parameters...), dim3 grid, dim3 block, int shared, cudaStream_t stream,
                     const Parameters&... arguments) {
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.stream = stream;
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared);
   config.attrs = &attribute, config.numAttrs = launches_early() ? 1 : 0;
   return checked(cudaLaunchKernelEx(&config, kernel, arguments...), op);
 }

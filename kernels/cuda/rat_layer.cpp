@@ -133,14 +133,22 @@ Status rat_layer_backward(const RatLayerBackwardArgs<T, X>& a, Gemm& gemm, cudaS
 template <class T, class X, class C>
 Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stream) {
   RatDecodeArgs<T, C> decode = a.decode;
-  const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.shape.projected();
+  const int64_t D = decode.shape.channels(), B = decode.shape.batch, W = decode.projected();
   decode.proj = a.proj;
   decode.proj_stride = W;
   decode.y = a.y;
   decode.ahead = a.counter != nullptr ? 1 : 0, decode.early = true;
   RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon, true, a.counter}, stream));
   RAT_CUDA_TRY(project<T, T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
-  RAT_CUDA_TRY(rat_decode<T, C>(decode, stream));
+  if (a.linear == nullptr || decode.shape.window >= 0) RAT_CUDA_TRY(rat_decode<T, C>(decode, stream));
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    if (a.linear != nullptr) {
+      LinearDecodeArgs linear = *a.linear;
+      linear.proj = a.proj, linear.near = linear.y = a.y;
+      linear.position = decode.position, linear.ahead = decode.ahead;
+      RAT_CUDA_TRY(linear_decode(linear, stream));
+    }
+  }
   return project<T, X>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/linear_decode.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rms_norm.h"
 
@@ -97,6 +98,8 @@ struct LayerStepArgs {
   RatDecodeArgs<T, C> decode;  // proj and y are set by the step
   RatWeights<T> weights;
   float epsilon = 1e-6f;
+  const LinearDecodeArgs* linear = nullptr;  // RAttention, or linear attention alone, in bf16: what follows decode; proj, near
+                                             // and y are set by the step
   int32_t* counter = nullptr;  // decode.position, where the step counts its token
   const X* x = nullptr;  // (B, D)
   const X* residual = nullptr;

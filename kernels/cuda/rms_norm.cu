@@ -222,7 +222,7 @@ Status rms_norm(const RmsNormArgs<T, X>& a, cudaStream_t stream) {
                       : a.channels <= 512  ? rms_norm_kernel<T, X, 2>
                       : a.channels <= 1024 ? rms_norm_kernel<T, X, 4>
                                            : rms_norm_kernel<T, X, 8>;
-  if (a.early) return launch_early("rms_norm", kernel, blocks, kWarps * 32, stream, a);
+  if (a.early) return launch_early("rms_norm", kernel, blocks, kWarps * 32, 0, stream, a);
   kernel<<<blocks, kWarps * 32, 0, stream>>>(a);
   return launched("rms_norm");
 }

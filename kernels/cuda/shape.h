@@ -5,8 +5,7 @@
 // short. Token t sees the end states of chunks 0 .. t/L - 1 and its own running state.
 //
 // The attention kernels also take plain attention over tokens, which is L = 1, G = H and `offset` 1: the keys of token t
-// are those of the tokens up to itself, or of its window. Its proj (N, 3D) has the columns v | q | k; the columns below
-// are those of RAT.
+// are those of the tokens up to itself, or of its window. The columns below are those of RAT.
 //
 // And they take what dilated attention (RAT+) sees before a window of W: G = H, `offset` -W, `initial` S, L the dilation.
 // The keys are the first S tokens and then every L-th one from there on (kernels/cuda/dilated_keys.h): a token sees the first
@@ -62,10 +61,18 @@ struct RatShape {
   RAT_HD int64_t key_column() const { return 3 * channels() + group_width(); }
   RAT_HD bool over_tokens() const { return offset == 1; }
   RAT_HD bool dilated() const { return initial >= 0; }
-  RAT_HD int64_t projected() const { return over_tokens() ? 3 * channels() : proj_width(); }
-  // Where the decode cache keeps chunk end, or token, j: a window's tokens in a ring.
-  RAT_HD int64_t ring_row(int64_t j) const { return window < 0 ? j : j % (window + 1); }
+  // Where the decode cache keeps chunk end, or token, j: a window's tokens in a ring, dilated keys behind that.
+  RAT_HD int64_t cache_row(int64_t j) const {
+    if (dilated()) return 1 - offset + j;
+    return window < 0 ? j : j % (window + 1);
+  }
 };
+
+// The same with other heads: of keys and values that heads share.
+inline RatShape of_heads(RatShape shape, int64_t heads) {
+  shape.heads = shape.groups = heads;
+  return shape;
+}
 
 // Head sizes that the scan and the simple attention take: even up to 32, 64, 128 or 256.
 inline bool head_size_supported(int64_t p) {

@@ -216,6 +216,10 @@ __global__ void __launch_bounds__(kThreads) scan_segments_kernel(TokenScanArgs a
       at.quad.write(values + (first + u) * D, v_state);
     }
   }
+  if (a.state_k == nullptr || at.token0 + at.count < a.shape.tokens) return;
+  const int64_t sequence = at.row0 / a.shape.tokens;
+  at.quad.write(a.state_k + sequence * D, k_state);
+  at.quad.write(a.state_v + sequence * D, v_state);
 }
 
 // What a segment makes of the gradient that comes from behind it: gate[t] c[t] at its first token.

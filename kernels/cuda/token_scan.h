@@ -24,6 +24,7 @@ struct TokenScanArgs {
   const float2* rope = nullptr;
   __nv_bfloat16 *keys = nullptr, *values = nullptr;
   float* workspace = nullptr;  // token_scan_workspace(shape) floats
+  float *state_k = nullptr, *state_v = nullptr;  // (B, D): k~ and v~ after the last token; null: nowhere
 };
 
 // From the gradients of k~ and v~, with the states as forward left them (rounded, keys rotated):

@@ -7,9 +7,11 @@ std::size_t layer_step_workspace(const LayerStepShape& shape, int64_t capacity, 
 }
 
 Status check_cache(const char* op, const LayerStepShape& shape, const LayerCache& cache, int64_t tokens) {
-  RAT_CHECK(cache.keys != nullptr && cache.values != nullptr && cache.position != nullptr && cache.workspace != nullptr,
+  RAT_CHECK(cache.position != nullptr && cache.workspace != nullptr &&
+                (!shape.keeps_rows() || (cache.keys != nullptr && cache.values != nullptr)) &&
+                (!shape.linear || cache.sums != nullptr),
             "a cache of a fused layer has all its memory");
-  RAT_CHECK(shape.groups == 0 || (cache.state_k != nullptr && cache.state_v != nullptr), "RAT has running states");
+  RAT_CHECK(!shape.has_states() || (cache.state_k != nullptr && cache.state_v != nullptr), "it has running states");
   RAT_CHECK(cache.dtype == CacheDtype::bf16 || (cache.dtype == CacheDtype::fp8 && cache.scales != nullptr),
             "a cache of a fused layer is bf16, or fp8 with scales");
   if (cache.capacity >= shape.rows_at(tokens) && cache.angles > tokens / shape.chunk_len) return ok();

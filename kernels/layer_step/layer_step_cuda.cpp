@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention_layer.h"
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/dilated_keys.h"
 #include "kernels/cuda/rat_layer.h"
 #include "kernels/cuda_ops.h"
 
@@ -32,6 +33,18 @@ Status keep(const cuda::RatShape& shape, const cuda::KeyRows<const Half>& keys, 
                                     stream()));
 }
 
+// The window's rows are bf16: in fp8 these layers are not fused.
+cuda::LinearDecodeArgs linear_step(const LayerStepArgs& a, const cuda::RatShape& shape, const float2* rope) {
+  cuda::LinearDecodeArgs linear;
+  linear.shape = shape, linear.kv_heads = a.shape.cached_heads();
+  linear.sums = a.cache.sums;
+  linear.near_norm = a.near_norm.data(), linear.far_norm = a.far_norm.data();
+  const auto rows = cache_rows<Half>(cuda::of_heads(shape, linear.kv_heads), a.cache);
+  linear.keys = cuda::read_only(rows.keys), linear.values = cuda::read_only(rows.values);
+  linear.rope = rope;
+  return linear;
+}
+
 template <class C>
 Status step(const LayerStepArgs& a) {
   cuda::LayerStepArgs<Half, float, C> args;
@@ -43,10 +56,13 @@ Status step(const LayerStepArgs& a) {
   decode.position = cache.position;
   decode.gate_bias = a.gate_bias.data();
   RAT_ASSIGN(decode.rope, rotations(a.shape.head_size, a.shape.rope_base, cache.angles));
+  decode.recurrent = a.shape.recurrent, decode.kv_heads = a.shape.kv_heads;
+  if (a.shape.dilation > 0) decode.before = cuda::before_window(shape, a.shape.dilation, a.shape.initial);
   decode.state_k = cache.state_k, decode.state_v = cache.state_v;
-  const auto rows = cache_rows<C>(shape, cache);
+  const cuda::RatShape cached = cuda::of_heads(shape, a.shape.cached_heads());
+  const auto rows = cache_rows<C>(cached, cache);
   decode.keys = rows.keys, decode.values = rows.values;
-  decode.scales = scale_rows(shape, cache);
+  decode.scales = scale_rows(cached, cache);
   decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
   decode.workspace = static_cast<float*>(cache.workspace);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
@@ -56,10 +72,12 @@ Status step(const LayerStepArgs& a) {
   args.out = a.y.data;
   const int64_t plane = shape.batch * shape.channels();
   RAT_ASSIGN(args.normed, scratch<Half>(0, plane));
-  RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * shape.projected()));
+  RAT_ASSIGN(args.proj, scratch<Half>(1, shape.batch * decode.projected()));
   RAT_ASSIGN(args.y, scratch<Half>(2, plane));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   args.counter = cache.position;
+  cuda::LinearDecodeArgs linear;
+  if (a.shape.linear) linear = linear_step(a, shape, decode.rope), args.linear = &linear;
   return answer(cuda::layer_step<Half, float, C>(args, *gemm, stream()));
 }
 
@@ -85,6 +103,8 @@ std::size_t layer_step_workspace(const LayerStepShape& s, int64_t capacity) {
 }
 
 Status layer_step(const LayerStepArgs& a) {
+  if (a.shape.linear && a.cache.dtype == CacheDtype::fp8)
+    return fail(ErrorCode::unsupported, "layer_step: the window of RAttention is kept in bf16, not in fp8");
   return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
 }
 

@@ -26,7 +26,7 @@ inline cuda::KeyRows<ushort2> scale_rows(const cuda::RatShape& shape, const Laye
   return cuda::scale_pairs(reinterpret_cast<ushort2*>(cache.scales), shape, cache.capacity);
 }
 
-// Rows [first, first + count) of a prefill into the cache.
+// Rows [first, first + count) of a prefill into the cache, whose heads are those of the shape.
 Status keep_rows(const cuda::RatShape& shape, const cuda::KeyRows<const __nv_bfloat16>& keys,
                  const cuda::KeyRows<const __nv_bfloat16>& values, int64_t first, int64_t count,
                  const LayerCache& cache);

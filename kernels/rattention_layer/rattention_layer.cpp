@@ -15,6 +15,8 @@ std::size_t rattention_layer_saved(const RattentionLayerShape& shape, const Exec
 Status rattention_layer(const RattentionLayerArgs& args, const Exec& exec) {
   RAT_TRY(check_fused_layer("rattention_layer", args, fuses_rattention_layer(args.shape, exec), exec));
   RAT_TRY(expect_shape("rattention_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
+  if (args.cache.position != nullptr)
+    RAT_TRY(check_cache("rattention_layer", args.shape.step(), args.cache, args.shape.tokens));
   return exec.run(&Backend::rattention_layer, "rattention_layer", args);
 }
 

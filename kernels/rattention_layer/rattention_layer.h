@@ -1,6 +1,6 @@
 // A whole layer of RAttention, or of linear attention alone, in one call, for backends that fuse it: what
 // core/sequence_layer.cpp and core/mixers/rattention_mixer.cpp (linear_mixer.cpp) compose of single ops, with bf16
-// between them. Training and evaluation.
+// between them: for training and for prefill; kernels/layer_step goes on token by token.
 //
 //   y = x + W_out( n( attend(R q, R k, v) ) w_near + n( linear(q, k, v) ) w_far );  n: kernels/head_norm
 //
@@ -20,6 +20,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/rows.h"
 #include "kernels/base/stream_gradient.h"
+#include "kernels/layer_step/layer_step.h"
 
 namespace rat::kernels {
 
@@ -34,6 +35,15 @@ struct RattentionLayerShape {
   int64_t width() const { return channels() + 2 * key_width(); }
   bool has_window() const { return window >= 0; }
   int64_t shift() const { return window + 1; }  // of the linear attention
+  LayerStepShape step() const {
+    return {.batch = batch,
+            .heads = heads,
+            .head_size = head_size,
+            .window = window,
+            .rope_base = rope_base,
+            .kv_heads = kv_heads,
+            .linear = true};
+  }
 };
 
 struct RattentionLayerArgs {
@@ -43,6 +53,8 @@ struct RattentionLayerArgs {
   Input x;
   Output y;
   void* saved = nullptr;
+  bool residual = true;   // false: y without x
+  LayerCache cache = {};  // prefill: an empty one is filled, its sums with all tokens but the last W
 };
 
 struct RattentionLayerBackwardArgs {

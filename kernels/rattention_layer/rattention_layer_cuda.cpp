@@ -6,7 +6,9 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/head_norms.h"
+#include "kernels/cuda/linear_decode.h"
 #include "kernels/cuda/projection.h"
+#include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rotate.h"
 #include "kernels/cuda/shared_heads.h"
@@ -101,7 +103,7 @@ Status attend_to_window(const RattentionLayerArgs& a, const Saved& b) {
   const cuda::RatShape shape = shape_of(s);
   const int64_t D = s.channels(), KV = s.key_width(), W = s.width();
   if (b.rotated != nullptr) {
-    RAT_ASSIGN(const float2* const rope, rotations(s.head_size, s.rope_base, s.tokens));
+    RAT_ASSIGN(const float2* const rope, rotations(s.head_size, s.rope_base, std::max(s.tokens, a.cache.angles)));
     RAT_TRY(answer(cuda::rotate(
         {b.proj + KV, W, s.batch, s.tokens, s.heads + s.kv_heads, s.head_size, rope, b.rotated, D + KV}, stream())));
   }
@@ -188,6 +190,29 @@ Status norms_backward(const RattentionLayerBackwardArgs& a, const Saved& b, cons
   return answer(cuda::head_norms_backward(norms, stream()));
 }
 
+// The cache after a prefill: the newest rows of the window, and the sums of what is older than its tokens.
+Status fill(const RattentionLayerArgs& a, const Saved& b) {
+  const RattentionLayerShape& s = a.shape;
+  const int64_t D = s.channels(), KV = s.key_width(), W = s.width(), T = s.tokens;
+  if (s.has_window()) {
+    const cuda::RatShape cached = cuda::of_heads(shape_of(s), s.kv_heads);
+    const bool turned = b.rotated != nullptr;
+    const auto keys = turned ? cuda::heads_of<const Half>(b.rotated + D, cached, D + KV)
+                             : cuda::heads_of<const Half>(b.proj + KV + D, cached, W);
+    const int64_t newest = std::min(T, s.window + 1);
+    RAT_TRY(keep_rows(cached, keys, cuda::heads_of<const Half>(b.proj, cached, W), T - newest, newest, a.cache));
+  }
+  if (const int64_t older = T - std::max<int64_t>(0, s.window); older > 0) {
+    RAT_ASSIGN(float* const keys, scratch<float>(scratch_slot, 2 * s.batch * older * KV));
+    float* const values = keys + s.batch * older * KV;
+    for (const auto& [from, to] : {std::pair{b.proj + KV + D, keys}, {b.proj, values}})
+      RAT_TRY(answer(cuda::widen_first_tokens({s.batch, T, older, KV, W, from, to}, stream())));
+    const int64_t rows = s.batch * older;
+    RAT_TRY(linear_absorb({s.head_size, {keys, rows, KV}, {values, rows, KV}, {a.cache.sums, s.step().sum_rows(), s.head_size}}));
+  }
+  return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(T)));
+}
+
 const Half* half(const uint16_t* weights) { return reinterpret_cast<const Half*>(weights); }
 
 }  // namespace
@@ -210,7 +235,9 @@ Status rattention_layer(const RattentionLayerArgs& a) {
   if (s.has_window()) RAT_TRY(attend_to_window(a, b));
   RAT_TRY(attend_linearly(s, b));
   RAT_TRY(answer(cuda::head_norms(norms_of(a, b), stream())));
-  return answer(cuda::project<Half, float>(*gemm, b.y, half(a.out_proj), a.x.data, a.y.data, N, D, D, stream()));
+  const float* const residual = a.residual ? a.x.data : nullptr;
+  RAT_TRY(answer(cuda::project<Half, float>(*gemm, b.y, half(a.out_proj), residual, a.y.data, N, D, D, stream())));
+  return a.cache.position == nullptr ? ok() : fill(a, b);
 }
 
 Status rattention_layer_backward(const RattentionLayerBackwardArgs& a) {

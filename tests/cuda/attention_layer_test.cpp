@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/dilated_keys.h"
+#include "kernels/cuda/rat_decode.h"
 #include "tests/cuda/suites.h"
 #include "tests/cuda/token_reference.h"
 
@@ -204,6 +205,76 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind,
   checks.within(name + "grad_out_proj", grad_out_proj.values(), r.grad_out_proj, kBackwardBound);
 }
 
+// Token by token from an empty cache of type C.
+template <class C>
+void decode_case(Checks& checks, const RatShape& s, const Kind& kind, int splits) {
+  std::mt19937_64 random(static_cast<uint64_t>(s.tokens + splits));
+  Core core(s, kind);
+  const int64_t W = static_cast<int64_t>(core.width()), D = s.channels(), P = s.head_size;
+  const Doubles all = random_values<bf16>(s.rows() * W, random);
+  core.run(all, Doubles(at(s.rows() * D), 0.0));
+  const Device<bf16> proj(all), step(s.batch * W);
+  Device<bf16> y(s.batch * D);
+  RatDecodeArgs<bf16, C> args;
+  args.shape = s, args.shape.tokens = 1;
+  args.recurrent = kind.recurrent, args.kv_heads = kind.kv_heads;
+  int64_t rows = s.window < 0 ? s.tokens : s.window + 1;
+  if (kind.dilation > 1) {
+    args.before = before_window(s, kind.dilation, kind.initial);
+    rows += args.before.keys_seen(s.tokens + s.window);  // of all tokens
+  }
+  const RatShape cached = of_heads(args.shape, args.key_heads());
+  const Device<C> keys(s.batch * cached.heads * P * rows), values(keys.count());
+  const Device<ushort2> scales(s.batch * cached.heads * rows);
+  const Device<float> state_k(s.batch * D), state_v(s.batch * D);
+  const Device<float2> rope(s.tokens * (P / 2));
+  const Device<int32_t> position(Doubles{0.0});
+  const Device<float> workspace(static_cast<int64_t>(rat_decode_workspace(args.shape, splits) / sizeof(float)));
+  require(rope_table(rope.get(), s.tokens, P, 10000.0, nullptr));
+  require(cudaMemset(workspace.get(), 0, workspace.bytes()), "workspace");
+  args.capacity = rows, args.angles = s.tokens, args.position = position.get();
+  args.proj = step.get(), args.proj_stride = W, args.rope = kind.positions ? rope.get() : nullptr;
+  args.state_k = state_k.get(), args.state_v = state_v.get();
+  args.keys = head_major(keys.get(), cached, rows), args.values = head_major(values.get(), cached, rows);
+  args.scales = scale_pairs(scales.get(), cached, rows);
+  args.y = y.get(), args.splits = splits, args.keys_of_split = 1, args.workspace = workspace.get();
+  const std::size_t row = at(W) * sizeof(bf16);
+  Doubles decoded(at(s.rows() * D));
+  for (int64_t t = 0; t < s.tokens; ++t) {
+    require(cudaMemcpy2D(step.get(), row, proj.get() + t * W, row * at(s.tokens), row, at(s.batch), cudaMemcpyDeviceToDevice),
+            "one token");
+    y.poison();
+    require(rat_decode<bf16, C>(args, nullptr));
+    require(advance_position(position.get(), nullptr));
+    const Doubles now = y.values();
+    for (int64_t b = 0; b < s.batch; ++b)
+      std::copy_n(now.begin() + b * D, D, decoded.begin() + (b * s.tokens + t) * D);
+  }
+  const bool exact = std::is_same_v<C, bf16>;
+  checks.within(std::string(kind.recurrent ? "decode recurrent " : "decode ") + (exact ? "bf16 " : "e4m3 ") + describe_tokens(s) +
+                    "kv " + std::to_string(kind.kv_heads) + " D" + std::to_string(kind.dilation) + " S" +
+                    std::to_string(kind.initial) + " splits " + std::to_string(splits),
+                decoded, core.y, exact ? 8e-3 : 4e-2);
+}
+
+void decode_cases(Checks& checks) {
+  for (const int64_t P : {64, 128})
+    for (const int splits : {1, 3})
+      for (const bool positions : {true, false}) {
+        const auto both = [&](const RatShape& s, const Kind& kind) {
+          decode_case<bf16>(checks, s, kind, splits);
+          decode_case<e4m3>(checks, s, kind, splits);
+        };
+        for (const int64_t window : {-1, 0, 9}) both(attention_shape(2, 70, 4, P, window), {positions, false, 2});
+        both(attention_shape(1, 70, 3, P, 30), {positions, false, 1});
+        both(attention_shape(2, 70, 2, P, -1), {positions, true});
+        both(attention_shape(2, 70, 2, P, 0), {positions, true, 0, 4, 0});
+        both(attention_shape(1, 70, 2, P, 5), {positions, true, 0, 3, 4});
+        both(attention_shape(1, 70, 2, P, 200), {positions, true, 0, 2, 100});
+        both(attention_shape(1, 150, 2, P, 40), {positions, true, 0, 2, 1});
+      }
+}
+
 // On the fastest path, as training takes it.
 void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind) {
   layer_case(checks, gemm, s, kind, best_path<bf16>(s.head_size));
@@ -230,12 +301,15 @@ void test_few_attention_layers(Checks& checks) {
   layer_case(checks, gemm, attention_shape(1, 70, 2, 64, -1), {true, false, 1});
   layer_case(checks, gemm, attention_shape(1, 150, 1, 64, 5), {true, true, 0, 2, 3});
   layer_case(checks, gemm, attention_shape(1, 150, 1, 128, 0), {true, true, 0, 2, 0});
+  decode_case<bf16>(checks, attention_shape(1, 20, 2, 64, 7), {true, false, 1}, 2);
+  decode_case<e4m3>(checks, attention_shape(2, 20, 2, 64, 3), {true, true, 0, 2, 3}, 2);
 }
 
 void test_attention_layers(Checks& checks) {
   Gemm gemm;
   require(gemm.create());
   dilated_cases(checks, gemm);
+  decode_cases(checks);
   for (const bool positions : {false, true})
     for (const int64_t P : {64, 128}) {
       for (const int64_t window : {-1, 30}) {

@@ -2,6 +2,7 @@
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/head_norms.h"
+#include "kernels/cuda/linear_decode.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
 #include "kernels/cuda/shared_heads.h"
@@ -51,6 +52,7 @@ void test_refusals(Checks& checks) {
   refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
   refused("norms of heads of 16", head_norms({shape}, nullptr), "heads of 64 and 128");
+  refused("linear attention of heads of 16", linear_decode({shape, 1}, nullptr), "heads of 64 or 128");
   refused("shared columns that do not divide", repeat_heads({8, 64, 24, 64}, nullptr), "columns that divide");
   refused("rows that are not aligned", sum_heads({8, 64, 32, 64, {proj.get() + 1, proj.get()}, {proj.get(), proj.get()}}, nullptr),
           "multiples of 16 bytes");

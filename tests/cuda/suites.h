@@ -31,6 +31,8 @@ void test_attention_layers(Checks& checks);
 void test_few_attention_layers(Checks& checks);
 void test_head_norms(Checks& checks);
 void test_few_head_norms(Checks& checks);
+void test_linear_decode(Checks& checks);
+void test_few_linear_decodes(Checks& checks);
 // The recurrence over whole sequences; small cases; bit-equal results.
 void test_token_scan(Checks& checks);
 void test_few_token_scans(Checks& checks);

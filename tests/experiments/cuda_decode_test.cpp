@@ -76,21 +76,32 @@ struct Fused {
   std::string layer;
   int64_t heads, groups;
   Positions positions;
+  int64_t kv_heads = 0;
   ModelConfig config() const {
     ModelConfig config = test::config_of(layer, 256, heads, groups);
     config.positions = positions;
+    config.kv_heads = kv_heads;
     return config;
   }
   std::string text() const {
-    return fmt::format("{} H {} G {} {}", layer, heads, groups, positions == Positions::rope ? "rope" : "none");
+    return fmt::format("{} H {} G {} KV {} {}", layer, heads, groups, kv_heads, positions == Positions::rope ? "rope" : "none");
   }
+  int64_t kv_width() const { return config().kv_width(); }
+  int64_t cached_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   // Rows that the cache of a head has after T tokens, and floats of running states.
   int64_t rows(int64_t T) const {
     const LayerConfig one = config().layers[0];
     if (one.kind == "rat") return T / one.chunk;
-    return one.kind == "swa" ? std::min(T, one.window + 1) : T;
+    if (one.kind == "ratplus" && one.dilation > 1)
+      return std::min(T, one.window + 1) + kernels::kept_tokens(T, one.dilation, one.initial);
+    if (one.kind == "linear") return 0;
+    return one.kind == "swa" || one.kind == "rattention" ? std::min(T, one.window + 1) : T;
   }
-  int64_t running() const { return layer.starts_with("rat") ? 2 * 256 : 0; }
+  bool sums() const { return layer.starts_with("rattention") || layer.starts_with("linear"); }
+  int64_t running() const {
+    if (sums()) return 2 * kv_width() * config().head_size();
+    return layer.starts_with("rat") ? 2 * 256 : 0;
+  }
 };
 
 std::vector<Fused> fused_cases() {
@@ -99,6 +110,30 @@ std::vector<Fused> fused_cases() {
     for (const char* layer : {"rat:1", "rat:16", "rat:40", "rat:1000", "attention", "swa:1", "swa:9", "swa:100"})
       for (const Positions positions : {Positions::rope, Positions::none}) all.push_back({layer, heads, 2, positions});
   all.push_back({"rat:3", 4, 1, Positions::rope});
+  for (const char* layer : {"ratplus", "ratplus:4", "ratplus:3/w20/s5", "ratplus:2/w1000/s3", "ratplus:16/w130/s300"}) {
+    all.push_back({layer, 2, 2, Positions::rope});
+    all.push_back({layer, 4, 2, Positions::none});
+  }
+  for (const char* layer : {"attention", "swa:1", "swa:100"}) {
+    all.push_back({layer, 4, 2, Positions::rope, 2});
+    all.push_back({layer, 2, 2, Positions::none, 1});
+  }
+  return all;
+}
+
+// Their caches are never fp8.
+std::vector<Fused> cases_with_sums() {
+  std::vector<Fused> all;
+  for (const int64_t heads : {2, 4})
+    for (const char* layer : {"rattention:0", "rattention:1", "rattention:30", "rattention:1000", "linear"})
+      for (const int64_t kv_heads : {0, 2, 1})
+        for (const Positions positions : {Positions::rope, Positions::none}) all.push_back({layer, heads, 2, positions, kv_heads});
+  return all;
+}
+
+std::vector<Fused> all_cases() {
+  std::vector<Fused> all = fused_cases();
+  for (const Fused& one : cases_with_sums()) all.push_back(one);
   return all;
 }
 
@@ -126,7 +161,7 @@ std::vector<float> layer_outputs(SingleLayer& layer, DecodeState& state, const s
 // there is one sequence; windows wrap around.
 TEST(CudaDecoding, FusedLayersFollowTheCpuInF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
-  for (const Fused& c : fused_cases()) {
+  for (const Fused& c : all_cases()) {
     const ModelConfig config = c.config();
     const auto cpu = test::layer_of(config), gpu = test::layer_of(config, "cuda");
     ASSERT_OK(gpu->set_dtype(kernels::Dtype::bf16));
@@ -141,7 +176,7 @@ TEST(CudaDecoding, FusedLayersFollowTheCpuInF32) {
         EXPECT_LE(test::relative_error(got, want), 2e-2);
         EXPECT_EQ(got, layer_outputs(*gpu, *again, x, split)) << "a second run differs";
         EXPECT_EQ(state->position(), T);
-        EXPECT_EQ(state->cache_bytes(), batch * (2 * 2 * D * c.rows(T) + 4 * c.running()));  // bf16 rows, f32 running
+        EXPECT_EQ(state->cache_bytes(), batch * (2 * 2 * c.kv_width() * c.rows(T) + 4 * c.running()));  // bf16 rows, f32 running
       }
     }
   }
@@ -175,7 +210,7 @@ TEST(CudaDecoding, FusedLayersKeepAnFp8Cache) {
         EXPECT_EQ(got, layer_outputs(*gpu, *state, x, split)) << "a restarted state differs";
         EXPECT_EQ(state->cache_dtype(), "fp8");
         EXPECT_EQ(wide->cache_dtype(), "bf16");
-        EXPECT_EQ(state->cache_bytes(), batch * ((2 * D + 4 * c.heads) * c.rows(T) + 4 * c.running()));
+        EXPECT_EQ(state->cache_bytes(), batch * ((2 * c.kv_width() + 4 * c.cached_heads()) * c.rows(T) + 4 * c.running()));
         gpu->set_cache_dtype({});
       }
     }
@@ -200,7 +235,6 @@ TEST(CudaDecoding, WhatCannotKeepAnFp8CacheIsRefused) {
     return step.error().message;
   };
   for (const auto& [message, part] : {std::pair{refusal("rat:16", 2, kernels::Dtype::f32), "'rat' in f32 on the cuda"},
-                                      {refusal("attention", 2, kernels::Dtype::bf16, 1), "'attention' in bf16"},
                                       {refusal("linear", 2, kernels::Dtype::bf16), "'linear' in bf16"},
                                       {refusal("swa:9", 4, kernels::Dtype::f32), "'swa' in f32 on the cuda"},
                                       {refusal("rat:16", 8, kernels::Dtype::bf16), "heads of 32"}}) {
@@ -212,7 +246,7 @@ TEST(CudaDecoding, WhatCannotKeepAnFp8CacheIsRefused) {
 TEST(CudaDecoding, FusedStatesRepeat) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const auto& [cache, bound] : {std::pair{kernels::CacheDtype::bf16, 2e-2}, {kernels::CacheDtype::fp8, fp8_bound}})
-    for (const Fused& c : fused_cases()) {
+    for (const Fused& c : cache == kernels::CacheDtype::fp8 ? fused_cases() : all_cases()) {
       SCOPED_TRACE(fmt::format("{} {}", c.text(), kernels::cache_dtype_name(cache)));
       const ModelConfig config = c.config();
       const int64_t B = 3, T = 100, D = config.d_model;
@@ -240,7 +274,7 @@ TEST(CudaDecoding, FusedStatesRepeat) {
 TEST(CudaDecoding, FusedModelsFollowF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const int64_t batch : {1, 3, 70}) {
-    ModelConfig config = test::config_of("rat:16,swa:9,attention,rat:3", 256, 4, 2);
+    ModelConfig config = test::config_of("rat:16,swa:9,attention,rat:3,ratplus,ratplus:4/w2,rattention:9,linear", 256, 4, 2);
     config.vocab = 61;
     const auto model = *Model::create(config, 7, "cuda");
     for (Parameter& p : model->parameters())
@@ -260,7 +294,7 @@ TEST(CudaDecoding, FusedModelsFollowF32) {
 TEST(CudaDecoding, ReplayedStepsAreThoseStartedOpByOp) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   // 64, then 128 tokens fill the room of chunks of one and of attention; a window stays as it is and wants new angles.
-  ModelConfig config = test::config_of("rat:1,swa:9,attention", 256, 4, 2);
+  ModelConfig config = test::config_of("rat:1,swa:9,attention,ratplus,ratplus:4/w2/s3,rattention:9,linear", 256, 4, 2);
   config.vocab = 61;
   const auto model = *Model::create(config, 7, "cuda");
   ASSERT_OK(model->set_dtype(kernels::Dtype::bf16));

@@ -159,7 +159,7 @@ void GenerateView::draw_parameters(const Pen& pen, Box& box, const Frame& frame)
   if (has_cache) {
     place(7, "Cache");
     choose("##cache",
-           "Precision of keys and values; auto: as the layers compute; fp8: of rat, attention and swa in bf16", cache_,
+           "Precision of keys and values; auto: as the layers compute; fp8: of rat, ratplus, attention and swa in bf16", cache_,
            {as_computed, "fp8"});
   }
   box.take_top(static_cast<float>(rows) * height);
