@@ -117,7 +117,11 @@ __device__ __forceinline__ void store_box(const CUtensorMap& map, uint32_t from,
                : "memory");
 }
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-__device__ __forceinline__ void wait_stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// Until all but the newest PENDING groups have been read.
+template <int PENDING = 0>
+__device__ __forceinline__ void wait_stores_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(PENDING) : "memory");
+}
 
 // 128 threads of one warpgroup.
 __device__ __forceinline__ void sync_warpgroup(int barrier) {

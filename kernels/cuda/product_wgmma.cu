@@ -37,7 +37,10 @@ constexpr int kEnds = kGate<END> ? 2 : 1;
 template <End END>
 constexpr int kPlaces = END == End::deep_gate_gradient ? kOfTeam : kConsumers;
 template <End END>
-constexpr int kStages = END == End::gate_gradient ? 3 : 5;  // what then fits
+constexpr int kStages = END == End::gate_gradient ? 3 : END == End::gelu ? 4 : 5;  // what then fits
+constexpr int kOutboxes = 3;  // halves of a tile that a warpgroup sends GELU and its slope from
+template <End END>
+constexpr int kPlaceBytes = END == End::gelu ? kOutboxes * kOutHalf : kEnds<END> * kOut;
 // The weight's rows are the inner dimension.
 template <End END>
 constexpr bool kTransposed = END != End::gelu;
@@ -45,7 +48,7 @@ constexpr bool kTransposed = END != End::gelu;
 template <End END>
 struct Offsets {  // in shared memory, bytes: stages of both operands, what each warpgroup reads and sends, barriers
   static constexpr int steps = 0, out = kStages<END> * 2 * kOperand;
-  static constexpr int full = out + kPlaces<END> * kEnds<END> * kOut, free = full + 8 * kStages<END>;
+  static constexpr int full = out + kPlaces<END> * kPlaceBytes<END>, free = full + 8 * kStages<END>;
   static constexpr int read_full = free + 8 * kStages<END>, read_free = read_full + 8 * kConsumers;
   static constexpr int bytes = read_free + 8 * kConsumers + 1024;  // the start is rounded up to 1024
 };
@@ -100,7 +103,7 @@ __device__ void bring_ends(const Maps& maps, const Work& work, uint32_t shared) 
     for (int member = 0; member < kOfTeam; ++member) {
       const int which = turn % kTeams * kOfTeam + member;
       const int place = which % kPlaces<END>, uses = turn * (kConsumers / kPlaces<END>) / kTeams;  // of the place, so far
-      const uint32_t to = shared + Offsets<END>::out + place * kEnds<END> * kOut;
+      const uint32_t to = shared + Offsets<END>::out + place * kPlaceBytes<END>;
       const uint32_t full = shared + Offsets<END>::read_full + 8 * which;
       barrier_wait(shared + Offsets<END>::read_free + 8 * place, static_cast<uint32_t>(uses & 1) ^ 1);
       barrier_expect(full, kEnds<END> * kOut);
@@ -136,30 +139,40 @@ __device__ __forceinline__ void send(const CUtensorMap& map, uint32_t tile, cons
   }
   commit_stores();
 }
-__device__ __forceinline__ void wait_until_sent(int which) {
-  if (threadIdx.x % 128 == 0) wait_stores_read();
-  sync_warpgroup(1 + which);
-}
-
-__device__ __forceinline__ void write_tile(const float (&sums)[64], uint32_t tile) {
-#pragma unroll
-  for (int piece = 0; piece < 16; piece += 2) Quad(tile, piece).store(&sums[piece * 4]);
-}
-
-__device__ __forceinline__ void finish_product(const Maps& maps, float (&sums)[64], uint32_t tile, const Work::Place& place,
-                                               int which) {
-  wait_until_sent(which);
-#pragma unroll
-  for (int piece = 0; piece < 16; piece += 2) {
-    float slopes[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) slopes[i] = gelu_and_slope(sums[piece * 4 + i]);
-    Quad(tile, piece).store(slopes);
+// Where a warpgroup sends half of a tile's columns from, by turns. While it computes, the copy engine reads the two before.
+struct Outbox {
+  uint32_t first, at;
+  int which;
+  __device__ Outbox(uint32_t place, int warpgroup) : first(place), at(place), which(warpgroup) {}
+  // What was stored at `at` goes to memory; the next place is free.
+  __device__ void send(const CUtensorMap& map, int column, int row) {
+    fence_shared_stores();
+    if (threadIdx.x % 128 == 0) wait_stores_read<1>();
+    sync_warpgroup(1 + which);
+    if (threadIdx.x % 128 == 0) {
+      store_box(map, at, column, row, 0);
+      commit_stores();
+    }
+    at = at == first + (kOutboxes - 1) * kOutHalf ? first : at + kOutHalf;
   }
-  send(maps.slope, tile, place, which);
-  wait_until_sent(which);
-  write_tile(sums, tile);
-  send(maps.out, tile, place, which);
+};
+
+__device__ __forceinline__ void finish_product(const Maps& maps, float (&sums)[64], Outbox& outbox, const Work::Place& place) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float* const mine = &sums[half * 32];
+#pragma unroll
+    for (int piece = 0; piece < 8; piece += 2) {
+      float slopes[8];
+#pragma unroll
+      for (int i = 0; i < 8; ++i) slopes[i] = gelu_and_slope(mine[piece * 4 + i]);
+      Quad(outbox.at, piece).store(slopes);
+    }
+    outbox.send(maps.slope, place.column + half * kHalf, place.row);
+#pragma unroll
+    for (int piece = 0; piece < 8; piece += 2) Quad(outbox.at, piece).store(&mine[piece * 4]);
+    outbox.send(maps.out, place.column + half * kHalf, place.row);
+  }
 }
 
 __device__ __forceinline__ void finish_gradient(const Maps& maps, float (&sums)[64], uint32_t tile, const Work::Place& place,
@@ -282,12 +295,13 @@ __device__ __forceinline__ void multiply(float (&sums)[64], Ring& ring, const Wo
 template <End END>
 __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int which) {
   const uint32_t block = block_in_cluster(), place_of_ends = which % kPlaces<END>;
-  const uint32_t tile = shared + Offsets<END>::out + place_of_ends * kEnds<END> * kOut;
+  const uint32_t tile = shared + Offsets<END>::out + place_of_ends * kPlaceBytes<END>;
   const int team = which / kOfTeam, member = which % kOfTeam;
   const int stride = gridDim.x / kBlocks, first = blockIdx.x / kBlocks;
   Ring ring;
   if (team == 1) ring.template skip<kStages<END>>(work.steps);
   uint32_t phase = 0;
+  Outbox outbox(tile, which);
   for (int pair = first + team * stride; pair < work.pairs; pair += kTeams * stride) {
     Work::Place place = work.at(pair, block);
     place.row += member * kRows;
@@ -298,7 +312,7 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
     });
     const uint32_t read_full = shared + Offsets<END>::read_full + 8 * which;
     const uint32_t read_free = shared + Offsets<END>::read_free + 8 * place_of_ends;
-    if constexpr (END == End::gelu) finish_product(maps, sums, tile, place, which);
+    if constexpr (END == End::gelu) finish_product(maps, sums, outbox, place);
     else if constexpr (END == End::gelu_gradient) finish_gradient(maps, sums, tile, place, which, read_full, read_free, phase);
     else finish_gate_gradient(maps, work, sums, tile, place, which, read_full, read_free, phase);
     phase ^= 1;
