@@ -300,7 +300,7 @@ Result<double> Model::loss_and_gradients(const TokenBatch& batch, double scale, 
   // The two ways through the blocks are the same work for every batch of this shape; timed op by op, they are started op
   // by op.
   const kernels::RepeatedWork::Key key{batch.batch, batch.tokens, static_cast<int64_t>(m.dtype),
-                                       static_cast<int64_t>(m.layers_version)};
+                                       m.settings};
   const auto through_blocks = [&](kernels::RepeatedWork& repeated, const auto& work) {
     return options.times == nullptr ? repeated.run(key, m.exec, work) : work();
   };

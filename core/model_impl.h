@@ -35,7 +35,10 @@ struct Model::Impl {
   RoundedGradient rounded_gradient;
   kernels::RepeatedWork forward_work, backward_work;  // the blocks, training
   uint64_t layers_version = 0;  // counts set_layers: a decode state belongs to one
+  int64_t settings = 0;         // number of the layers' settings among those that the model had
+  std::vector<std::vector<LayerConfig>> known_settings;  // none: it never had others
 
+  int64_t number_of_settings();
   MixerPass pass_for(int64_t batch, int64_t tokens, Activations& saved, const PassOptions& options);
   Status check_tokens(std::span<const int32_t> tokens) const;
   Status check_batch(const TokenBatch& batch) const;

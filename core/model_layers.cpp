@@ -54,13 +54,22 @@ std::string layer_change_note(const std::vector<LayerConfig>& trained, const std
                      fmt::join(notes, "; "));
 }
 
+// Settings that come again have the number that they had.
+int64_t Model::Impl::number_of_settings() {
+  auto known = std::ranges::find(known_settings, config.layers);
+  if (known == known_settings.end()) known = known_settings.insert(known, config.layers);
+  return known - known_settings.begin();
+}
+
 Status Model::set_layers(std::span<const LayerConfig> layers) {
   Impl& m = *impl_;
   if (std::ranges::equal(layers, m.config.layers)) return ok();
   RAT_TRY(check_layer_change(m.config, layers));
+  if (m.known_settings.empty()) m.known_settings.push_back(m.config.layers);
   m.config.layers.assign(layers.begin(), layers.end());
   for (std::size_t i = 0; i < m.blocks.size(); ++i) m.blocks[i].sequence.set_layer(m.config, layers[i]);
   ++m.layers_version;
+  m.settings = m.number_of_settings();
   return ok();
 }
 

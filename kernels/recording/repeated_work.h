@@ -1,7 +1,8 @@
 // Work that is started again and again with the same arguments. A backend that can record has it started launch by launch
 // the first time (memory is taken, products choose their algorithms), recorded the second time, and from then on
-// replayed as a whole, which leaves out what each launch costs. A recording holds addresses: it is made again when `key`
-// changes, when memory was taken or given back, or when another thread comes. Other backends start the work every time.
+// replayed as a whole, which leaves out what each launch costs. A recording holds addresses: it is made again when memory was
+// taken or given back, or when another thread comes. Of each `key` there may be one, so that work that takes turns (training
+// on several dilations) is replayed as well. Other backends start the work every time.
 //
 // Traps: what `work` does on the host happens only when it is started or recorded, so it must do nothing there that a
 //        replay would miss; values that change from step to step must lie in the backend's memory. Nothing in it may wait
@@ -11,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/backend.h"
 
@@ -22,7 +24,7 @@ class RepeatedWork {
   using Key = std::array<int64_t, 6>;
 
   RepeatedWork() = default;
-  ~RepeatedWork() { forget(); }
+  ~RepeatedWork() { forget_all(); }
   RepeatedWork(const RepeatedWork&) = delete;
   RepeatedWork& operator=(const RepeatedWork&) = delete;
 
@@ -30,44 +32,49 @@ class RepeatedWork {
   template <class Work>
   [[nodiscard]] Status run(const Key& key, const Exec& exec, const Work& work) {
     if (exec.backend->begin_recording == nullptr) return work();
-    if (is_recorded(key, exec)) return replay();
-    if (ran_so(key, exec)) return record(work);
-    forget();
+    forget_stale(exec);
+    if (const auto known = find(key); known != runs_.end())
+      return known->recording != nullptr ? replay(*known) : record(known, work);
     RAT_TRY(work());
     remember(key, exec);
     return ok();
   }
-  bool recorded() const { return recording_ != nullptr; }
+  // Of any key.
+  bool recorded() const;
 
  private:
-  struct Conditions {  // under which addresses and launches are the same
-    Key key{};
+  static constexpr std::size_t most_keys = 8;
+  struct Run {
+    Key key;
+    void* recording = nullptr;  // null: started once so far
+  };
+  using Known = std::vector<Run>::iterator;
+  struct Conditions {  // under which addresses are the same
+    const Backend* backend = nullptr;
     uint64_t memory_changes = 0, thread = 0;
     bool operator==(const Conditions&) const = default;
   };
-  static Conditions now(const Key& key, const Exec& exec);
-  bool ran_so(const Key& key, const Exec& exec) const;
-  bool is_recorded(const Key& key, const Exec& exec) const { return recorded() && ran_so(key, exec); }
+  static Conditions now(const Exec& exec);
+  Known find(const Key& key);
   void remember(const Key& key, const Exec& exec);
-  void forget();
-  Status replay() const;
+  void forget_stale(const Exec& exec);
+  void forget(Known run);
+  void forget_all();
+  Status replay(const Run& run) const;
   template <class Work>
-  Status record(const Work& work) {
-    RAT_TRY(backend_->begin_recording());
+  Status record(Known run, const Work& work) {
+    const Backend& backend = *conditions_.backend;
+    RAT_TRY(backend.begin_recording());
     const Status started = work();
-    Result<void*> recording = backend_->end_recording();  // also after an error: the stream goes on
-    if (!started || !recording) {
-      if (recording) backend_->forget_recording(*recording);
-      backend_ = nullptr;
-      return started ? Status(recording.error()) : started;
-    }
-    recording_ = *recording;
-    return replay();
+    Result<void*> recording = backend.end_recording();  // also after an error: the stream goes on
+    if (recording) run->recording = *recording;
+    if (started && recording) return replay(*run);
+    forget(run);
+    return started ? Status(recording.error()) : started;
   }
 
-  const Backend* backend_ = nullptr;  // of the last run; null: there was none that may be repeated
-  Conditions conditions_;
-  void* recording_ = nullptr;
+  Conditions conditions_;   // of all runs
+  std::vector<Run> runs_;  // the newest key last
 };
 
 }  // namespace rat::kernels

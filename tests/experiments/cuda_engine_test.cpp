@@ -142,6 +142,36 @@ TEST(CudaTraining, ReplayedStepsAreThoseStartedOpByOp) {
   }
 }
 
+// Training that takes dilations in turn is replayed as well, each with a recording of its own.
+TEST(CudaTraining, ReplayedStepsOfDilationsInTurnAreThoseStartedOpByOp) {
+  RAT_REQUIRE_BACKEND(backend, "cuda");
+  ModelConfig config;
+  config.vocab = 61, config.d_model = 256, config.heads = 4;
+  config.layers = *parse_layers("ratplus*2");
+  for (const kernels::Dtype dtype : {kernels::Dtype::f32, kernels::Dtype::bf16}) {
+    const auto losses = [&](bool op_by_op) {
+      auto model = *Model::create(config, 7, "cuda");
+      EXPECT_OK(model->set_dtype(dtype));
+      AdamW optimizer(std::as_const(*model).parameters(), {}, model->exec());
+      std::vector<float> record;
+      for (int step = 0; step < 9; ++step) {
+        OpTimes times;
+        EXPECT_OK(model->set_layers(*parse_layers(step % 3 == 0 ? "ratplus*2" : step % 3 == 1 ? "ratplus:4*2" : "ratplus:64/w9*2")));
+        EXPECT_OK(model->zero_gradients());
+        const auto loss = model->loss_and_gradients(batch_of(3, 150, 61, static_cast<uint64_t>(step)), 1.0,
+                                                    {.stop = nullptr, .times = op_by_op ? &times : nullptr});
+        EXPECT_OK(loss);
+        record.push_back(static_cast<float>(*loss));
+        EXPECT_OK(optimizer.step(*model, 1e-3));
+      }
+      for (const Parameter& p : std::as_const(*model).parameters())
+        record.insert(record.end(), p.value.begin(), p.value.end());
+      return record;
+    };
+    EXPECT_EQ(losses(false), losses(true)) << kernels::dtype_name(dtype);
+  }
+}
+
 // Head sizes and widths that the GPU fuses, beside the same model in f32: bf16 keeps 8 significant bits.
 TEST(CudaTraining, FusedBlocksAgreeWithF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");

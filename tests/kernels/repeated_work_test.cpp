@@ -67,15 +67,36 @@ TEST_F(RepeatedWorkTest, StartsAnewWhenAnythingIsDifferent) {
     return started_ == before + 2 && calls.replayed == replays + 2;
   };
   EXPECT_TRUE(recorded_again());
-  EXPECT_EQ(run({2}), 3);  // another key
-  EXPECT_TRUE(recorded_again());
-  EXPECT_EQ(calls.forgotten, 1);
   ++calls.memory_changes;
   EXPECT_TRUE(recorded_again());
+  EXPECT_EQ(calls.forgotten, 1);
   std::thread([&] { EXPECT_TRUE(recorded_again()); }).join();
   EXPECT_TRUE(recorded_again());
   EXPECT_EQ(calls.begun, calls.ended);
   EXPECT_EQ(calls.forgotten, calls.begun - 1);  // one is left
+}
+
+TEST_F(RepeatedWorkTest, KeysTakeTurnsWithARecordingEach) {
+  EXPECT_EQ(run({1}), 1);
+  EXPECT_EQ(run({2}), 2);
+  EXPECT_EQ(run({1}), 3);  // recorded
+  EXPECT_EQ(run({2}), 4);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ((run({1}), run({2})), 4);
+  EXPECT_EQ(calls.begun, 2);
+  EXPECT_EQ(calls.forgotten, 0);
+  ++calls.memory_changes;
+  EXPECT_EQ(run({2}), 5);
+  EXPECT_EQ(calls.forgotten, 2) << "recordings of every key are stale";
+}
+
+TEST_F(RepeatedWorkTest, TheOldestOfManyKeysIsForgotten) {
+  for (int64_t key = 0; key < 9; ++key) run({key}), run({key});
+  EXPECT_EQ(calls.begun, 9);
+  EXPECT_EQ(calls.forgotten, 1);
+  const int before = started_;
+  EXPECT_EQ(run({8}), before);
+  EXPECT_EQ(run({1}), before);
+  EXPECT_EQ(run({0}), before + 1);
 }
 
 TEST_F(RepeatedWorkTest, MemoryTakenByTheWorkItselfCountsOnlyOnce) {
