@@ -110,11 +110,6 @@ class MixerState {
   virtual Status clear() = 0;
 };
 
-template <class State, class... Parts>
-Result<std::unique_ptr<MixerState>> new_state(Parts&&... parts) {
-  return std::unique_ptr<MixerState>(std::make_unique<State>(std::forward<Parts>(parts)...));
-}
-
 // The weights of a sequence layer, for mixers whose whole layer a backend may fuse.
 struct LayerWeights {
   const Parameter *in_proj, *out_proj, *norm;

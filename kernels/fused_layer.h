@@ -1,4 +1,5 @@
-// What the contracts of whole layers in one call check alike (kernels/rat_layer, attention_layer, rattention_layer).
+// What the contracts of whole layers in one call check alike (kernels/rat_layer, attention_layer, rattention_layer,
+// rnn_layer).
 #pragma once
 
 #include "kernels/backend.h"
@@ -10,9 +11,12 @@ namespace rat::kernels {
 template <class Args>
 Status check_fused_layer(const char* op, const Args& args, bool is_fused, const Exec& exec) {
   const auto& s = args.shape;
-  if (!is_fused)
-    return fail(ErrorCode::unsupported, "{}: the {} backend does not fuse heads of {} in {} channels", op,
-                exec.backend->name, s.head_size, s.channels());
+  if (!is_fused) {
+    std::string heads;
+    if constexpr (requires { s.head_size; }) heads = fmt::format("heads of {} in ", s.head_size);
+    return fail(ErrorCode::unsupported, "{}: the {} backend does not fuse {}{} channels", op, exec.backend->name, heads,
+                s.channels());
+  }
   RAT_CHECK(args.in_proj != nullptr && args.out_proj != nullptr && args.saved != nullptr,
             "a fused layer has rounded weights and memory for what it saves");
   return expect_shape(op, "x", args.x, s.rows(), s.channels());

@@ -54,15 +54,15 @@ void FusedCache::set_room(int64_t capacity, int64_t angles, const kernels::Exec&
 }
 
 kernels::LayerCache FusedCache::view() {
-  const bool runs = running_.rows() > 0;
+  const int64_t states = shape_.states();
   return {.dtype = dtype_,
           .capacity = capacity_,
           .angles = angles_,
           .keys = keys_.row(0),
           .values = values_.row(0),
           .scales = reinterpret_cast<uint16_t*>(scales_.row(0)),
-          .state_k = runs ? running_.row(0) : nullptr,
-          .state_v = runs ? running_.row(shape_.batch) : nullptr,
+          .state_k = states == 2 ? running_.row(0) : nullptr,
+          .state_v = states > 0 ? running_.row((states - 1) * shape_.batch) : nullptr,
           .sums = sums_.rows() > 0 ? sums_.row(0) : nullptr,
           .position = reinterpret_cast<int32_t*>(position_.row(0)),
           .workspace = workspace_.row(0)};

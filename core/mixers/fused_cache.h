@@ -51,7 +51,7 @@ class FusedCache {
         position_(std::move(position)),
         workspace_(backend, 0) {}
 
-  static int64_t running_rows(const kernels::LayerStepShape& shape) { return shape.has_states() ? 2 * shape.batch : 0; }
+  static int64_t running_rows(const kernels::LayerStepShape& shape) { return shape.states() * shape.batch; }
   // Of one row of one head: two bf16 values, or four of fp8, lie in the place of one f32, and so do the two scales in
   // bf16 of a key and its value.
   int64_t row_floats() const { return shape_.head_size / (dtype_ == kernels::CacheDtype::fp8 ? 4 : 2); }

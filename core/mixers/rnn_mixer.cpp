@@ -2,11 +2,14 @@
 // Columns of `projected`: output gate z (D), value (D), forget gate (D).
 #include <algorithm>
 
+#include "core/mixers/fused_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/mixers/state_rows.h"
+#include "core/model.h"
 #include "core/op_times.h"
 #include "kernels/gated_scan/gated_scan.h"
 #include "kernels/gating/gating.h"
+#include "kernels/rnn_layer/rnn_layer.h"
 
 namespace rat {
 namespace {
@@ -17,14 +20,19 @@ using kernels::Output;
 enum Saved : std::size_t { state_v = saved_mixer };
 enum Work : std::size_t { grad_state = work_mixer };
 
-struct RnnState : MixerState {
+struct RnnState : FusableState {
   StateRows running;  // (B, D)
   explicit RnnState(StateRows&& zeros) : running(std::move(zeros)) {}
-  int64_t bytes() const override { return running.bytes(); }
-  Status clear() override { return running.zero(); }
+  int64_t bytes() const override { return fused ? fused->bytes() : running.bytes(); }
+  Status clear() override {
+    if (fused) RAT_TRY(fused->clear());
+    return running.zero();
+  }
   Result<std::unique_ptr<MixerState>> repeated(int64_t batch) const override {
     RAT_ASSIGN(StateRows copies, running.repeated(1, batch));
-    return new_state<RnnState>(std::move(copies));
+    auto copy = std::make_unique<RnnState>(std::move(copies));
+    RAT_TRY(repeat_fused(batch, *copy));
+    return std::unique_ptr<MixerState>(std::move(copy));
   }
 };
 
@@ -71,6 +79,48 @@ class RnnMixer final : public Mixer {
     return kernels::gate_gradient({.gate = gate, .grad = gate_grad, .grad_bias = weights.grad[0]}, pass.exec);
   }
 
+  bool fuses(const MixerPass& pass) const override {
+    return pass.fused_weights != nullptr && kernels::fuses_rnn_layer(shape_of(pass), pass.exec);
+  }
+  Status forward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       float* y) override {
+    const OpTimer timer(pass.times, Op::scan);
+    return kernels::rnn_layer(fused_args(pass, layer, weights, x, y), pass.exec);
+  }
+  Status backward_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                        float* grad) override {
+    const OpTimer timer(pass.times, Op::scan);
+    return kernels::rnn_layer_backward({.forward = fused_args(pass, layer, weights, x, nullptr),
+                                        .grad = pass.rounded_gradient->of({grad, pass.rows(), D_}),
+                                        .grad_norm = layer.norm->grad,
+                                        .grad_gate_bias = weights.grad[0],
+                                        .grad_in_proj = layer.in_proj->grad,
+                                        .grad_out_proj = layer.out_proj->grad},
+                                       pass.exec);
+  }
+  // There are no keys that fp8 would make smaller.
+  bool fuses_generation(const MixerPass& pass) const override {
+    return fuses(pass) && pass.cache_dtype.value_or(kernels::CacheDtype::bf16) != kernels::CacheDtype::fp8;
+  }
+  Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                       MixerState& state, float* y, bool residual) override {
+    const OpTimer timer(pass.times, Op::scan);
+    return static_cast<RnnState&>(state).prefill(pass, shape_of(pass).step(), [&](const kernels::LayerCache& cache) {
+      kernels::RnnLayerArgs args = fused_args(pass, layer, weights, x, y);
+      args.residual = residual;
+      args.cache = cache;
+      return kernels::rnn_layer(args, pass.exec);
+    });
+  }
+  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override {
+    return static_cast<RnnState&>(state).prepare(pass, position, fuses_generation(pass), shape_of(pass).step());
+  }
+  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
+                    MixerState& state, float* y, bool residual) override {
+    return static_cast<RnnState&>(state).step(pass, layer, {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}},
+                                              x, y, residual);
+  }
+
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
     const Input in(projected, pass.rows(), 3 * D_);
     if (probe == Probe::gate) return in.columns(2 * D_, D_);
@@ -91,6 +141,7 @@ class RnnMixer final : public Mixer {
   }
 
   Status fill(const MixerPass& pass, const float*, MixerState& state) override {
+    static_cast<RnnState&>(state).fused.reset();
     const Input last((*pass.saved)[state_v].data() + (pass.tokens - 1) * D_, pass.batch, D_, pass.tokens * D_);
     return kernels::copy_rows({.x = last, .y = static_cast<RnnState&>(state).running.all()}, pass.exec);
   }
@@ -107,6 +158,21 @@ class RnnMixer final : public Mixer {
   }
 
  private:
+  kernels::RnnLayerShape shape_of(const MixerPass& pass) const { return {pass.batch, pass.tokens, D_}; }
+  // With the memory for what backward needs, in pass.saved.
+  kernels::RnnLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
+                                   const float* x, float* y) const {
+    const std::size_t bytes = kernels::rnn_layer_saved(shape_of(pass), pass.exec);
+    return {.shape = shape_of(pass),
+            .norm = layer.norm->value,
+            .gate_bias = weights.value[0],
+            .in_proj = pass.fused_weights->of(layer.in_proj->value),
+            .out_proj = pass.fused_weights->of(layer.out_proj->value),
+            .x = Input(x, pass.rows(), D_),
+            .y = Output(y, pass.rows(), D_),
+            .saved = (*pass.saved)[saved_projected].ensure(static_cast<int64_t>(bytes / sizeof(float)) + 1)};
+  }
+
   int64_t D_;
   const kernels::Backend* backend_;
 };

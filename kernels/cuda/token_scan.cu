@@ -1,15 +1,11 @@
 #include "kernels/cuda/token_scan.h"
 
-#include "kernels/cuda/device_math.cuh"
+#include "kernels/cuda/segments.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kSegment = 32;  // tokens
-constexpr int kAhead = 8;     // tokens whose rows a thread asks for at a time
-
-int64_t segments_of(const RatShape& s) { return (s.tokens + kSegment - 1) / kSegment; }
+using namespace segments;
 
 // Of a row of D values those of one thread: two neighbours in each half of a head, which rotations turn with each
 // other.
@@ -45,7 +41,7 @@ struct Place {
 
   __device__ explicit Place(const RatShape& s) {
     const unsigned quads = static_cast<unsigned>(s.channels() / 4), per_head = static_cast<unsigned>(s.head_size / 4);
-    const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, segments = (s.tokens + kSegment - 1) / kSegment;
+    const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, segments = segments_of(s.tokens);
     const unsigned mine = static_cast<unsigned>(item % quads);
     segment = item / quads;
     exists = segment < s.batch * segments;
@@ -65,7 +61,7 @@ struct Ends {
   int64_t D;
 
   __device__ Ends(float* workspace, const RatShape& s) : D(s.channels()) {
-    const int64_t plane = s.batch * ((s.tokens + kSegment - 1) / kSegment) * D;
+    const int64_t plane = s.batch * segments_of(s.tokens) * D;
     decay = workspace, k = workspace + plane, v = workspace + 2 * plane;
   }
   __device__ void write(const Place& at, const float (&decays)[4], const float (&k_end)[4],
@@ -101,16 +97,6 @@ struct Inputs {
       const int64_t row = min(first + u, at.count - 1) * in.stride;
       k[u] = at.quad.packed(in.k + row), v[u] = at.quad.packed(in.v + row), g[u] = at.quad.packed(in.g + row);
     }
-  }
-};
-
-// The gate and 1 - gate, each to its last digits where it is small.
-struct Gate {
-  float open, shut;
-  __device__ explicit Gate(float g) {
-    const float e = __expf(fminf(g, 80.0f));  // beyond it e * 0 is no number
-    shut = __fdividef(1.0f, 1.0f + e);
-    open = e * shut;
   }
 };
 
@@ -150,34 +136,6 @@ __global__ void __launch_bounds__(kThreads) segment_ends_kernel(TokenScanArgs a)
     }
   }
   Ends(a.workspace, a.shape).write(at, decay, k_end, v_end);
-}
-
-// Ends of segments become the states that segments start from, from the first on or, backward, from the last. A thread
-// has one channel of one sequence.
-template <bool kBackward>
-__global__ void __launch_bounds__(kThreads) join_segments_kernel(RatShape s, float* workspace) {
-  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, D = s.channels();
-  if (item >= s.batch * D) return;
-  const int64_t segments = (s.tokens + kSegment - 1) / kSegment;
-  const Ends ends(workspace, s);
-  const int64_t first = item / D * segments * D + item % D;
-  const auto cell = [&](int64_t i) { return first + (kBackward ? segments - 1 - i : i) * D; };
-  float k_state = 0.0f, v_state = 0.0f;
-  for (int64_t begin = 0; begin < segments; begin += kAhead) {
-    float decay[kAhead], k[kAhead], v[kAhead];
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      const int64_t from = cell(min(begin + u, segments - 1));
-      decay[u] = ends.decay[from], k[u] = ends.k[from], v[u] = ends.v[from];
-    }
-#pragma unroll
-    for (int u = 0; u < kAhead; ++u) {
-      if (begin + u >= segments) break;
-      const int64_t to = cell(begin + u);
-      ends.k[to] = k_state, ends.v[to] = v_state;
-      k_state = fmaf(decay[u], k_state, k[u]), v_state = fmaf(decay[u], v_state, v[u]);
-    }
-  }
 }
 
 __global__ void __launch_bounds__(kThreads) scan_segments_kernel(TokenScanArgs a) {
@@ -322,21 +280,18 @@ Status check(const char* op, const TokenScanArgs& a) {
   return {};
 }
 
-unsigned blocks_of(int64_t items) { return static_cast<unsigned>((items + kThreads - 1) / kThreads); }
-unsigned walks(const RatShape& s) { return blocks_of(s.batch * segments_of(s) * (s.channels() / 4)); }
+unsigned walks(const RatShape& s) { return blocks_of(s.batch * segments_of(s.tokens) * (s.channels() / 4)); }
 
 }  // namespace
 
-int64_t token_scan_workspace(const RatShape& s) { return 3 * s.batch * segments_of(s) * s.channels(); }
+int64_t token_scan_workspace(const RatShape& s) { return 3 * s.batch * segments_of(s.tokens) * s.channels(); }
 
 Status token_scan(const TokenScanArgs& a, cudaStream_t stream) {
   constexpr const char* op = "token_scan";
   RAT_CUDA_TRY(check(op, a));
   segment_ends_kernel<<<walks(a.shape), kThreads, 0, stream>>>(a);
   RAT_CUDA_TRY(launched(op));
-  join_segments_kernel<false>
-      <<<blocks_of(a.shape.batch * a.shape.channels()), kThreads, 0, stream>>>(a.shape, a.workspace);
-  RAT_CUDA_TRY(launched(op));
+  RAT_CUDA_TRY((join<2, false>(op, a.shape.batch, a.shape.tokens, a.shape.channels(), a.workspace, stream)));
   scan_segments_kernel<<<walks(a.shape), kThreads, 0, stream>>>(a);
   return launched(op);
 }
@@ -350,8 +305,7 @@ Status token_scan_backward(const TokenScanBackwardArgs& a, cudaStream_t stream) 
                   static_cast<long long>(a.grad_proj_stride), static_cast<long long>(s.channels()));
   gradient_ends_kernel<<<walks(s), kThreads, 0, stream>>>(a);
   RAT_CUDA_TRY(launched(op));
-  join_segments_kernel<true><<<blocks_of(s.batch * s.channels()), kThreads, 0, stream>>>(s, a.forward.workspace);
-  RAT_CUDA_TRY(launched(op));
+  RAT_CUDA_TRY((join<2, true>(op, s.batch, s.tokens, s.channels(), a.forward.workspace, stream)));
   scan_gradient_kernel<<<walks(s), kThreads, 0, stream>>>(a);
   return launched(op);
 }

@@ -11,7 +11,8 @@ Status check_cache(const char* op, const LayerStepShape& shape, const LayerCache
                 (!shape.keeps_rows() || (cache.keys != nullptr && cache.values != nullptr)) &&
                 (!shape.linear || cache.sums != nullptr),
             "a cache of a fused layer has all its memory");
-  RAT_CHECK(!shape.has_states() || (cache.state_k != nullptr && cache.state_v != nullptr), "it has running states");
+  RAT_CHECK((shape.states() < 2 || cache.state_k != nullptr) && (shape.states() < 1 || cache.state_v != nullptr),
+            "it has running states");
   RAT_CHECK(cache.dtype == CacheDtype::bf16 || (cache.dtype == CacheDtype::fp8 && cache.scales != nullptr),
             "a cache of a fused layer is bf16, or fp8 with scales");
   if (cache.capacity >= shape.rows_at(tokens) && cache.angles > tokens / shape.chunk_len) return ok();

@@ -1,12 +1,13 @@
 // One token of each of B sequences through a whole layer in one call, for backends that fuse it, and the cache that
 // generation goes on from: a layer of RAT (kernels/rat_layer), of softmax attention over tokens
-// (kernels/attention_layer), or of RAttention (kernels/rattention_layer), which fill the cache when they prefill.
+// (kernels/attention_layer), of RAttention (kernels/rattention_layer), or an RNN's (kernels/rnn_layer), which fill the cache when they prefill.
 //
 //   y = x + W_out( sigmoid(z) * attend( scan( W_in rms_norm(x) ) ) )      RAT
 //   y = x + W_out attend( W_in rms_norm(x) )                              attention over tokens
 //   y = x + W_out( sigmoid(o) * attend( scan( W_in rms_norm(x) ) ) )      RAT+: attention over tokens, recurrent
 //   y = x + W_out( n(attend(..)) w_near + n(linear(..)) w_far )           RAttention (kernels/rattention_layer), or its
 //                                                                         second part alone
+//   y = x + W_out( sigmoid(z) * scan( W_in rms_norm(x) ) )                RNN (kernels/rnn_layer)
 //
 // Everything between the two f32 residual streams is bf16, sums are f32; keys and values are kept in bf16 or fp8.
 // Shapes: x, y (B, D) f32; weights in the layouts of core/weights.h, the two matrices rounded by round_weights.
@@ -33,14 +34,15 @@ struct LayerStepShape {
   bool recurrent = false;             // RAT+
   int64_t dilation = 0, initial = 0;  // D and S of what RAT+ sees before its window; D = 0: not dilated
   int64_t kv_heads = 0;               // that keys and values have, not recurrent, nor of RAT; 0: one for each head
+  bool rnn = false;  // no attention: a head, no rows, a running value
   bool linear = false;  // RAttention: what has left the window goes into sums; without a window everything, and no rows
 
   bool operator==(const LayerStepShape&) const = default;
   int64_t channels() const { return heads * head_size; }
   int64_t cached_heads() const { return kv_heads > 0 ? kv_heads : heads; }
-  bool keeps_rows() const { return !linear || window >= 0; }
+  bool keeps_rows() const { return !rnn && (!linear || window >= 0); }
   int64_t sum_rows() const { return linear ? batch * cached_heads() * 2 * head_size : 0; }  // of P
-  bool has_states() const { return groups > 0 || recurrent; }  // running ones
+  int64_t states() const { return groups > 0 || recurrent ? 2 : rnn ? 1 : 0; }  // running ones of a sequence
   // Rows of each head that the cache must have for the token at `position` (0-based), which may be kept there: chunk
   // ends, or tokens, of which a window keeps W+1 in a ring: token t is row t % (W+1). Dilated, what is seen once it has
   // left the window has rows of its own behind the ring, from when it comes.
@@ -65,7 +67,7 @@ struct LayerCache {
   int64_t angles = 0;                            // chunks, or tokens, that steps may be at: of the rotation table
   void *keys = nullptr, *values = nullptr;       // (B, cached_heads, capacity, P) of that type: keys rotated
   uint16_t* scales = nullptr;                    // fp8: (.., capacity, 2) bf16: of the key's row and of the value's
-  float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states, where there are any
+  float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states, where there are two, or the latter
   float* sums = nullptr;                         // linear: (B, cached_heads, 2 P, P) sum of phi(key)^T value, zeros at first
   int32_t* position = nullptr;                   // tokens so far, of every sequence
   void* workspace = nullptr;                     // layer_step_workspace bytes, zero at first

@@ -4,7 +4,10 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/dilated_keys.h"
+#include "kernels/cuda/projection.h"
 #include "kernels/cuda/rat_layer.h"
+#include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda/value_scan.h"
 #include "kernels/cuda_ops.h"
 
 namespace rat::kernels::gpu {
@@ -81,6 +84,22 @@ Status step(const LayerStepArgs& a) {
   return answer(cuda::layer_step<Half, float, C>(args, *gemm, stream()));
 }
 
+Status rnn_step(const LayerStepArgs& a) {
+  const int64_t B = a.shape.batch, D = a.shape.channels();
+  RAT_ASSIGN(Half* const normed, scratch<Half>(0, B * D));
+  RAT_ASSIGN(Half* const proj, scratch<Half>(1, B * 3 * D));
+  RAT_ASSIGN(Half* const y, scratch<Half>(2, B * D));
+  RAT_ASSIGN(cuda::Gemm* const gemm, products());
+  const auto half = [](const uint16_t* weights) { return reinterpret_cast<const Half*>(weights); };
+  const float* const residual = a.residual ? a.x.data : nullptr;
+  cuda::RmsNormArgs<Half, float> norm{a.x.data, a.norm.data(), normed, nullptr, B, D};
+  norm.early = true, norm.counter = a.cache.position;
+  RAT_TRY(answer(cuda::rms_norm<Half, float>(norm, stream())));
+  RAT_TRY(answer(cuda::project<Half, Half>(*gemm, normed, half(a.in_proj), nullptr, proj, B, 3 * D, D, stream())));
+  RAT_TRY(answer(cuda::value_step({B, D, proj, a.gate_bias.data(), a.cache.state_v, a.cache.position, 1, y}, stream())));
+  return answer(cuda::project<Half, float>(*gemm, y, half(a.out_proj), residual, a.y.data, B, D, D, stream()));
+}
+
 }  // namespace
 
 bool on_tensor_cores(int64_t head_size) {
@@ -103,8 +122,9 @@ std::size_t layer_step_workspace(const LayerStepShape& s, int64_t capacity) {
 }
 
 Status layer_step(const LayerStepArgs& a) {
-  if (a.shape.linear && a.cache.dtype == CacheDtype::fp8)
-    return fail(ErrorCode::unsupported, "layer_step: the window of RAttention is kept in bf16, not in fp8");
+  if ((a.shape.linear || a.shape.rnn) && a.cache.dtype == CacheDtype::fp8)
+    return fail(ErrorCode::unsupported, "layer_step: what RAttention and RNNs keep is not kept in fp8");
+  if (a.shape.rnn) return rnn_step(a);
   return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
 }
 

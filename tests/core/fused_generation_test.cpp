@@ -9,6 +9,7 @@
 #include "kernels/attention_layer/attention_layer.h"
 #include "kernels/rat_layer/rat_layer.h"
 #include "kernels/rattention_layer/rattention_layer.h"
+#include "kernels/rnn_layer/rnn_layer.h"
 #include "tests/support/mixer_layers.h"
 
 namespace rat {
@@ -121,7 +122,7 @@ struct Columns {
   }
   static int64_t all(const kernels::LayerStepShape& s) {
     const int64_t D = s.channels();
-    if (s.groups > 0) return 3 * D + 2 * s.groups * s.head_size;
+    if (s.groups > 0 || s.rnn) return 3 * D + 2 * s.groups * s.head_size;
     return s.recurrent ? 5 * D : D + 2 * s.cached_heads() * s.head_size;
   }
 };
@@ -176,7 +177,7 @@ void step_head(const kernels::LayerStepArgs& a, const std::vector<double>& proj,
   const Columns columns(s, h);
   const double *q = proj.data() + columns.query, *k = proj.data() + columns.key, *v = proj.data() + columns.value;
   std::vector<double> key(k, k + P), value(v, v + P);
-  if (s.has_states()) run_states(a, proj, b, h, key, value);
+  if (s.states() > 0) run_states(a, proj, b, h, key, value);
   double own = 0;
   for (int64_t i = 0; i < P; ++i) own += q[i] * key[static_cast<std::size_t>(i)];
   const auto row = [&](bool of_keys, int64_t j) { return CacheRow(a.cache, s, of_keys, b, h % s.cached_heads(), j); };
@@ -192,7 +193,7 @@ void step_head(const kernels::LayerStepArgs& a, const std::vector<double>& proj,
   for (int64_t i = 0; i < P; ++i) {
     y[i] = weights[0] * value[static_cast<std::size_t>(i)];
     for (std::size_t j = 0; j < seen.size(); ++j) y[i] += weights[j + 1] * row(false, seen[j]).get(i);
-    y[i] *= (s.has_states() ? sigmoid(proj[static_cast<std::size_t>(h * P + i)]) : 1) / sum;
+    y[i] *= (s.states() > 0 ? sigmoid(proj[static_cast<std::size_t>(h * P + i)]) : 1) / sum;
   }
   std::vector<double> turned(key.size());
   for (int64_t i = 0; i < P; ++i) turned[static_cast<std::size_t>(i)] = rotated(key.data(), i, c, s);
@@ -262,6 +263,18 @@ void add_linear(const kernels::LayerStepArgs& a, const std::vector<double>& proj
   add_normed(far, head(a.far_norm), y);
 }
 
+// A layer of an RNN between its projections.
+void run_rnn(const kernels::LayerStepArgs& a, const std::vector<double>& proj, int64_t b, std::vector<double>& y) {
+  const std::size_t D = y.size();
+  for (std::size_t i = 0; i < D; ++i) {
+    float& state = a.cache.state_v[static_cast<std::size_t>(b) * D + i];
+    const double gate = sigmoid(proj[2 * D + i] + static_cast<double>(a.gate_bias[i]));
+    const double before = *a.cache.position == 0 ? 0 : static_cast<double>(state);
+    state = static_cast<float>(gate * before + (1 - gate) * proj[D + i]);
+    y[i] = sigmoid(proj[i]) * static_cast<double>(state);
+  }
+}
+
 Status step(const kernels::LayerStepArgs& a) {
   const kernels::LayerStepShape& s = a.shape;
   const int64_t D = s.channels();
@@ -279,6 +292,7 @@ Status step(const kernels::LayerStepArgs& a) {
       normed.push_back(static_cast<double>(a.x.row(b)[d]) * static_cast<double>(a.norm[static_cast<std::size_t>(d)]) /
                        std::sqrt(squares / static_cast<double>(D) + 1e-6));
     const auto proj = times(a.in_proj, Columns::all(s), normed);
+    if (s.rnn) run_rnn(a, proj, b, y);
     const auto join = [&] {
       for (int64_t g = 0; g < s.cached_heads(); ++g) join_sums(a, proj, b, g);
     };
@@ -312,7 +326,7 @@ Status whole(const Args& a) {
                                .y = {},
                                .residual = a.residual,
                                .cache = a.cache};
-    if constexpr (std::is_same_v<Args, kernels::RatLayerArgs>) one.gate_bias = a.gate_bias;
+    if constexpr (requires { a.gate_bias; }) one.gate_bias = a.gate_bias;
     if constexpr (std::is_same_v<Args, kernels::RattentionLayerArgs>)
       one.near_norm = a.near_norm, one.far_norm = a.far_norm;
     one.x = {a.x.row(t), a.shape.batch, D, T * D};
@@ -331,6 +345,9 @@ const kernels::Backend& fusing_backend() {
     fusing.fuses_attention_layer = [](const kernels::AttentionLayerShape&) { return true; };
     fusing.attention_layer_saved = [](const kernels::AttentionLayerShape&) { return std::size_t{64}; };
     fusing.attention_layer = whole<kernels::AttentionLayerArgs>;
+    fusing.fuses_rnn_layer = [](const kernels::RnnLayerShape&) { return true; };
+    fusing.rnn_layer_saved = [](const kernels::RnnLayerShape&) { return std::size_t{64}; };
+    fusing.rnn_layer = whole<kernels::RnnLayerArgs>;
     fusing.fuses_rattention_layer = [](const kernels::RattentionLayerShape&) { return true; };
     fusing.rattention_layer_saved = [](const kernels::RattentionLayerShape&) { return std::size_t{64}; };
     fusing.rattention_layer = whole<kernels::RattentionLayerArgs>;
@@ -426,14 +443,14 @@ int64_t rows_after(const LayerConfig& layer, int64_t T) {
   if (layer.kind == "rat") return T / layer.chunk;
   if (layer.kind == "ratplus" && layer.dilation > 1)
     return std::min(T, layer.window + 1) + kernels::kept_tokens(T, layer.dilation, layer.initial);
-  if (layer.kind == "linear") return 0;
+  if (layer.kind == "linear" || layer.kind == "rnn") return 0;
   return layer.kind == "swa" || layer.kind == "rattention" ? std::min(T, layer.window + 1) : T;
 }
 // Running states, or sums.
 int64_t running_bytes(const ModelConfig& config) {
   const std::string& kind = config.layers[0].kind;
   if (kind == "linear" || kind == "rattention") return 4 * 2 * config.kv_width() * config.head_size();
-  return kind.starts_with("rat") ? 2 * 4 * config.d_model : 0;
+  return kind.starts_with("rat") ? 2 * 4 * config.d_model : kind == "rnn" ? 4 * config.d_model : 0;
 }
 
 const Kept all_kept[] = {{{}, 5e-3}, {kernels::CacheDtype::bf16, 5e-3}, {kernels::CacheDtype::fp8, 6e-2}};
@@ -446,7 +463,7 @@ TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
                                        {"attention", 2}, {"swa:9", 3}, {"ratplus", 0}, {"ratplus:4", 0},
                                        {"ratplus:3/w2/s5", 0}, {"ratplus:5/w1000", 0}, {"ratplus:2/w0/s1000/nope", 0},
                                        {"rattention:0", 0}, {"rattention:9", 2}, {"rattention:1000", 0}, {"rattention:20/nope", 3},
-                                       {"linear", 0}, {"linear", 2}})
+                                       {"linear", 0}, {"linear", 2}, {"rnn", 0}})
     for (const int64_t batch : {1, 3}) {
       ModelConfig config = test::config_of(name);
       config.kv_heads = kv_heads;
@@ -520,7 +537,8 @@ TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {
                                    {"ratplus", all_kept[0]},
                                    {"ratplus:4/w3/s2", all_kept[2]},
                                    {"rattention:20", all_kept[0]},
-                                   {"linear", all_kept[1]}})
+                                   {"linear", all_kept[1]},
+                                   {"rnn", all_kept[0]}})
     for (const int64_t prompt : {0, 10, 64}) {
       FusedLayer fused(test::config_of(name));
       fused.cache_dtype = kept.dtype;

@@ -39,17 +39,17 @@ int main(int argc, char** argv) {
   run("sanitize", [&] {
     test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks);
     test_few_gate_products(checks), test_few_token_scans(checks), test_few_head_norms(checks), test_few_linear_decodes(checks);
-    test_few_attention_layers(checks);
+    test_few_attention_layers(checks), test_few_value_scans(checks);
   });
   run("refusals", [&] { test_refusals(checks); });
   run("rows", [&] { test_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
   run("core", [&] { test_core(checks); });
-  run("tokens", [&] { test_tokens(checks), test_token_scan(checks), test_head_norms(checks), test_attention_layers(checks); });
+  run("tokens", [&] { test_tokens(checks), test_token_scan(checks), test_value_scan(checks), test_head_norms(checks), test_attention_layers(checks); });
   run("adversarial", [&] { test_adversarial(checks), test_hostile_tokens(checks), test_hostile_gelu_products(checks); });
   run("decode", [&] { test_decode(checks), test_quantised_cache(checks), test_linear_decode(checks); });
   run("golden", [&] { test_golden(checks, golden); });
   run("determinism", [&] {
-    test_determinism(checks, runs), test_token_determinism(checks, runs), test_gelu_determinism(checks, runs), test_order_of_sums(checks, runs), test_token_scan_determinism(checks, runs);
+    test_determinism(checks, runs), test_token_determinism(checks, runs), test_gelu_determinism(checks, runs), test_order_of_sums(checks, runs), test_token_scan_determinism(checks, runs), test_value_scan_determinism(checks, runs);
   });
   std::printf("%d passed, %d failed\n", checks.passed, checks.failed);
   return checks.failed == 0 && checks.passed > 0 ? 0 : 1;

@@ -7,6 +7,7 @@
 #include "kernels/cuda/rotate.h"
 #include "kernels/cuda/shared_heads.h"
 #include "kernels/cuda/token_scan.h"
+#include "kernels/cuda/value_scan.h"
 #include "tests/cuda/suites.h"
 
 namespace rat::cuda_test {
@@ -52,6 +53,7 @@ void test_refusals(Checks& checks) {
   refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
   refused("norms of heads of 16", head_norms({shape}, nullptr), "heads of 64 and 128");
+  refused("12 channels of an RNN", value_scan({1, 8, 12}, nullptr), "a multiple of 8");
   refused("linear attention of heads of 16", linear_decode({shape, 1}, nullptr), "heads of 64 or 128");
   refused("shared columns that do not divide", repeat_heads({8, 64, 24, 64}, nullptr), "columns that divide");
   refused("rows that are not aligned", sum_heads({8, 64, 32, 64, {proj.get() + 1, proj.get()}, {proj.get(), proj.get()}}, nullptr),

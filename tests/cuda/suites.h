@@ -37,6 +37,10 @@ void test_few_linear_decodes(Checks& checks);
 void test_token_scan(Checks& checks);
 void test_few_token_scans(Checks& checks);
 void test_token_scan_determinism(Checks& checks, int runs);
+// The recurrence of an RNN: the same.
+void test_value_scan(Checks& checks);
+void test_few_value_scans(Checks& checks);
+void test_value_scan_determinism(Checks& checks, int runs);
 void test_refusals(Checks& checks);
 void test_golden(Checks& checks, const std::string& folder);  // whole layers against the golden tensors
 

@@ -94,13 +94,13 @@ struct Fused {
     if (one.kind == "rat") return T / one.chunk;
     if (one.kind == "ratplus" && one.dilation > 1)
       return std::min(T, one.window + 1) + kernels::kept_tokens(T, one.dilation, one.initial);
-    if (one.kind == "linear") return 0;
+    if (one.kind == "linear" || one.kind == "rnn") return 0;
     return one.kind == "swa" || one.kind == "rattention" ? std::min(T, one.window + 1) : T;
   }
   bool sums() const { return layer.starts_with("rattention") || layer.starts_with("linear"); }
   int64_t running() const {
     if (sums()) return 2 * kv_width() * config().head_size();
-    return layer.starts_with("rat") ? 2 * 256 : 0;
+    return layer.starts_with("rat") ? 2 * 256 : layer == "rnn" ? 256 : 0;
   }
 };
 
@@ -121,9 +121,9 @@ std::vector<Fused> fused_cases() {
   return all;
 }
 
-// Their caches are never fp8.
-std::vector<Fused> cases_with_sums() {
-  std::vector<Fused> all;
+// What they keep is never fp8.
+std::vector<Fused> cases_of_constant_size() {
+  std::vector<Fused> all = {{"rnn", 2, 2, Positions::none}};
   for (const int64_t heads : {2, 4})
     for (const char* layer : {"rattention:0", "rattention:1", "rattention:30", "rattention:1000", "linear"})
       for (const int64_t kv_heads : {0, 2, 1})
@@ -133,7 +133,7 @@ std::vector<Fused> cases_with_sums() {
 
 std::vector<Fused> all_cases() {
   std::vector<Fused> all = fused_cases();
-  for (const Fused& one : cases_with_sums()) all.push_back(one);
+  for (const Fused& one : cases_of_constant_size()) all.push_back(one);
   return all;
 }
 
@@ -274,7 +274,7 @@ TEST(CudaDecoding, FusedStatesRepeat) {
 TEST(CudaDecoding, FusedModelsFollowF32) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   for (const int64_t batch : {1, 3, 70}) {
-    ModelConfig config = test::config_of("rat:16,swa:9,attention,rat:3,ratplus,ratplus:4/w2,rattention:9,linear", 256, 4, 2);
+    ModelConfig config = test::config_of("rat:16,swa:9,attention,rat:3,ratplus,ratplus:4/w2,rattention:9,linear,rnn", 256, 4, 2);
     config.vocab = 61;
     const auto model = *Model::create(config, 7, "cuda");
     for (Parameter& p : model->parameters())
@@ -294,7 +294,7 @@ TEST(CudaDecoding, FusedModelsFollowF32) {
 TEST(CudaDecoding, ReplayedStepsAreThoseStartedOpByOp) {
   RAT_REQUIRE_BACKEND(backend, "cuda");
   // 64, then 128 tokens fill the room of chunks of one and of attention; a window stays as it is and wants new angles.
-  ModelConfig config = test::config_of("rat:1,swa:9,attention,ratplus,ratplus:4/w2/s3,rattention:9,linear", 256, 4, 2);
+  ModelConfig config = test::config_of("rat:1,swa:9,attention,ratplus,ratplus:4/w2/s3,rattention:9,linear,rnn", 256, 4, 2);
   config.vocab = 61;
   const auto model = *Model::create(config, 7, "cuda");
   ASSERT_OK(model->set_dtype(kernels::Dtype::bf16));

@@ -136,7 +136,7 @@ TEST(CudaTraining, ReplayedStepsAreThoseStartedOpByOp) {
     compare(config, kernels::Dtype::f32);
   }
   config.d_model = 256;
-  for (const char* const layers : {"rat:16*2", "attention*2", "ratplus*2", "ratplus:4/w9*2", "rattention:20,linear"}) {
+  for (const char* const layers : {"rat:16*2", "attention*2", "ratplus*2", "ratplus:4/w9*2", "rattention:20,linear", "rnn*2"}) {
     config.layers = *parse_layers(layers);
     compare(config, kernels::Dtype::bf16);
   }
@@ -199,7 +199,7 @@ TEST(CudaTraining, FusedAttentionAgreesWithF32) {
   for (const auto& [heads, kv_heads] : {std::pair{2, 0}, {4, 0}, {4, 2}, {2, 1}})
     for (const char* const layers : {"attention*2", "swa:0,swa:40", "swa:64,swa:1000", "rat:16,swa:20,attention", "ratplus*2",
                                      "ratplus,ratplus:4/w2,rat:16,ratplus", "ratplus:64,ratplus:2/w20/s7", "rattention:20*2", "rattention:0,rattention:1000", "linear*2",
-                                     "linear,rattention:64,attention"})
+                                     "linear,rattention:64,attention", "rnn*2", "rat:16,rnn,attention"})
       for (const Positions positions : {Positions::rope, Positions::none}) {
         ModelConfig config;
         config.vocab = 61, config.d_model = 256, config.heads = heads, config.groups = 2, config.positions = positions;
