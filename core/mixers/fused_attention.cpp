@@ -45,12 +45,13 @@ Status FusedAttention::backward_fused(const MixerPass& pass, const LayerWeights&
 Status FusedAttention::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&,
                                      const float* x, MixerState& state, float* y, bool residual) {
   const OpTimer timer(pass.times, Op::attention);
-  return static_cast<FusableState&>(state).prefill(pass, fused_shape(pass).step(), [&](const kernels::LayerCache& cache) {
-    kernels::AttentionLayerArgs args = fused_args(pass, layer, x, y);
-    args.residual = residual;
-    args.cache = cache;
-    return kernels::attention_layer(args, pass.exec);
-  });
+  return static_cast<FusableState&>(state).prefill(pass, fused_shape(pass).step(),
+                                                   [&](const kernels::LayerCache& cache) {
+                                                     kernels::AttentionLayerArgs args = fused_args(pass, layer, x, y);
+                                                     args.residual = residual;
+                                                     args.cache = cache;
+                                                     return kernels::attention_layer(args, pass.exec);
+                                                   });
 }
 
 Status FusedAttention::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {

@@ -29,8 +29,7 @@ class FusedCache {
   }
   int64_t bytes() const {
     const int64_t floats = shape_.batch * shape_.cached_heads() * (2 * row_floats() + scale_floats());
-    return static_cast<int64_t>(sizeof(float)) * floats * shape_.rows_after(tokens_) + running_.bytes() +
-           sums_.bytes();
+    return static_cast<int64_t>(sizeof(float)) * floats * shape_.rows_after(tokens_) + running_.bytes() + sums_.bytes();
   }
   const kernels::LayerStepShape& shape() const { return shape_; }
   kernels::CacheDtype dtype() const { return dtype_; }

@@ -117,8 +117,8 @@ class RnnMixer final : public Mixer {
   }
   Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                     MixerState& state, float* y, bool residual) override {
-    return static_cast<RnnState&>(state).step(pass, layer, {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}},
-                                              x, y, residual);
+    return static_cast<RnnState&>(state).step(
+        pass, layer, {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}}, x, y, residual);
   }
 
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {

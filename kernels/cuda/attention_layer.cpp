@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/dilated_keys.h"
 #include "kernels/cuda/gate_product.h"
+#include "kernels/cuda/own_key.h"
 #include "kernels/cuda/projection.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/rotate.h"
@@ -55,14 +56,23 @@ Status prepare_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
   return a.in_place() ? Status() : sum_heads(shared_of(a, b.grad_proj, b.grad_keys, b.grad_values), stream);
 }
 
-// The window's attention is in y, its log-sums in window_lse.
-Status attend_before_window(const AttentionLayerArgs& a, ChunkAttentionArgs<bf16> attention, cudaStream_t stream) {
+// A window of 0 tokens is each token's own key: no products are needed for it. (Dilated layers are recurrent: keys and values
+// are rows without gaps.)
+bool sees_itself_alone(const AttentionLayerArgs& a) { return a.dilated.shape.dilated() && a.shape.window == 0; }
+OwnKeyArgs own_key_of(const AttentionLayerArgs& a) {
+  const AttentionBuffers& b = a.buffers;
+  return {a.shape, b.proj + a.query_column(), a.width(), b.keys, b.values, a.dilated.window_lse};
+}
+
+// `window`: the window's attention, whose log-sums are in window_lse.
+Status attend_before_window(const AttentionLayerArgs& a, ChunkAttentionArgs<bf16> attention, const bf16* window,
+                            cudaStream_t stream) {
   const AttentionBuffers& b = a.buffers;
   const DilatedBuffers& d = a.dilated;
   RAT_CUDA_TRY(gather_dilated_keys({d.shape, attention.keys, attention.values, d.keys, d.values}, stream));
   attention.shape = d.shape;
   attention.keys = rows_of_keys<const bf16>(d.keys, d.shape), attention.values = rows_of_keys<const bf16>(d.values, d.shape);
-  attention.own_score = d.window_lse, attention.own_v = b.y;
+  attention.own_score = d.window_lse, attention.own_v = window;
   attention.z = b.proj, attention.z_stride = a.width();
   attention.lse = b.lse;
   return chunk_attention<bf16>(attention, a.path, stream);
@@ -76,8 +86,12 @@ Status attend(const AttentionLayerArgs& a, cudaStream_t stream) {
   attention.q_rot = b.proj + a.query_column(), attention.q_stride = a.width();
   attention.keys = read_only(keys_of(a, b.proj, b.keys)), attention.values = read_only(values_of(a, b.proj, b.values));
   attention.y = b.y, attention.lse = is_dilated ? a.dilated.window_lse : b.lse;
+  if (sees_itself_alone(a)) {
+    RAT_CUDA_TRY(own_key(own_key_of(a), stream));
+    return attend_before_window(a, attention, b.values, stream);
+  }
   RAT_CUDA_TRY(chunk_attention<bf16>(attention, a.path, stream));
-  if (is_dilated) return attend_before_window(a, attention, stream);
+  if (is_dilated) return attend_before_window(a, attention, b.y, stream);
   return a.recurrent ? output_gate({a.shape, b.y, b.proj, a.width()}, stream) : Status();
 }
 
@@ -109,7 +123,9 @@ Status attend_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
   attention.token_gradients = {heads_of(b.grad_proj + a.query_column(), s, W), keys_of(a, b.grad_proj, b.grad_keys),
                                values_of(a, b.grad_proj, b.grad_values), a.rope};
   attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
-  RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
+  if (sees_itself_alone(a))
+    RAT_CUDA_TRY(own_key_backward({own_key_of(a), b.grad_y, b.lse, b.delta, attention.token_gradients}, stream));
+  else RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
   return a.dilated.shape.dilated() ? add_gradients_before_window(a, attention, stream) : Status();
 }
 

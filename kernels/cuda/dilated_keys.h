@@ -1,6 +1,6 @@
-// What dilated attention (RAT+) sees before a window of W tokens, without gaps: the first S tokens of a sequence, then every
-// D-th from there on, tokens D-1, 2D-1, .. Token t sees those before t - W, which are the first of them, as a token of RAT
-// sees the ends of earlier chunks; so the same kernels attend to them (keys_seen.cuh, BeforeWindow).
+// What dilated attention (RAT+) sees before a window of W tokens, without gaps: the first S tokens of a sequence, then
+// every D-th from there on, tokens D-1, 2D-1, .. Token t sees those before t - W, which are the first of them, as a
+// token of RAT sees the ends of earlier chunks; so the same kernels attend to them (keys_seen.cuh, BeforeWindow).
 //
 // Source: Wei and Gulcehre, RAT+, arXiv:2602.18196.
 #pragma once

@@ -1,7 +1,6 @@
-#include "kernels/cuda/linear_decode.h"
-
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/early_launch.cuh"
+#include "kernels/cuda/linear_decode.h"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -9,7 +8,7 @@ namespace {
 constexpr int kSlices = 16;  // of the features: a thread has 4 columns of every 16th of them
 constexpr int kMostQueries = 64;
 template <int P>
-constexpr int kThreads = kSlices * P / 4;
+constexpr int kThreads = kSlices* P / 4;
 
 __device__ __forceinline__ float largest_of_lanes(float x) {
 #pragma unroll
@@ -67,7 +66,7 @@ struct Channels {
 template <int P>
 struct Shared {
   float value[P];
-  float parts[kSlices][P];  // of one query's result
+  float parts[kSlices][P];   // of one query's result
   float features[1][2 * P];  // of the key that joins, and behind it of the queries
 };
 
@@ -126,7 +125,8 @@ __global__ void __launch_bounds__(kThreads<P>) linear_decode_kernel(const Linear
   wait_for_previous();
   read_joining<P, kWindow>(a, shared, b, g);
   const bf16* const row = a.proj + b * (a.shape.channels() + 2 * kv * P) + kv * P;
-  for (int n = warp; n < queries; n += kThreads<P> / 32) Channels<P>(row + (g + n * kv) * P).write_features(of_queries[n]);
+  for (int n = warp; n < queries; n += kThreads<P> / 32)
+    Channels<P>(row + (g + n * kv) * P).write_features(of_queries[n]);
   __syncthreads();
   const auto join = [&] {
     float value[4];
@@ -157,7 +157,8 @@ template <int P, bool kWindow>
 Status launch(const LinearDecodeArgs& a, cudaStream_t stream) {
   constexpr auto kernel = linear_decode_kernel<P, kWindow>;
   const int bytes = static_cast<int>(sizeof(Shared<P>) + a.shape.heads / a.kv_heads * 2 * P * sizeof(float));
-  RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "linear_decode"));
+  RAT_CUDA_TRY(
+      checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "linear_decode"));
   const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(a.shape.batch));
   return launch_early("linear_decode", kernel, grid, kThreads<P>, bytes, stream, a);
 }
@@ -181,23 +182,27 @@ Status linear_decode(const LinearDecodeArgs& a, cudaStream_t stream) {
   const bool windowed = s.window >= 0;
   if ((s.head_size != 64 && s.head_size != 128) || a.kv_heads < 1 || s.heads % a.kv_heads != 0 ||
       s.heads / a.kv_heads > kMostQueries || (windowed && (a.near == nullptr || a.near_norm == nullptr)))
-    return refuse("linear_decode: %lld heads of %lld channels with keys of %lld; it takes heads of 64 or 128 channels, at most %d "
-                  "to a key, and with a window what that gave",
-                  static_cast<long long>(s.heads), static_cast<long long>(s.head_size),
-                  static_cast<long long>(a.kv_heads), kMostQueries);
+    return refuse(
+        "linear_decode: %lld heads of %lld channels with keys of %lld; it takes heads of 64 or 128 channels, at most "
+        "%d "
+        "to a key, and with a window what that gave",
+        static_cast<long long>(s.heads), static_cast<long long>(s.head_size), static_cast<long long>(a.kv_heads),
+        kMostQueries);
   if (s.head_size == 64) return windowed ? launch<64, true>(a, stream) : launch<64, false>(a, stream);
   return windowed ? launch<128, true>(a, stream) : launch<128, false>(a, stream);
 }
 
 Status widen_first_tokens(const FirstTokensArgs& a, cudaStream_t stream) {
   if (a.columns % 8 != 0 || a.stride % 8 != 0 || a.count > a.tokens || reinterpret_cast<uintptr_t>(a.from) % 16 != 0)
-    return refuse("widen_first_tokens: %lld of %lld tokens, %lld columns of rows %lld elements apart; columns and rows must be "
-                  "multiples of 8",
-                  static_cast<long long>(a.count), static_cast<long long>(a.tokens), static_cast<long long>(a.columns),
-                  static_cast<long long>(a.stride));
+    return refuse(
+        "widen_first_tokens: %lld of %lld tokens, %lld columns of rows %lld elements apart; columns and rows must be "
+        "multiples of 8",
+        static_cast<long long>(a.count), static_cast<long long>(a.tokens), static_cast<long long>(a.columns),
+        static_cast<long long>(a.stride));
   const int64_t items = a.batch * a.count * a.columns / 8;
   if (items == 0) return {};
-  widen_first_tokens_kernel<<<static_cast<unsigned>((items + kWidened - 1) / kWidened), kWidened, 0, stream>>>(a, items);
+  widen_first_tokens_kernel<<<static_cast<unsigned>((items + kWidened - 1) / kWidened), kWidened, 0, stream>>>(a,
+                                                                                                               items);
   return launched("widen_first_tokens");
 }
 

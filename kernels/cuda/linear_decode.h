@@ -1,20 +1,20 @@
-// One token of every sequence through linear attention and the norms of heads behind it: the end of a step of RAttention,
-// whose window rat_decode has attended to, or of linear attention alone.
+// One token of every sequence through linear attention and the norms of heads behind it: the end of a step of
+// RAttention, whose window rat_decode has attended to, or of linear attention alone.
 //
 //   far = phi(q) S;  S += phi(k[j])^T v[j];  y = n(near) w_near + n(far) w_far      RAttention, j = t - W
 //   S += phi(k[t])^T v[t];  far = phi(q) S;  y = n(far) w_far                       alone
 //
 // So S has, before a step at t, the tokens up to t - W - 1, or t - 1. phi(x) = [softmax(x), softmax(-x)]; n:
-// kernels/cuda/head_norms.h. The key that joins is the oldest one in the ring, rotated back; before there is one, none joins.
-// Source: Wang et al., RAttention, arXiv:2506.15545. Shapes: proj (B, D + 2 KV), columns v | q | k; sums (B, kv_heads, 2 P, P)
-// float32, zeros at first; head h reads those of head h % kv_heads; near, y (B, D). Sums are float32, in an order that does
-// not depend on timing.
-// Refused before any launch: head sizes other than 64 and 128; more than 64 heads to a key.
+// kernels/cuda/head_norms.h. The key that joins is the oldest one in the ring, rotated back; before there is one, none
+// joins. Source: Wang et al., RAttention, arXiv:2506.15545. Shapes: proj (B, D + 2 KV), columns v | q | k; sums (B,
+// kv_heads, 2 P, P) float32, zeros at first; head h reads those of head h % kv_heads; near, y (B, D). Sums are float32,
+// in an order that does not depend on timing. Refused before any launch: head sizes other than 64 and 128; more than 64
+// heads to a key.
 #pragma once
 
-#include "kernels/cuda/shape.h"
-
 #include <cuda_bf16.h>
+
+#include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
 

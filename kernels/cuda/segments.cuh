@@ -24,8 +24,9 @@ struct Gate {
   }
 };
 
-// Ends of segments, (decay, what is added to each of the states) of (segments of all sequences, D) each, become the states
-// that segments start from, from the first on or, backward, from the last. A thread has one channel of one sequence.
+// Ends of segments, (decay, what is added to each of the states) of (segments of all sequences, D) each, become the
+// states that segments start from, from the first on or, backward, from the last. A thread has one channel of one
+// sequence.
 template <int kStates, bool kBackward>
 __global__ void __launch_bounds__(kThreads) join_kernel(int64_t batch, int64_t segments, int64_t D, float* ends) {
   const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, plane = batch * segments * D;
@@ -56,7 +57,8 @@ __global__ void __launch_bounds__(kThreads) join_kernel(int64_t batch, int64_t s
 
 template <int kStates, bool kBackward>
 Status join(const char* op, int64_t batch, int64_t tokens, int64_t channels, float* ends, cudaStream_t stream) {
-  join_kernel<kStates, kBackward><<<blocks_of(batch * channels), kThreads, 0, stream>>>(batch, segments_of(tokens), channels, ends);
+  join_kernel<kStates, kBackward>
+      <<<blocks_of(batch * channels), kThreads, 0, stream>>>(batch, segments_of(tokens), channels, ends);
   return launched(op);
 }
 

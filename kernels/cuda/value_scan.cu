@@ -1,8 +1,7 @@
-#include "kernels/cuda/value_scan.h"
-
 #include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/segments.cuh"
+#include "kernels/cuda/value_scan.h"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -18,7 +17,8 @@ struct Place {
   bool exists;
 
   __device__ explicit Place(const ValueScanArgs& a) {
-    const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, all = segments_of(a.tokens), pieces = a.channels / kWide;
+    const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x, all = segments_of(a.tokens),
+                  pieces = a.channels / kWide;
     segment = item / pieces, column = item % pieces * kWide;
     exists = segment < a.batch * all;
     token0 = static_cast<int>(segment % all * kSegment);
@@ -166,8 +166,9 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(ValueScanBackwardArg
 #pragma unroll
     for (int u = 0; u < ahead; ++u) {
       const int t = max(last - u, 0), before = at.token0 + t > 0 ? t - 1 : t;
-      asked[u] = {load<kWide>(in.z + t * in.stride), load<kWide>(in.v + t * in.stride), load<kWide>(in.g + t * in.stride),
-                  load<kWide>(grad_y + t * D), load<kWide>(states + t * D), load<kWide>(states + before * D)};
+      asked[u] = {load<kWide>(in.z + t * in.stride), load<kWide>(in.v + t * in.stride),
+                  load<kWide>(in.g + t * in.stride), load<kWide>(grad_y + t * D),
+                  load<kWide>(states + t * D),       load<kWide>(states + before * D)};
     }
 #pragma unroll
     for (int u = 0; u < ahead; ++u) {
@@ -256,7 +257,8 @@ Status value_scan_backward(const ValueScanBackwardArgs& a, cudaStream_t stream) 
   gradient_kernel<<<walks(f), kThreads, 0, stream>>>(a);
   RAT_CUDA_TRY(launched(op));
   const int64_t segments = all_segments(f.batch, f.tokens);
-  return column_sums(f.workspace, segments, f.channels, f.workspace + 2 * segments * f.channels, a.grad_bias, stream, true);
+  return column_sums(f.workspace, segments, f.channels, f.workspace + 2 * segments * f.channels, a.grad_bias, stream,
+                     true);
 }
 
 Status value_step(const ValueStepArgs& a, cudaStream_t stream) {

@@ -2,9 +2,9 @@
 //
 //   gate = sigmoid(g + bias);  v~[t] = gate v~[t-1] + (1 - gate) v[t], from 0;  y[t] = sigmoid(z) v~[t]
 //
-// Source: Wei et al., RAT, arXiv:2507.04416 (chunks as long as the sequence, whose softmax has one key). Shapes: proj (N, 3D),
-// columns z | v | g, rows without gaps; bias (D) float32; states, y (N, D). D a multiple of 8. In segments side by side, as
-// kernels/cuda/token_scan.h has it.
+// Source: Wei et al., RAT, arXiv:2507.04416 (chunks as long as the sequence, whose softmax has one key). Shapes: proj
+// (N, 3D), columns z | v | g, rows without gaps; bias (D) float32; states, y (N, D). D a multiple of 8. In segments
+// side by side, as kernels/cuda/token_scan.h has it.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,8 +22,9 @@ struct ValueScanArgs {
   float* last_state = nullptr;  // (B, D): v~ after the last token; null: nowhere
 };
 
-// grad_z = grad_y v~ sigmoid(z) (1 - sigmoid(z));  c[t] = grad_y[t] sigmoid(z[t]) + gate[t+1] c[t+1];  grad_v = (1 - gate) c
-// grad_g = (v~[t-1] - v) c gate (1 - gate), with the states as forward left them;  grad_bias += sum over rows of grad_g
+// grad_z = grad_y v~ sigmoid(z) (1 - sigmoid(z));  c[t] = grad_y[t] sigmoid(z[t]) + gate[t+1] c[t+1];  grad_v = (1 -
+// gate) c grad_g = (v~[t-1] - v) c gate (1 - gate), with the states as forward left them;  grad_bias += sum over rows
+// of grad_g
 struct ValueScanBackwardArgs {
   ValueScanArgs forward;  // y is not used
   const __nv_bfloat16* grad_y = nullptr;
@@ -35,7 +36,8 @@ int64_t value_scan_workspace(int64_t batch, int64_t tokens, int64_t channels);
 Status value_scan(const ValueScanArgs& args, cudaStream_t stream);
 Status value_scan_backward(const ValueScanBackwardArgs& args, cudaStream_t stream);
 
-// One token of every sequence: proj (B, 3D), state (B, D) float32, y (B, D). Where *position - ahead is 0 it starts from 0.
+// One token of every sequence: proj (B, 3D), state (B, D) float32, y (B, D). Where *position - ahead is 0 it starts
+// from 0.
 struct ValueStepArgs {
   int64_t batch = 0, channels = 0;
   const __nv_bfloat16* proj = nullptr;

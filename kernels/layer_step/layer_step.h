@@ -1,6 +1,7 @@
 // One token of each of B sequences through a whole layer in one call, for backends that fuse it, and the cache that
 // generation goes on from: a layer of RAT (kernels/rat_layer), of softmax attention over tokens
-// (kernels/attention_layer), of RAttention (kernels/rattention_layer), or an RNN's (kernels/rnn_layer), which fill the cache when they prefill.
+// (kernels/attention_layer), of RAttention (kernels/rattention_layer), or an RNN's (kernels/rnn_layer), which fill the
+// cache when they prefill.
 //
 //   y = x + W_out( sigmoid(z) * attend( scan( W_in rms_norm(x) ) ) )      RAT
 //   y = x + W_out attend( W_in rms_norm(x) )                              attention over tokens
@@ -27,14 +28,14 @@ namespace rat::kernels {
 
 struct LayerStepShape {
   int64_t batch = 0, heads = 0, head_size = 0;
-  int64_t groups = 0;     // of RAT's queries and keys; 0: attention over tokens, which has no chunks
-  int64_t chunk_len = 1;  // 1 without groups
-  int64_t window = -1;    // of attention over tokens: W; below 0: everything earlier
-  double rope_base = 0;   // 0: no positions
+  int64_t groups = 0;                 // of RAT's queries and keys; 0: attention over tokens, which has no chunks
+  int64_t chunk_len = 1;              // 1 without groups
+  int64_t window = -1;                // of attention over tokens: W; below 0: everything earlier
+  double rope_base = 0;               // 0: no positions
   bool recurrent = false;             // RAT+
   int64_t dilation = 0, initial = 0;  // D and S of what RAT+ sees before its window; D = 0: not dilated
   int64_t kv_heads = 0;               // that keys and values have, not recurrent, nor of RAT; 0: one for each head
-  bool rnn = false;  // no attention: a head, no rows, a running value
+  bool rnn = false;                   // no attention: a head, no rows, a running value
   bool linear = false;  // RAttention: what has left the window goes into sums; without a window everything, and no rows
 
   bool operator==(const LayerStepShape&) const = default;
@@ -68,15 +69,16 @@ struct LayerCache {
   void *keys = nullptr, *values = nullptr;       // (B, cached_heads, capacity, P) of that type: keys rotated
   uint16_t* scales = nullptr;                    // fp8: (.., capacity, 2) bf16: of the key's row and of the value's
   float *state_k = nullptr, *state_v = nullptr;  // (B, D) running states, where there are two, or the latter
-  float* sums = nullptr;                         // linear: (B, cached_heads, 2 P, P) sum of phi(key)^T value, zeros at first
-  int32_t* position = nullptr;                   // tokens so far, of every sequence
-  void* workspace = nullptr;                     // layer_step_workspace bytes, zero at first
+  float* sums = nullptr;        // linear: (B, cached_heads, 2 P, P) sum of phi(key)^T value, zeros at first
+  int32_t* position = nullptr;  // tokens so far, of every sequence
+  void* workspace = nullptr;    // layer_step_workspace bytes, zero at first
 };
 
 // The cache takes the token in, and its position goes on by one.
 struct LayerStepArgs {
   LayerStepShape shape;
-  std::span<const float> norm, gate_bias, near_norm, far_norm;  // of RAT; with a window, and at all, of linear attention
+  std::span<const float> norm, gate_bias, near_norm,
+      far_norm;  // of RAT; with a window, and at all, of linear attention
   const uint16_t *in_proj = nullptr, *out_proj = nullptr;
   Input x;
   Output y;              // may be x

@@ -96,7 +96,8 @@ Status rnn_step(const LayerStepArgs& a) {
   norm.early = true, norm.counter = a.cache.position;
   RAT_TRY(answer(cuda::rms_norm<Half, float>(norm, stream())));
   RAT_TRY(answer(cuda::project<Half, Half>(*gemm, normed, half(a.in_proj), nullptr, proj, B, 3 * D, D, stream())));
-  RAT_TRY(answer(cuda::value_step({B, D, proj, a.gate_bias.data(), a.cache.state_v, a.cache.position, 1, y}, stream())));
+  RAT_TRY(
+      answer(cuda::value_step({B, D, proj, a.gate_bias.data(), a.cache.state_v, a.cache.position, 1, y}, stream())));
   return answer(cuda::project<Half, float>(*gemm, y, half(a.out_proj), residual, a.y.data, B, D, D, stream()));
 }
 

@@ -208,7 +208,8 @@ Status fill(const RattentionLayerArgs& a, const Saved& b) {
     for (const auto& [from, to] : {std::pair{b.proj + KV + D, keys}, {b.proj, values}})
       RAT_TRY(answer(cuda::widen_first_tokens({s.batch, T, older, KV, W, from, to}, stream())));
     const int64_t rows = s.batch * older;
-    RAT_TRY(linear_absorb({s.head_size, {keys, rows, KV}, {values, rows, KV}, {a.cache.sums, s.step().sum_rows(), s.head_size}}));
+    RAT_TRY(linear_absorb(
+        {s.head_size, {keys, rows, KV}, {values, rows, KV}, {a.cache.sums, s.step().sum_rows(), s.head_size}}));
   }
   return answer(cuda::advance_position(a.cache.position, stream(), static_cast<int32_t>(T)));
 }

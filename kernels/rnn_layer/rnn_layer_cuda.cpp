@@ -1,7 +1,5 @@
 // Composed of the kernels of kernels/cuda. What backward needs lies in the caller's block, the rest in scratch that all
 // layers share.
-#include "kernels/rnn_layer/rnn_layer.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/blocks.h"
@@ -13,6 +11,7 @@
 #include "kernels/cuda/value_scan.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/layer_step/layer_step_cuda.h"
+#include "kernels/rnn_layer/rnn_layer.h"
 
 namespace rat::kernels::gpu {
 namespace {
@@ -94,12 +93,13 @@ Status rnn_layer_backward(const RnnLayerBackwardArgs& a) {
   RAT_TRY(answer(
       cuda::project_weight_gradient<Half>(*gemm, grad_out, b.y, a.grad_out_proj.data(), true, N, D, D, stream())));
   RAT_TRY(answer(cuda::project_input_gradient<Half>(*gemm, grad_out, half(f.out_proj), grad.y, N, D, D, stream())));
-  RAT_TRY(answer(cuda::value_scan_backward(
-      {scan_of(f, b, grad.workspace), grad.y, grad.proj, a.grad_gate_bias.data()}, stream())));
-  RAT_TRY(answer(
-      cuda::project_weight_gradient<Half>(*gemm, grad.proj, b.normed, a.grad_in_proj.data(), true, N, 3 * D, D, stream())));
+  RAT_TRY(answer(cuda::value_scan_backward({scan_of(f, b, grad.workspace), grad.y, grad.proj, a.grad_gate_bias.data()},
+                                           stream())));
+  RAT_TRY(answer(cuda::project_weight_gradient<Half>(*gemm, grad.proj, b.normed, a.grad_in_proj.data(), true, N, 3 * D,
+                                                     D, stream())));
   // The normed input is not needed any more: its gradient takes its place.
-  RAT_TRY(answer(cuda::project_input_gradient<Half>(*gemm, grad.proj, half(f.in_proj), b.normed, N, 3 * D, D, stream())));
+  RAT_TRY(
+      answer(cuda::project_input_gradient<Half>(*gemm, grad.proj, half(f.in_proj), b.normed, N, 3 * D, D, stream())));
   cuda::RmsNormBackwardArgs<Half, float> norm{f.x.data, f.norm.data(),      b.rstd,        b.normed, grad_out,
                                               grad_out, a.grad_norm.data(), grad.workspace};
   norm.rows = N, norm.channels = D, norm.add_grad_weight = true;

@@ -458,12 +458,29 @@ const Kept all_kept[] = {{{}, 5e-3}, {kernels::CacheDtype::bf16, 5e-3}, {kernels
 TEST(FusedGeneration, GrowsItsCacheAndFollowsTheLayer) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const auto& [name, kv_heads] : {std::pair{"rat:1", 0}, {"rat:3", 0}, {"rat:1000", 0}, {"attention", 0},
-                                       {"swa:0", 0}, {"swa:1", 0}, {"swa:9", 0}, {"swa:70", 0}, {"swa:1000", 0},
-                                       {"attention", 2}, {"swa:9", 3}, {"ratplus", 0}, {"ratplus:4", 0},
-                                       {"ratplus:3/w2/s5", 0}, {"ratplus:5/w1000", 0}, {"ratplus:2/w0/s1000/nope", 0},
-                                       {"rattention:0", 0}, {"rattention:9", 2}, {"rattention:1000", 0}, {"rattention:20/nope", 3},
-                                       {"linear", 0}, {"linear", 2}, {"rnn", 0}})
+  for (const auto& [name, kv_heads] : {std::pair{"rat:1", 0},
+                                       {"rat:3", 0},
+                                       {"rat:1000", 0},
+                                       {"attention", 0},
+                                       {"swa:0", 0},
+                                       {"swa:1", 0},
+                                       {"swa:9", 0},
+                                       {"swa:70", 0},
+                                       {"swa:1000", 0},
+                                       {"attention", 2},
+                                       {"swa:9", 3},
+                                       {"ratplus", 0},
+                                       {"ratplus:4", 0},
+                                       {"ratplus:3/w2/s5", 0},
+                                       {"ratplus:5/w1000", 0},
+                                       {"ratplus:2/w0/s1000/nope", 0},
+                                       {"rattention:0", 0},
+                                       {"rattention:9", 2},
+                                       {"rattention:1000", 0},
+                                       {"rattention:20/nope", 3},
+                                       {"linear", 0},
+                                       {"linear", 2},
+                                       {"rnn", 0}})
     for (const int64_t batch : {1, 3}) {
       ModelConfig config = test::config_of(name);
       config.kv_heads = kv_heads;
@@ -522,7 +539,8 @@ void expect_another_cache_needs_another_state(const char* layer) {
 TEST(FusedGeneration, AnotherCacheDtypeNeedsAnotherState) {
   if (const Status status = kernels::cpu_supports(kernels::Dtype::bf16); !status)
     GTEST_SKIP() << status.error().message;
-  for (const char* layer : {"rat:3", "attention", "swa:5", "ratplus", "ratplus:4"}) expect_another_cache_needs_another_state(layer);
+  for (const char* layer : {"rat:3", "attention", "swa:5", "ratplus", "ratplus:4"})
+    expect_another_cache_needs_another_state(layer);
 }
 
 TEST(FusedGeneration, RepeatedStatesGoOnByThemselves) {

@@ -46,7 +46,8 @@ struct StepReference {
     Doubles phi(at(2 * P));
     for (const int64_t half : {0, 1}) {
       double sum = 0.0;
-      for (int64_t i = 0; i < P; ++i) sum += phi[at(half * P + i)] = std::exp((half == 0 ? 1.0 : -1.0) * x[at(first + i)]);
+      for (int64_t i = 0; i < P; ++i)
+        sum += phi[at(half * P + i)] = std::exp((half == 0 ? 1.0 : -1.0) * x[at(first + i)]);
       for (int64_t i = 0; i < P; ++i) phi[at(half * P + i)] /= sum;
     }
     return phi;
@@ -63,7 +64,8 @@ struct StepReference {
     const int64_t P = s.head_size;
     double squares = 0.0;
     for (int64_t i = 0; i < P; ++i) squares += x[at(first + i)] * x[at(first + i)] / static_cast<double>(P);
-    for (int64_t i = 0; i < P; ++i) y[at(to + i)] += x[at(first + i)] / std::sqrt(squares + 1e-8) * weight[at(h * P + i)];
+    for (int64_t i = 0; i < P; ++i)
+      y[at(to + i)] += x[at(first + i)] / std::sqrt(squares + 1e-8) * weight[at(h * P + i)];
   }
 };
 
@@ -98,7 +100,8 @@ void step_case(Checks& checks, const RatShape& shape, int64_t kv_heads, bool pos
   a.position = position.get();
   a.proj = proj.get(), a.sums = sums.get(), a.near_norm = near_norm.get(), a.far_norm = far_norm.get();
   const RatShape cached = of_heads(a.shape, kv_heads);
-  a.keys = read_only(head_major(keys.get(), cached, ring)), a.values = read_only(head_major(values.get(), cached, ring));
+  a.keys = read_only(head_major(keys.get(), cached, ring)),
+  a.values = read_only(head_major(values.get(), cached, ring));
   a.rope = positions ? rope.get() : nullptr;
   a.near = a.y = y.get();
   Doubles kept_keys(at(B * KV * ring), 0.0), kept_values = kept_keys, all, expected;
@@ -134,7 +137,8 @@ void step_case(Checks& checks, const RatShape& shape, int64_t kv_heads, bool pos
     const Doubles got = y.values(), want = r.step(row, near, key, value, joins >= 0);
     all.insert(all.end(), got.begin(), got.end()), expected.insert(expected.end(), want.begin(), want.end());
   }
-  const std::string name = "linear decode " + describe_tokens(shape) + "kv " + std::to_string(kv_heads) + (positions ? " rope " : " ");
+  const std::string name =
+      "linear decode " + describe_tokens(shape) + "kv " + std::to_string(kv_heads) + (positions ? " rope " : " ");
   checks.within(name + "y", all, expected, kBound);
   checks.within(name + "sums", sums.values(), r.sums, kSumBound);
 }
@@ -145,7 +149,8 @@ void test_linear_decode(Checks& checks) {
   for (const int64_t P : {64, 128})
     for (const bool positions : {true, false})
       for (const int64_t window : {-1, 0, 1, 5, 100})
-        for (const int64_t kv_heads : {4, 2, 1}) step_case(checks, attention_shape(3, 12, 4, P, window), kv_heads, positions);
+        for (const int64_t kv_heads : {4, 2, 1})
+          step_case(checks, attention_shape(3, 12, 4, P, window), kv_heads, positions);
   step_case(checks, attention_shape(1, 8, 32, 64, 3), 1, true);
 }
 

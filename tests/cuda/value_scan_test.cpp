@@ -10,11 +10,12 @@ namespace {
 
 using namespace kernels::cuda;
 
-constexpr double kBound = 4e-3, kBackwardBound = 8e-3, kExactBound = 2e-3;  // results, states and gradients are rounded to bf16
+constexpr double kBound = 4e-3, kBackwardBound = 8e-3,
+                 kExactBound = 2e-3;  // results, states and gradients are rounded to bf16
 
 struct RnnReference {
   int64_t B, T, D;
-  Doubles proj, bias, grad_y;                               // (N, 3D), (D), (N, D)
+  Doubles proj, bias, grad_y;                                 // (N, 3D), (D), (N, D)
   Doubles states, y, last, grad_proj, grad_bias, after_bias;  // grad_bias: what was there, after_bias with the sums
 
   // shift: of the gates' logits, towards states that are kept for long.
@@ -60,10 +61,19 @@ struct RnnBuffers {
   ValueScanBackwardArgs args;
 
   explicit RnnBuffers(const RnnReference& r)
-      : proj(r.proj), states(r.B * r.T * r.D), y(states.count()), grad_y(r.grad_y), grad_proj(proj.count()), bias(r.bias),
-        workspace(value_scan_workspace(r.B, r.T, r.D)), last(r.B * r.D), grad_bias(r.grad_bias),
+      : proj(r.proj),
+        states(r.B * r.T * r.D),
+        y(states.count()),
+        grad_y(r.grad_y),
+        grad_proj(proj.count()),
+        bias(r.bias),
+        workspace(value_scan_workspace(r.B, r.T, r.D)),
+        last(r.B * r.D),
+        grad_bias(r.grad_bias),
         args{{r.B, r.T, r.D, proj.get(), bias.get(), states.get(), y.get(), workspace.get(), last.get()},
-             grad_y.get(), grad_proj.get(), grad_bias.get()} {}
+             grad_y.get(),
+             grad_proj.get(),
+             grad_bias.get()} {}
   void run() {
     require(value_scan(args.forward, nullptr));
     workspace.poison();  // backward needs nothing of it
@@ -77,8 +87,8 @@ void scan_case(Checks& checks, int64_t batch, int64_t tokens, int64_t channels, 
   RnnBuffers device(r);
   r.run();
   device.run();
-  const std::string name = "value scan B" + std::to_string(batch) + " T" + std::to_string(tokens) + " D" + std::to_string(channels) +
-                           " shift " + std::to_string(static_cast<int>(shift)) + " ";
+  const std::string name = "value scan B" + std::to_string(batch) + " T" + std::to_string(tokens) + " D" +
+                           std::to_string(channels) + " shift " + std::to_string(static_cast<int>(shift)) + " ";
   checks.within(name + "states", device.states.values(), r.states, kBound);
   checks.within(name + "y", device.y.values(), r.y, kBound);
   checks.within(name + "last state", device.last.values(), r.last, 1e-5);
@@ -96,7 +106,8 @@ void step_case(Checks& checks, int64_t batch, int64_t tokens, int64_t channels) 
   const std::size_t row = at(3 * channels) * sizeof(bf16);
   Doubles all(r.y.size());
   for (int64_t t = 0; t < tokens; ++t) {
-    require(cudaMemcpy2D(step.get(), row, proj.get() + t * 3 * channels, row * at(tokens), row, at(batch), cudaMemcpyDeviceToDevice),
+    require(cudaMemcpy2D(step.get(), row, proj.get() + t * 3 * channels, row * at(tokens), row, at(batch),
+                         cudaMemcpyDeviceToDevice),
             "one token");
     require(value_step({batch, channels, step.get(), bias.get(), state.get(), position.get(), 0, y.get()}, nullptr));
     require(advance_position(position.get(), nullptr));
