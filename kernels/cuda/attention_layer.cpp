@@ -125,7 +125,8 @@ Status attend_backward(const AttentionLayerArgs& a, cudaStream_t stream) {
   attention.grad_q_rot = b.grad_queries, attention.turns = reinterpret_cast<int*>(b.workspace);
   if (sees_itself_alone(a))
     RAT_CUDA_TRY(own_key_backward({own_key_of(a), b.grad_y, b.lse, b.delta, attention.token_gradients}, stream));
-  else RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
+  else
+    RAT_CUDA_TRY(chunk_attention_backward<bf16>(attention, a.path, stream));
   return a.dilated.shape.dilated() ? add_gradients_before_window(a, attention, stream) : Status();
 }
 

@@ -6,10 +6,11 @@
 //
 // So S has, before a step at t, the tokens up to t - W - 1, or t - 1. phi(x) = [softmax(x), softmax(-x)]; n:
 // kernels/cuda/head_norms.h. The key that joins is the oldest one in the ring, rotated back; before there is one, none
-// joins. Source: Wang et al., RAttention, arXiv:2506.15545. Shapes: proj (B, D + 2 KV), columns v | q | k; sums (B,
-// kv_heads, 2 P, P) float32, zeros at first; head h reads those of head h % kv_heads; near, y (B, D). Sums are float32,
-// in an order that does not depend on timing. Refused before any launch: head sizes other than 64 and 128; more than 64
-// heads to a key.
+// joins.
+// Source: Wang et al., RAttention, arXiv:2506.15545.
+// Shapes: proj (B, D + 2 KV), columns v | q | k; sums (B, kv_heads, 2 P, P) float32, zeros at first; head h reads those
+//         of head h % kv_heads; near, y (B, D). Sums are made in an order that does not depend on timing.
+// Refused before any launch: head sizes other than 64 and 128; more than 64 heads to a key.
 #pragma once
 
 #include <cuda_bf16.h>

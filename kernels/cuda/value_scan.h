@@ -2,9 +2,9 @@
 //
 //   gate = sigmoid(g + bias);  v~[t] = gate v~[t-1] + (1 - gate) v[t], from 0;  y[t] = sigmoid(z) v~[t]
 //
-// Source: Wei et al., RAT, arXiv:2507.04416 (chunks as long as the sequence, whose softmax has one key). Shapes: proj
-// (N, 3D), columns z | v | g, rows without gaps; bias (D) float32; states, y (N, D). D a multiple of 8. In segments
+// Source: Wei et al., RAT, arXiv:2507.04416 (chunks as long as the sequence, whose softmax has one key). In segments
 // side by side, as kernels/cuda/token_scan.h has it.
+// Shapes: proj (N, 3D), columns z | v | g, rows without gaps; bias (D) float32; states, y (N, D). D a multiple of 8.
 #pragma once
 
 #include <cuda_bf16.h>

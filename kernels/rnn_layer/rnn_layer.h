@@ -5,10 +5,11 @@
 //   y = x + W_out( sigmoid(z) scan(g, v) );  columns z | v | g of W_in rms_norm(x)
 //
 // Source: Wei et al., RAT, arXiv:2507.04416, whose limit of one chunk it is. Everything between the two f32 residual
-// streams is bf16, sums and running states are f32. Shapes: x, y (B*T, D) f32 without gaps, their gradient a
-// StreamGradient; in_proj (3D, D), out_proj (D, D) rounded by round_weights; gate_bias (D); gradients of weights f32,
-// added to. Trap:   `saved` carries what backward needs from one call to the other: rnn_layer_saved bytes of the
-// backend's memory.
+// streams is bf16, sums and running states are f32.
+// Shapes: x, y (B*T, D) f32 without gaps, their gradient a StreamGradient; in_proj (3D, D), out_proj (D, D) rounded by
+//         round_weights; gate_bias (D); gradients of weights f32, added to.
+// Trap:   `saved` carries what backward needs from one call to the other: rnn_layer_saved bytes of the backend's
+//         memory.
 #pragma once
 
 #include <span>

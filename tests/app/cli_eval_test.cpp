@@ -156,7 +156,7 @@ TEST(CliEval, ThroughDecodingComparesAndIsNotStored) {
   EXPECT_NE(alone.err.find("--through decode"), std::string::npos) << alone.err;
   const Outcome refused = work.rat({"eval", "copy", "--through", "decode", "--cache", "fp8"});
   EXPECT_EQ(refused.exit_code, 1);
-  EXPECT_NE(refused.err.find("a cache in fp8 is one of 'rat', 'attention' and 'swa' layers"), std::string::npos) << refused.err;
+  EXPECT_NE(refused.err.find("a cache in fp8 is one of 'rat', 'ratplus', 'attention' and 'swa' layers"), std::string::npos) << refused.err;
   EXPECT_EQ(work.rat({"eval", "copy", "--through", "decode", "--cache", "int4"}).exit_code, 2);
 }
 

@@ -97,7 +97,7 @@ TEST(ThroughDecoding, TheDifferenceIsOfPredictionsNotOfMeans) {
 TEST(ThroughDecoding, RefusesACacheThatLayersCannotKeepAndStops) {
   TaskOptions options = through_decoding();
   options.cache = kernels::CacheDtype::fp8;
-  EXPECT_THAT(refusal(task_spec("copy"), "perplexity", options), HasSubstr("a cache in fp8 is one of 'rat', 'attention' and 'swa' layers"));
+  EXPECT_THAT(refusal(task_spec("copy"), "perplexity", options), HasSubstr("a cache in fp8 is one of 'rat', 'ratplus', 'attention' and 'swa' layers"));
   const RunSpec spec = task_spec("copy");
   const auto model = model_of(spec);
   EXPECT_FALSE(measure(spec, "copy", *model, options));
