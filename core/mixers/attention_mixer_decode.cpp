@@ -1,6 +1,5 @@
 // Attention over tokens token by token, composed of single ops in f32. Whole layers: core/mixers/fused_attention.cpp.
 #include "core/mixers/attention_mixer.h"
-#include "core/mixers/fused_cache.h"
 
 namespace rat {
 namespace {

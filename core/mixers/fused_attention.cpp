@@ -1,6 +1,5 @@
 #include "core/mixers/fused_attention.h"
 
-#include "core/mixers/fused_cache.h"
 #include "core/model.h"
 #include "core/op_times.h"
 
@@ -52,15 +51,6 @@ Status FusedAttention::prefill_fused(const MixerPass& pass, const LayerWeights& 
                                                      args.cache = cache;
                                                      return kernels::attention_layer(args, pass.exec);
                                                    });
-}
-
-Status FusedAttention::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
-  return static_cast<FusableState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
-}
-
-Status FusedAttention::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights&, const float* x,
-                                  MixerState& state, float* y, bool residual) {
-  return static_cast<FusableState&>(state).step(pass, layer, {}, x, y, residual);
 }
 
 }  // namespace rat

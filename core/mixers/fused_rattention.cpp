@@ -1,6 +1,5 @@
 #include "core/mixers/fused_rattention.h"
 
-#include "core/mixers/fused_cache.h"
 #include "core/model.h"
 #include "core/op_times.h"
 
@@ -54,10 +53,6 @@ Status FusedRattention::backward_fused(const MixerPass& pass, const LayerWeights
       pass.exec);
 }
 
-bool FusedRattention::fuses_generation(const MixerPass& pass) const {
-  return fuses(pass) && pass.cache_dtype.value_or(kernels::CacheDtype::bf16) != kernels::CacheDtype::fp8;
-}
-
 Status FusedRattention::prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
                                       const float* x, MixerState& state, float* y, bool residual) {
   const OpTimer timer(pass.times, Op::attention);
@@ -70,13 +65,8 @@ Status FusedRattention::prefill_fused(const MixerPass& pass, const LayerWeights&
   });
 }
 
-Status FusedRattention::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
-  return static_cast<FusableState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
-}
-
-Status FusedRattention::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
-                                   const float* x, MixerState& state, float* y, bool residual) {
-  return static_cast<FusableState&>(state).step(pass, layer, norms_of(fused_shape(pass), weights), x, y, residual);
+StepWeights FusedRattention::step_weights(const MixerPass& pass, const MixerWeights& weights) const {
+  return norms_of(fused_shape(pass), weights);
 }
 
 }  // namespace rat

@@ -3,7 +3,6 @@
 // Columns of `projected`: value (KV), query (D), key (KV).
 #include <algorithm>
 
-#include "core/mixers/fused_cache.h"
 #include "core/mixers/fused_rattention.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"

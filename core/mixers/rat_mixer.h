@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "core/mixer.h"
+#include "core/mixers/fused_mixer.h"
 #include "kernels/base/parallel.h"
 #include "kernels/range_attention/range_attention.h"
 #include "kernels/rat_layer/rat_layer.h"
@@ -11,7 +11,7 @@
 
 namespace rat {
 
-class RatMixer final : public Mixer {
+class RatMixer final : public FusedMixer {
  public:
   RatMixer(const ModelConfig& config, const LayerConfig& layer, const kernels::Backend& backend)
       : base_(config.rope_base),
@@ -46,12 +46,8 @@ class RatMixer final : public Mixer {
   Status fill(const MixerPass& pass, const float* projected, MixerState& state) override;
   Status step(const MixerPass& pass, const MixerWeights& weights, int64_t position, float* projected, MixerState& state,
               float* mixed) override;
-  bool fuses_generation(const MixerPass& pass) const override { return fuses(pass); }
   Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        MixerState& state, float* y, bool residual) override;
-  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override;
-  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                    MixerState& state, float* y, bool residual) override;
 
  private:
   using Input = kernels::Input;
@@ -59,6 +55,10 @@ class RatMixer final : public Mixer {
   enum Saved : std::size_t { state_k = saved_mixer, state_v, rotated_q, end_k, pre_gate, log_sum };
   enum Work : std::size_t { grad_y = work_mixer, grad_state_k, grad_state_v, grad_q, grad_end_k, step_row };
 
+  kernels::LayerStepShape step_shape(const MixerPass& pass) const override { return fused_shape(pass).step(); }
+  StepWeights step_weights(const MixerPass&, const MixerWeights& weights) const override {
+    return {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}};
+  }
   int64_t width() const { return 3 * D_ + 2 * W_; }
   int64_t chunks(int64_t tokens) const { return (tokens - 1) / L_; }  // whose end state some token attends to
   const kernels::RopeTable* table(int64_t tokens) {

@@ -1,6 +1,5 @@
 // RAT token by token, and the state that a sequence ends in: composed of single ops in f32, or whole layers in bf16
 // where the backend has them.
-#include "core/mixers/fused_cache.h"
 #include "core/mixers/rat_mixer.h"
 #include "core/model.h"
 #include "core/op_times.h"
@@ -120,15 +119,6 @@ Status RatMixer::prefill_fused(const MixerPass& pass, const LayerWeights& layer,
     args.cache = cache;
     return kernels::rat_layer(args, pass.exec);
   });
-}
-
-Status RatMixer::prepare_step(const MixerPass& pass, int64_t position, MixerState& state) {
-  return static_cast<RatState&>(state).prepare(pass, position, fuses_generation(pass), fused_shape(pass).step());
-}
-
-Status RatMixer::step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,
-                            const float* x, MixerState& state, float* y, bool residual) {
-  return static_cast<RatState&>(state).step(pass, layer, {.gate_bias = weights.value[0]}, x, y, residual);
 }
 
 }  // namespace rat

@@ -7,7 +7,6 @@
 
 #include "core/mixers/attention_products.h"
 #include "core/mixers/fused_attention.h"
-#include "core/mixers/fused_cache.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"
 #include "core/op_times.h"

@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "core/mixers/attention_products.h"
-#include "core/mixers/fused_cache.h"
 #include "core/mixers/fused_rattention.h"
 #include "core/mixers/key_cache.h"
 #include "core/mixers/mixers.h"

@@ -2,7 +2,7 @@
 // Columns of `projected`: output gate z (D), value (D), forget gate (D).
 #include <algorithm>
 
-#include "core/mixers/fused_cache.h"
+#include "core/mixers/fused_mixer.h"
 #include "core/mixers/mixers.h"
 #include "core/mixers/state_rows.h"
 #include "core/model.h"
@@ -36,7 +36,7 @@ struct RnnState : FusableState {
   }
 };
 
-class RnnMixer final : public Mixer {
+class RnnMixer final : public FusedMixer {
  public:
   RnnMixer(const ModelConfig& config, const kernels::Backend& backend) : D_(config.d_model), backend_(&backend) {}
 
@@ -98,10 +98,6 @@ class RnnMixer final : public Mixer {
                                         .grad_out_proj = layer.out_proj->grad},
                                        pass.exec);
   }
-  // There are no keys that fp8 would make smaller.
-  bool fuses_generation(const MixerPass& pass) const override {
-    return fuses(pass) && pass.cache_dtype.value_or(kernels::CacheDtype::bf16) != kernels::CacheDtype::fp8;
-  }
   Status prefill_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
                        MixerState& state, float* y, bool residual) override {
     const OpTimer timer(pass.times, Op::scan);
@@ -111,14 +107,6 @@ class RnnMixer final : public Mixer {
       args.cache = cache;
       return kernels::rnn_layer(args, pass.exec);
     });
-  }
-  Status prepare_step(const MixerPass& pass, int64_t position, MixerState& state) override {
-    return static_cast<RnnState&>(state).prepare(pass, position, fuses_generation(pass), shape_of(pass).step());
-  }
-  Status step_fused(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights, const float* x,
-                    MixerState& state, float* y, bool residual) override {
-    return static_cast<RnnState&>(state).step(
-        pass, layer, {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}}, x, y, residual);
   }
 
   Input rows_of(const MixerPass& pass, Probe probe, const float* projected) const override {
@@ -158,6 +146,10 @@ class RnnMixer final : public Mixer {
   }
 
  private:
+  kernels::LayerStepShape step_shape(const MixerPass& pass) const override { return shape_of(pass).step(); }
+  StepWeights step_weights(const MixerPass&, const MixerWeights& weights) const override {
+    return {.gate_bias = weights.value[0], .near_norm = {}, .far_norm = {}};
+  }
   kernels::RnnLayerShape shape_of(const MixerPass& pass) const { return {pass.batch, pass.tokens, D_}; }
   // With the memory for what backward needs, in pass.saved.
   kernels::RnnLayerArgs fused_args(const MixerPass& pass, const LayerWeights& layer, const MixerWeights& weights,

@@ -42,6 +42,8 @@ struct LayerStepShape {
   int64_t channels() const { return heads * head_size; }
   int64_t cached_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   bool keeps_rows() const { return !rnn && (!linear || window >= 0); }
+  // A cache that does not grow, beside sums as large or without any, would gain little.
+  bool takes_fp8() const { return keeps_rows() && !linear; }
   int64_t sum_rows() const { return linear ? batch * cached_heads() * 2 * head_size : 0; }  // of P
   int64_t states() const { return groups > 0 || recurrent ? 2 : rnn ? 1 : 0; }  // running ones of a sequence
   // Rows of each head that the cache must have for the token at `position` (0-based), which may be kept there: chunk

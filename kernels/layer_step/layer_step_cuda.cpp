@@ -123,7 +123,7 @@ std::size_t layer_step_workspace(const LayerStepShape& s, int64_t capacity) {
 }
 
 Status layer_step(const LayerStepArgs& a) {
-  if ((a.shape.linear || a.shape.rnn) && a.cache.dtype == CacheDtype::fp8)
+  if (!a.shape.takes_fp8() && a.cache.dtype == CacheDtype::fp8)
     return fail(ErrorCode::unsupported, "layer_step: what RAttention and RNNs keep is not kept in fp8");
   if (a.shape.rnn) return rnn_step(a);
   return a.cache.dtype == CacheDtype::fp8 ? step<cuda::e4m3>(a) : step<Half>(a);
