@@ -143,9 +143,24 @@ void step_case(Checks& checks, const RatShape& shape, int64_t kv_heads, bool pos
   checks.within(name + "sums", sums.values(), r.sums, kSumBound);
 }
 
+void widen_case(Checks& checks) {
+  std::mt19937_64 random(3);
+  const int64_t B = 3, T = 9, count = 5, columns = 24, stride = 40;
+  const Doubles rows = random_values<bf16>(B * T * stride, random);
+  const Device<bf16> from(rows);
+  const Device<float> to(B * count * columns);
+  require(widen_first_tokens({B, T, count, columns, stride, from.get() + 8, to.get()}, nullptr));
+  Doubles expected;
+  for (int64_t b = 0; b < B; ++b)
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t c = 0; c < columns; ++c) expected.push_back(rows[at((b * T + t) * stride + 8 + c)]);
+  checks.within("first tokens of every sequence, widened", to.values(), expected, 0.0);
+}
+
 }  // namespace
 
 void test_linear_decode(Checks& checks) {
+  widen_case(checks);
   for (const int64_t P : {64, 128})
     for (const bool positions : {true, false})
       for (const int64_t window : {-1, 0, 1, 5, 100})
@@ -155,6 +170,7 @@ void test_linear_decode(Checks& checks) {
 }
 
 void test_few_linear_decodes(Checks& checks) {
+  widen_case(checks);
   step_case(checks, attention_shape(2, 4, 2, 64, 1), 1, true);
   step_case(checks, attention_shape(1, 3, 2, 128, -1), 2, false);
 }

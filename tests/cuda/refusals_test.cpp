@@ -1,8 +1,10 @@
 // What must be refused, with the reason, before anything is launched.
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
+#include "kernels/cuda/dilated_keys.h"
 #include "kernels/cuda/head_norms.h"
 #include "kernels/cuda/linear_decode.h"
+#include "kernels/cuda/own_key.h"
 #include "kernels/cuda/rat_decode.h"
 #include "kernels/cuda/rotate.h"
 #include "kernels/cuda/shared_heads.h"
@@ -53,6 +55,17 @@ void test_refusals(Checks& checks) {
   refused("no gradients' stride", token_scan_backward({whole}, nullptr), "a row stride of 0 for 5 x 32 gradients");
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
   refused("norms of heads of 16", head_norms({shape}, nullptr), "heads of 64 and 128");
+  refused("own keys of heads of 16", own_key({shape}, nullptr), "heads of 64 and 128");
+  refused("gathering keys that are not dilated", gather_dilated_keys({shape}, nullptr), "it takes dilated keys");
+  refused("more tokens than there are", widen_first_tokens({1, 8, 9, 16, 16}, nullptr), "9 of 8 tokens");
+  RatDecodeArgs<bf16> step;
+  step.shape = {1, 1, 2, 64, 2, 1, 1}, step.capacity = 8, step.recurrent = true, step.proj_stride = 5 * 128;
+  refused("a recurrent step without states", rat_decode<bf16>(step, nullptr), "is recurrent has states");
+  step.recurrent = false, step.kv_heads = 3;
+  refused("2 heads that share 3 keys", rat_decode<bf16>(step, nullptr), "with keys of 3");
+  ChunkAttentionArgs<bf16> dilated;
+  dilated.shape = before_window({1, 8, 2, 16, 2, 1, 1, 3}, 2, 0), dilated.shape.groups = 1;
+  refused("dilated keys of shared heads", chunk_attention<bf16>(dilated, AttentionPath::simple, nullptr), "a key for each head");
   refused("12 channels of an RNN", value_scan({1, 8, 12}, nullptr), "a multiple of 8");
   refused("linear attention of heads of 16", linear_decode({shape, 1}, nullptr), "heads of 64 or 128");
   refused("shared columns that do not divide", repeat_heads({8, 64, 24, 64}, nullptr), "columns that divide");
