@@ -5,7 +5,7 @@
 namespace rat::kernels {
 
 bool fuses_rattention_layer(const RattentionLayerShape& shape, const Exec& exec) {
-  return exec.backend->fuses_rattention_layer != nullptr && exec.backend->fuses_rattention_layer(shape);
+  return is_fused(exec.backend->fuses_rattention_layer, shape);
 }
 
 std::size_t rattention_layer_saved(const RattentionLayerShape& shape, const Exec& exec) {
@@ -13,18 +13,13 @@ std::size_t rattention_layer_saved(const RattentionLayerShape& shape, const Exec
 }
 
 Status rattention_layer(const RattentionLayerArgs& args, const Exec& exec) {
-  RAT_TRY(check_fused_layer("rattention_layer", args, fuses_rattention_layer(args.shape, exec), exec));
-  RAT_TRY(expect_shape("rattention_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
-  if (args.cache.position != nullptr)
-    RAT_TRY(check_cache("rattention_layer", args.shape.step(), args.cache, args.shape.tokens));
-  return exec.run(&Backend::rattention_layer, "rattention_layer", args);
+  return run_fused_layer(&Backend::rattention_layer, "rattention_layer", args, fuses_rattention_layer(args.shape, exec),
+                         exec);
 }
 
 Status rattention_layer_backward(const RattentionLayerBackwardArgs& args, const Exec& exec) {
-  const RattentionLayerShape& s = args.forward.shape;
-  RAT_TRY(check_fused_layer("rattention_layer_backward", args.forward, fuses_rattention_layer(s, exec), exec));
-  RAT_TRY(check_handed_on("rattention_layer_backward", args.grad, s.rows(), s.channels(), exec));
-  return exec.run(&Backend::rattention_layer_backward, "rattention_layer_backward", args);
+  const bool fused = fuses_rattention_layer(args.forward.shape, exec);
+  return run_fused_layer_backward(&Backend::rattention_layer_backward, "rattention_layer_backward", args, fused, exec);
 }
 
 }  // namespace rat::kernels

@@ -5,7 +5,7 @@
 namespace rat::kernels {
 
 bool fuses_rnn_layer(const RnnLayerShape& shape, const Exec& exec) {
-  return exec.backend->fuses_rnn_layer != nullptr && exec.backend->fuses_rnn_layer(shape);
+  return is_fused(exec.backend->fuses_rnn_layer, shape);
 }
 
 std::size_t rnn_layer_saved(const RnnLayerShape& shape, const Exec& exec) {
@@ -13,18 +13,12 @@ std::size_t rnn_layer_saved(const RnnLayerShape& shape, const Exec& exec) {
 }
 
 Status rnn_layer(const RnnLayerArgs& args, const Exec& exec) {
-  RAT_TRY(check_fused_layer("rnn_layer", args, fuses_rnn_layer(args.shape, exec), exec));
-  RAT_TRY(expect_shape("rnn_layer", "y", args.y, args.shape.rows(), args.shape.channels()));
-  if (args.cache.position != nullptr)
-    RAT_TRY(check_cache("rnn_layer", args.shape.step(), args.cache, args.shape.tokens));
-  return exec.run(&Backend::rnn_layer, "rnn_layer", args);
+  return run_fused_layer(&Backend::rnn_layer, "rnn_layer", args, fuses_rnn_layer(args.shape, exec), exec);
 }
 
 Status rnn_layer_backward(const RnnLayerBackwardArgs& args, const Exec& exec) {
-  const RnnLayerShape& s = args.forward.shape;
-  RAT_TRY(check_fused_layer("rnn_layer_backward", args.forward, fuses_rnn_layer(s, exec), exec));
-  RAT_TRY(check_handed_on("rnn_layer_backward", args.grad, s.rows(), s.channels(), exec));
-  return exec.run(&Backend::rnn_layer_backward, "rnn_layer_backward", args);
+  const bool fused = fuses_rnn_layer(args.forward.shape, exec);
+  return run_fused_layer_backward(&Backend::rnn_layer_backward, "rnn_layer_backward", args, fused, exec);
 }
 
 }  // namespace rat::kernels
