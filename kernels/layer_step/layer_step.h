@@ -79,8 +79,9 @@ struct LayerCache {
 // The cache takes the token in, and its position goes on by one.
 struct LayerStepArgs {
   LayerStepShape shape;
-  std::span<const float> norm, gate_bias, near_norm,
-      far_norm;  // of RAT; with a window, and at all, of linear attention
+  std::span<const float> norm;
+  std::span<const float> gate_bias;            // of RAT and the RNN
+  std::span<const float> near_norm, far_norm;  // linear: of the window, where there is one, and of what is older
   const uint16_t *in_proj = nullptr, *out_proj = nullptr;
   Input x;
   Output y;              // may be x
