@@ -13,19 +13,22 @@ namespace {
 
 using group::kSegment;
 using group::wide;
-constexpr int kScores = 4;  // tokens whose scores are summed over the lanes together
+constexpr int kScores = 8;  // tokens whose scores are summed over the lanes together
 
 template <class T>
 int64_t segments_per_chunk(const RatShape& s) {
   return (std::min(s.chunk_len, s.tokens) + kSegment<T> - 1) / kSegment<T>;
 }
 
-// What a head's walk over a segment starts from, asked for while the head before it is walked.
-template <int N>
+// What a head's walk over a segment starts from besides its rows, with which it comes to shared memory: the walk before it
+// would have to wait for loads into registers.
+template <int S>
 struct HeadStart {
-  float own_score, lse, delta;  // lane i's of token i of the segment, if it exists
-  float k_carry[N], v_carry[N];  // gradients that reach the chunk's end, the key's still rotated
-  float bias[N];
+  float *own_score, *lse, *delta;  // (S) tokens of the segment
+  float *k_carry, *v_carry;        // (P) gradients that reach the chunk's end, the key's still rotated
+  __device__ HeadStart(float* at, int P)
+      : own_score(at), lse(at + S), delta(at + 2 * S), k_carry(at + 3 * S), v_carry(k_carry + P) {}
+  __host__ __device__ static constexpr int floats(int P) { return 3 * S + 2 * P; }
 };
 
 template <class T, int N, int Warps>
@@ -33,37 +36,40 @@ class GroupWalk {
   static constexpr int S = kSegment<T>;
   using Rows = group::Tile<T, N, Warps>;
   using Channels = group::Channels<T, N, Warps>;
+  using Start = HeadStart<S>;
 
  public:
-  // Shared memory: two heads' rows in three parts each; the group's keys and queries; own probabilities with the
-  // gradients of their scores, for each warp; sums of scores on their way between warps, twice.
-  __host__ __device__ static std::size_t shared_bytes(int head_size) {
-    return sizeof(T) * 8 * S * head_size + sizeof(float2) * Warps * S + sizeof(float) * 2 * Warps * kScores;
+  // Shared memory: two heads' rows in three parts each; the group's keys and queries; two heads' starts; a head's bias; the
+  // chunk's rotation; own probabilities with the gradients of their scores, for each warp; sums of scores on their way
+  // between warps, twice. With heads of 64, 12 blocks take all that a multiprocessor has.
+  __host__ __device__ static std::size_t shared_bytes(int P) {
+    return sizeof(T) * 8 * S * P + sizeof(float) * (2 * Start::floats(P) + 2 * P) + sizeof(float2) * Warps * S +
+           sizeof(float) * (Warps > 1 ? 2 * Warps * kScores : 0);
   }
 
   __device__ GroupWalk(const ChunkScanBackwardArgs<T>& args, unsigned char* shared)
       : a(args), s(args.shape), channels(args.shape), P(channels.head_size) {
-    const int G = static_cast<int>(s.groups);
+    const unsigned G = static_cast<unsigned>(s.groups), L = static_cast<unsigned>(s.chunk_len);
+    const unsigned tokens = static_cast<unsigned>(s.tokens), chunks = (tokens + L - 1) / L;
     first_head = static_cast<int>(blockIdx.x % G);
     sequence_chunk = blockIdx.x / G;
-    b = sequence_chunk / s.chunks();
-    c = sequence_chunk % s.chunks();
-    length = static_cast<int>(min(s.chunk_len, s.tokens - c * s.chunk_len));
-    row0 = b * s.tokens + c * s.chunk_len;
+    b = sequence_chunk / chunks;
+    c = sequence_chunk % chunks;
+    length = static_cast<int>(min(L, tokens - c * L));
+    row0 = b * tokens + c * L;
     last = (length + S - 1) / S - 1;
     at_rows = reinterpret_cast<T*>(shared);
     keys = at_rows + 6 * S * P;
     queries = keys + S * P;
-    weights = reinterpret_cast<float2*>(queries + S * P) + threadIdx.x / 32 * S;
-    exchange = reinterpret_cast<float*>(reinterpret_cast<float2*>(queries + S * P) + Warps * S);
+    starts = reinterpret_cast<float*>(queries + S * P);
+    bias = starts + 2 * Start::floats(P) + channels.first;
+    angles = reinterpret_cast<float2*>(starts + 2 * Start::floats(P) + P);
+    auto* const of_warps = angles + P / 2;
+    weights = of_warps + threadIdx.x / 32 * S;
+    exchange = reinterpret_cast<float*>(of_warps + Warps * S);
     placed = Channels::placed(channels.first, P / 2);
-    const float2* turns = a.rope == nullptr ? nullptr : a.rope + c * (P / 2) + min(channels.first, channels.partner);
-#pragma unroll
-    for (int i = 0; i < N; ++i) turn[i] = turns == nullptr ? make_float2(1.0f, 0.0f) : turns[i];
-    if (channels.first < channels.partner) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) turn[i].y = -turn[i].y;
-    }
+    for (int i = threadIdx.x; i < P / 2; i += 32 * Warps)
+      angles[i] = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[wide(c, P / 2) + i];
   }
 
   __device__ void run() {
@@ -79,28 +85,27 @@ class GroupWalk {
   template <bool Whole>
   __device__ void segment(int index, int tokens) {
     const int heads = static_cast<int>(s.heads / s.groups);
-    const int64_t row = row0 + index * S;
+    const int64_t row = int64_t{row0} + index * S;
     const T* shared_columns = a.proj + row * a.proj_stride + first_head * P;
     const unsigned stride = static_cast<unsigned>(a.proj_stride), out_stride = static_cast<unsigned>(a.grad_proj_stride);
     group::synchronize<Warps>();
     Rows::template fetch<Whole>(keys, shared_columns + s.key_column(), stride, tokens, P);
     Rows::template fetch<Whole>(queries, shared_columns + s.query_column(), stride, tokens, P);
-    fetch_head<Whole>(0, 0, row, tokens);
-    HeadStart<N> next = start_of(0, index, tokens);
+    fetch_head<Whole>(0, 0, index, tokens);
     float q_sums[S][N] = {}, k_sums[S][N] = {};
     for (int i = 0; i < heads; ++i) {
-      const HeadStart<N> start = next;
       group::arrive<Warps>();
+      float closing[N] = {};
+      if (channels.owns) closings(bias, closing);  // before the next head's comes
       if (i + 1 < heads) {
-        fetch_head<Whole>((i + 1) % 2, i + 1, row, tokens);
-        next = start_of(i + 1, index, tokens);
+        fetch_head<Whole>((i + 1) % 2, i + 1, index, tokens);
       } else {  // the group's own rows
         Rows::template fetch<Whole>(reinterpret_cast<float*>(part((i + 1) % 2, 0)), a.grad_q_rot + row * s.group_width() + first_head * P,
                                     static_cast<unsigned>(s.group_width()), tokens, P);
         tiles::commit_copies();
       }
       T *gates = part(i % 2, 0), *values = part(i % 2, 1), *grads = part(i % 2, 2);
-      walk<Whole>(i, index, tokens, start, gates, values, grads, q_sums, k_sums);
+      walk<Whole>(i, index, tokens, start(i % 2), closing, gates, values, grads, q_sums, k_sums);
       group::synchronize<Warps>();
       T* out = a.grad_proj + row * a.grad_proj_stride + head(i) * P;
       Rows::template write<Whole>(out + s.gate_column(), out_stride, gates, tokens, P);
@@ -112,14 +117,14 @@ class GroupWalk {
 
   // One head, one segment. Leaves the gradients of the gates and values where they were.
   template <bool Whole>
-  __device__ void walk(int i, int index, int tokens, const HeadStart<N>& start, T* gates, T* values, const T* grads,
+  __device__ void walk(int i, int index, int tokens, const Start& start, const float (&closing)[N], T* gates, T* values, const T* grads,
                        float (&q_sums)[S][N], float (&k_sums)[S][N]) {
     const int lane_token = threadIdx.x % S;
     const bool exists = Whole || lane_token < tokens;
-    const float own = exists ? __expf(start.own_score - start.lse) : 0.0f, delta = exists ? start.delta : 0.0f;
+    const float own = exists ? __expf(start.own_score[lane_token] - start.lse[lane_token]) : 0.0f;
+    const float delta = start.delta[lane_token];
     const float scale = rsqrtf(static_cast<float>(P));
-    float closing[N], k_state[N] = {}, v_state[N] = {};
-    closings(start, closing);
+    float k_state[N] = {}, v_state[N] = {};
     if (index > 0) recall(i, index, k_state, v_state);
     Pack<T, N> shut_of[S], v_diff[S], k_diff[S];  // 1 - gate, which keeps its precision when the gate is near 1
 #pragma unroll
@@ -193,36 +198,49 @@ class GroupWalk {
     add_bias_gradient(i, index, bias_grad);
   }
 
-  // - bias / 2. Not where the bias is asked for: that would wait for it.
-  __device__ static void closings(const HeadStart<N>& start, float (&closing)[N]) {
+  // - bias / 2 of this thread's channels.
+  __device__ static void closings(const float* bias, float (&closing)[N]) {
+    load<N>(bias, closing);
 #pragma unroll
-    for (int j = 0; j < N; ++j) closing[j] = -0.5f * start.bias[j];
+    for (int j = 0; j < N; ++j) closing[j] *= -0.5f;
   }
 
   // The gradients that come back into a segment's last state.
-  __device__ void carries(int i, int index, const HeadStart<N>& start, float (&k_carry)[N], float (&v_carry)[N]) {
+  __device__ void carries(int i, int index, const Start& start, float (&k_carry)[N], float (&v_carry)[N]) {
     if (index < last) return recall(i, index + 1, k_carry, v_carry);  // left there by the segment after this one
-    const int partner = N > 1 ? threadIdx.x % 32 ^ 16 : channels.partner;
+    float mine[N], other[N];
+    load<N>(start.k_carry + channels.first, mine);
+    load<N>(start.k_carry + channels.partner, other);
+    load<N>(start.v_carry + channels.first, v_carry);
+    const Turn turn(*this);
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const float other = __shfl_sync(0xffffffffu, start.k_carry[j], partner);
-      k_carry[j] = turned_back(start.k_carry[j], other, j);
-      v_carry[j] = start.v_carry[j];
-    }
+    for (int j = 0; j < N; ++j) k_carry[j] = turn.back(mine[j], other[j], j);
   }
 
-  // Channel j of this thread before a rotation that made `value` of it and `other` of its partner.
-  __device__ float turned_back(float value, float other, int j) const { return fmaf(-other, turn[j].y, value * turn[j].x); }
+  // The rotation of the chunk's end, as it comes to this thread's channels.
+  struct Turn {
+    float cosine[N], sine[N];
+    __device__ explicit Turn(const GroupWalk& walk) {
+      const Channels& channels = walk.channels;
+      const bool low = channels.first < channels.partner;
+      const float2* angles = walk.angles + (low ? channels.first : channels.partner);
+#pragma unroll
+      for (int j = 0; j < N; ++j) cosine[j] = angles[j].x, sine[j] = low ? -angles[j].y : angles[j].y;
+    }
+    // Channel j of this thread before a rotation that made `value` of it and `other` of its partner.
+    __device__ float back(float value, float other, int j) const { return fmaf(-other, sine[j], value * cosine[j]); }
+  };
 
   template <bool Whole>
   __device__ void write_group(const float* rotated, int64_t row, int tokens, float (&q_sums)[S][N], float (&k_sums)[S][N]) {
+    const Turn turn(*this);
 #pragma unroll
     for (int t = 0; t < S; ++t) {
       float mine[N], other[N];
       load<N>(rotated + t * P + channels.first, mine);
       load<N>(rotated + t * P + channels.partner, other);
 #pragma unroll
-      for (int j = 0; j < N; ++j) q_sums[t][j] += turned_back(mine[j], other[j], j);
+      for (int j = 0; j < N; ++j) q_sums[t][j] += turn.back(mine[j], other[j], j);
       if (!channels.owns) continue;
       store<N>(queries + t * P + placed, q_sums[t]);
       store<N>(keys + t * P + placed, k_sums[t]);
@@ -237,11 +255,10 @@ class GroupWalk {
   // States at the starts of segments 1 .. last, which are whole up to there.
   __device__ void leave_checkpoints() {
     for (int i = 0; i < static_cast<int>(s.heads / s.groups); ++i) {
-      const HeadStart<N> start = start_of(i, 0, 0);
       float closing[N], k_state[N] = {}, v_state[N] = {};
-      closings(start, closing);
+      closings(a.gate_bias + head(i) * P + channels.first, closing);
       for (int index = 0; index < last; ++index) {
-        const T* rows = a.proj + (row0 + index * S) * a.proj_stride;
+        const T* rows = a.proj + (int64_t{row0} + index * S) * a.proj_stride;
         const auto stride = static_cast<unsigned>(a.proj_stride);
         group::synchronize<Warps>();
         Rows::template fetch<true>(part(0, 0), rows + s.gate_column() + head(i) * P, stride, S, P);
@@ -268,37 +285,39 @@ class GroupWalk {
   }
 
   template <bool Whole>
-  __device__ void fetch_head(int stage, int i, int64_t row, int tokens) {
+  __device__ void fetch_head(int stage, int i, int index, int tokens) {
+    const int64_t row = int64_t{row0} + index * S;
     const T* rows = a.proj + row * a.proj_stride + head(i) * P;
     const auto stride = static_cast<unsigned>(a.proj_stride), width = static_cast<unsigned>(s.channels());
     Rows::template fetch<Whole>(part(stage, 0), rows + s.gate_column(), stride, tokens, P);
     Rows::template fetch<Whole>(part(stage, 1), rows + s.value_column(), stride, tokens, P);
     Rows::template fetch<Whole>(part(stage, 2), a.grad_out + row * s.channels() + head(i) * P, width, tokens, P);
+    fetch_start(start(stage), i, index, tokens);
     tiles::commit_copies();
   }
 
-  __device__ HeadStart<N> start_of(int i, int index, int tokens) const {
-    HeadStart<N> start = {};
-    load<N>(a.gate_bias + head(i) * P + channels.first, start.bias);
-    const unsigned token = threadIdx.x % S, first = static_cast<unsigned>(c * s.chunk_len) + index * S;
-    if (static_cast<int>(token) < tokens) {
-      const auto heads = static_cast<unsigned>(s.heads), length = static_cast<unsigned>(s.tokens);
-      const float* scores = a.own_score + (row0 + index * S) * s.heads;
-      const uint64_t at = wide(static_cast<unsigned>(b) * heads + head(i), length) + first + token;
-      start.own_score = scores[token * heads + head(i)];
-      start.lse = a.lse[at];
-      start.delta = a.delta[at];
+  __device__ void fetch_start(const Start& start, int i, int index, int tokens) const {
+    if (threadIdx.x < S) {
+      const unsigned token = threadIdx.x, heads = static_cast<unsigned>(s.heads), length = static_cast<unsigned>(s.tokens);
+      const bool exists = static_cast<int>(token) < tokens;
+      const float* scores = a.own_score + (int64_t{row0} + index * S) * s.heads + head(i);
+      const uint64_t at = wide(b * heads + head(i), length) + c * static_cast<unsigned>(s.chunk_len) +
+                          index * S + (exists ? token : 0);
+      tiles::copy_few<4>(start.own_score + token, scores + (exists ? token * heads : 0), exists);
+      tiles::copy_few<4>(start.lse + token, a.lse + at, exists);
+      tiles::copy_few<4>(start.delta + token, a.delta + at, exists);
     }
-    if (index == last && (c + 1) * s.chunk_len < s.tokens) {  // a later token sees this chunk's end
-      load<N>(a.grad_keys.at(b, head(i), c) + channels.first, start.k_carry);
-      load<N>(a.grad_values.at(b, head(i), c) + channels.first, start.v_carry);
-    }
-    return start;
+    if (!channels.owns) return;
+    tiles::copy_few<4 * N>(bias, a.gate_bias + head(i) * P + channels.first, true);
+    const bool carried = index == last && (int64_t{c} + 1) * s.chunk_len < s.tokens;  // a later token sees this chunk's end
+    const unsigned chunk = carried ? c : 0;
+    tiles::copy_few<4 * N>(start.k_carry + channels.first, a.grad_keys.at(b, head(i), chunk) + channels.first, carried);
+    tiles::copy_few<4 * N>(start.v_carry + channels.first, a.grad_values.at(b, head(i), chunk) + channels.first, carried);
   }
 
   __device__ void add_bias_gradient(int i, int index, float (&bias_grad)[N]) {
     if (!channels.owns) return;
-    float* sums = a.workspace + sequence_chunk * s.channels() + head(i) * P + channels.first;
+    float* sums = a.workspace + int64_t{sequence_chunk} * s.channels() + head(i) * P + channels.first;
     if (index != last) {
       float sum[N];
       load<N>(sums, sum);
@@ -325,17 +344,18 @@ class GroupWalk {
   __device__ int64_t segments() const { return (min(s.chunk_len, s.tokens) + S - 1) / S; }
   __device__ int head(int i) const { return first_head + i * static_cast<int>(s.groups); }
   __device__ T* part(int stage, int index) const { return at_rows + (3 * stage + index) * S * P; }
+  __device__ Start start(int stage) const { return {starts + stage * Start::floats(P), P}; }
 
   const ChunkScanBackwardArgs<T>& a;
   const RatShape& s;
   const Channels channels;
   const int P;
   int first_head, length, last, placed;
-  int64_t sequence_chunk, b, c, row0;
+  unsigned sequence_chunk, b, c, row0;
   T *at_rows, *keys, *queries;
-  float2* weights;
+  float *starts, *bias;  // `bias`: of this thread's channels
+  float2 *angles, *weights;
   float* exchange;
-  float2 turn[N];
 };
 
 template <class T, int N, int Warps>

@@ -20,6 +20,13 @@ __device__ __forceinline__ void copy_16(uint32_t to, const void* from, bool vali
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
+// 4 or 8 bytes, or as many zeros.
+template <int BYTES>
+__device__ __forceinline__ void copy_few(void* to, const void* from, bool valid) {
+  const uint32_t there = shared_address(to);
+  const int bytes = valid ? BYTES : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(there), "l"(from), "n"(BYTES), "r"(bytes) : "memory");
+}
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING>
 __device__ __forceinline__ void wait_copies() {
