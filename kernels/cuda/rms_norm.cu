@@ -1,6 +1,8 @@
-// One warp per row: the row stays in registers (16-byte loads, up to 2048 channels), so each byte is read once.
+// One warp per row: the row stays in registers (16-byte loads, up to 2048 channels), so each byte is read once. Few wide rows
+// have a block each.
 #include <algorithm>
 
+#include "kernels/cuda/block_sum.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/rms_norm.h"
@@ -57,6 +59,29 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
       store<8>(a.y + row * a.channels + at * 8, values);
     }
   }
+}
+
+// A step of decoding waits for its norm: 8 channels a thread instead of 64 a lane.
+constexpr int kRowThreads = 256;
+constexpr int64_t kFewRows = 1024;
+template <class T, class X>
+__global__ void __launch_bounds__(kRowThreads) rms_norm_few_kernel(RmsNormArgs<T, X> a) {
+  const int64_t first = threadIdx.x * 8, at = blockIdx.x * a.channels + first;
+  const bool exists = first < a.channels;
+  float values[8] = {}, weight[8] = {}, squares = 0.0f;
+  if (exists) load<8>(a.weight + first, weight);
+  if (a.early) wait_for_previous();
+  if (a.counter != nullptr && blockIdx.x == 0 && threadIdx.x == 0) ++*a.counter;
+  if (exists) load<8>(a.x + at, values);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) squares = fmaf(values[i], values[i], squares);
+  squares = gpu::block_sum<kRowThreads>(squares);
+  const float rstd = rsqrtf(squares / static_cast<float>(a.channels) + a.epsilon);
+  if (a.rstd != nullptr && threadIdx.x == 0) a.rstd[blockIdx.x] = rstd;
+  if (!exists) return;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) values[i] *= rstd * weight[i];
+  store<8>(a.y + at, values);
 }
 
 template <class T, class X>
@@ -217,13 +242,16 @@ int64_t rms_norm_workspace(int64_t rows, int64_t channels) {
 template <class T, class X>
 Status rms_norm(const RmsNormArgs<T, X>& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check_rows("rms_norm", a.rows, a.channels));
-  const auto blocks = static_cast<unsigned>((a.rows + kWarps - 1) / kWarps);
-  const auto kernel = a.channels <= 256    ? rms_norm_kernel<T, X, 1>
+  static_assert(kRowThreads == kWarps * 32, "either kernel");
+  const bool few = a.rows <= kFewRows && a.channels > 512 && a.channels <= kRowThreads * 8;
+  const auto blocks = static_cast<unsigned>(few ? a.rows : (a.rows + kWarps - 1) / kWarps);
+  const auto kernel = few                  ? rms_norm_few_kernel<T, X>
+                      : a.channels <= 256  ? rms_norm_kernel<T, X, 1>
                       : a.channels <= 512  ? rms_norm_kernel<T, X, 2>
                       : a.channels <= 1024 ? rms_norm_kernel<T, X, 4>
                                            : rms_norm_kernel<T, X, 8>;
-  if (a.early) return launch_early("rms_norm", kernel, blocks, kWarps * 32, 0, stream, a);
-  kernel<<<blocks, kWarps * 32, 0, stream>>>(a);
+  if (a.early) return launch_early("rms_norm", kernel, blocks, kRowThreads, 0, stream, a);
+  kernel<<<blocks, kRowThreads, 0, stream>>>(a);
   return launched("rms_norm");
 }
 

@@ -93,7 +93,7 @@ void sums_case(Checks& checks, int64_t rows, int64_t cols) {
 
 void test_rows(Checks& checks) {
   for (const auto& [rows, channels] : {std::pair<int64_t, int64_t>{1, 8}, {3, 24}, {33, 256}, {1000, 264}, {65, 512},
-                                      {129, 768}, {37, 1024}, {4099, 2048}, {63, 1032}}) {
+                                      {129, 768}, {37, 1024}, {4099, 2048}, {5, 2048}, {63, 1032}}) {
     norm_case<float>(checks, rows, channels, true);
     norm_case<bf16>(checks, rows, channels, rows % 2 == 0);
     norm_case<bf16, float>(checks, rows, channels, rows % 2 == 1);
