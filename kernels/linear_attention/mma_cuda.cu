@@ -1,5 +1,5 @@
 // The walk of tiles.cuh with products of mma.sync: features, values and gradients are rounded once for a call, where they
-// are not bf16 already, then a block of four warps has a tile, a warp 16 of its rows.
+// are not bf16 already, then a block has a tile (mma_parts.cuh).
 #include <algorithm>
 
 #include "kernels/cuda/blocks.h"
@@ -10,10 +10,6 @@
 namespace rat::kernels::gpu::linear {
 namespace tensor_cores {
 namespace {
-
-// Blocks per multiprocessor: registers that are not asked for are spent on loads far ahead.
-template <int P>
-constexpr int blocks_at_once = P == 64 ? 4 : 2;
 
 template <int N>
 __device__ __forceinline__ void read(const float* from, float (&to)[N]) {
@@ -27,7 +23,7 @@ __device__ __forceinline__ void read(const bf16* from, float (&to)[N]) {
   cuda::load<N>(from, to);
 }
 
-// What is read of one input: rounded as it is, or phi of its heads: softmax(x), then softmax(-x). A warp has a head.
+// What is read of one input: rounded as it is, or phi of its heads: softmax(x), then softmax(-x). A lane has 8 channels.
 template <class T>
 struct Rounding {
   Rows<const T> x;
@@ -41,27 +37,32 @@ struct Roundings {
 };
 template <int P, class T>
 __global__ void __launch_bounds__(threads) round_inputs(const __grid_constant__ Roundings<T> all) {
-  constexpr int each = P / 32;
+  constexpr int each = 8, lanes = P / each;
   const Rounding<T>& one = all.inputs[blockIdx.y];
-  const int64_t heads = one.x.cols / P, item = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32;
-  if (item >= one.x.rows * heads) return;
-  const int channel = threadIdx.x % 32 * each;
-  float x[each];
-  read(one.x.row(item / heads) + item % heads * P + channel, x);
-  if (!one.features) return cuda::store<each>(one.to + item * P + channel, x);
+  const int64_t heads = one.x.cols / P, item = int64_t{blockIdx.x} * (threads / lanes) + threadIdx.x / lanes;
+  const bool exists = item < one.x.rows * heads;  // all lanes take part in what follows
+  const int channel = threadIdx.x % lanes * each;
+  float x[each] = {};
+  if (exists) read(one.x.row(item / heads) + item % heads * P + channel, x);
+  if (!one.features) {
+    if (exists) cuda::store<each>(one.to + item * P + channel, x);
+    return;
+  }
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const float sign = half == 0 ? 1.0f : -1.0f;
     float largest = sign * x[0], sum = 0.0f, y[each];
 #pragma unroll
     for (int j = 1; j < each; ++j) largest = fmaxf(largest, sign * x[j]);
-    largest = warp_largest(largest);
+#pragma unroll
+    for (int step = lanes / 2; step > 0; step >>= 1)
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
 #pragma unroll
     for (int j = 0; j < each; ++j) sum += y[j] = tiles::exp2_fast((sign * x[j] - largest) * tiles::kLog2e);
-    const float scale = 1.0f / warp_sum(sum);
+    const float scale = 1.0f / cuda::sum_over_lanes<lanes>(sum);
 #pragma unroll
     for (int j = 0; j < each; ++j) y[j] *= scale;
-    cuda::store<each>(one.to + (item * 2 + half) * P + channel, y);
+    if (exists) cuda::store<each>(one.to + (item * 2 + half) * P + channel, y);
   }
 }
 
@@ -70,31 +71,36 @@ __device__ bf16* state_of(const Plan& plan, const Place& place, bf16* states) {
   return states + ((place.batch * plan.groups + place.unit % plan.groups) * plan.tiles + place.tile_index) * 2 * P * P;
 }
 
-// For each sequence and group, the sum over its unit's heads of phi(features)^T values of each tile. A block has one
-// half of the features, a warp a quarter of them.
+// For each sequence and group, the sum over its unit's heads of phi(features)^T values of each tile. A block has 128 of
+// the features.
+constexpr int state_features = 128;
 template <int P>
-__global__ void __launch_bounds__(block) tile_states(Plan plan, PackedSide side, bf16* states) {
+constexpr int state_blocks = 2 * P / state_features;
+template <int P>
+constexpr int state_bytes = tile_bytes<P, state_features> + tile_bytes<P, P>;
+template <int P>
+__global__ void __launch_bounds__(block<P>, P == 64 ? 3 : 2) tile_states(Plan plan, PackedSide side, bf16* states) {
   extern __shared__ __align__(128) unsigned char shared[];
-  constexpr int M = P / warps / 16;
-  const uint32_t left_tile = tiles::shared_address(shared), right_tile = left_tile + tile_bytes<P>;
-  const Place place(plan, blockIdx.x / 2);
-  const int half = blockIdx.x % 2, lane = threadIdx.x % 32, first = threadIdx.x / 32 * M * 16;
+  constexpr int F = state_features, M = F / 16 / warps<P>;
+  const uint32_t left_tile = tiles::shared_address(shared), right_tile = left_tile + tile_bytes<P, F>;
+  const Place place(plan, blockIdx.x / state_blocks<P>);
+  const int part = blockIdx.x % state_blocks<P>, lane = threadIdx.x % 32, first = threadIdx.x / 32 * M * 16;
   float sums[M][P / 8][4] = {};
   for (int member = 0; member < plan.members; ++member) {
     const int head = place.unit + member * plan.units;
     if (member > 0) __syncthreads();
-    copy_rows<tile, P>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + half * P,
-                       side.features.stride, place.rows);
-    copy_rows<tile, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.stride,
-                       place.rows);
+    copy_rows<P, tile<P>, F>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + part * F,
+                             side.features.stride, place.rows);
+    copy_rows<P, tile<P>, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.stride,
+                             place.rows);
     await_copies();
-#pragma unroll
-    for (int k = 0; k < tile / 16; ++k) {
+#pragma unroll 2
+    for (int k = 0; k < tile<P> / 16; ++k) {
       uint32_t left[M][4];
 #pragma unroll
       for (int m = 0; m < M; ++m)  // tokens are rows in memory, and columns of this operand
         tiles::load_matrices_transposed(left[m],
-                                        left_tile + tiles::piece_at<P>(k * 16 + (lane & 7) + ((lane >> 4) << 3),
+                                        left_tile + tiles::piece_at<F>(k * 16 + (lane & 7) + ((lane >> 4) << 3),
                                                                        (first + m * 16) / 8 + ((lane >> 3) & 1)));
 #pragma unroll
       for (int n = 0; n < P / 8; n += 2) {
@@ -109,7 +115,7 @@ __global__ void __launch_bounds__(block) tile_states(Plan plan, PackedSide side,
       }
     }
   }
-  bf16* const state = state_of<P>(plan, place, states) + half * P * P;
+  bf16* const state = state_of<P>(plan, place, states) + part * F * P;
 #pragma unroll
   for (int m = 0; m < M; ++m)
 #pragma unroll
@@ -147,109 +153,86 @@ __global__ void __launch_bounds__(threads) running_sums(bf16* states, int64_t se
   }
 }
 
-// As attend of tiles.cuh.
+// As attend of tiles.cuh. The state takes the place of the tile's features and values.
 template <int P, bool Later, class T>
-__global__ void __launch_bounds__(block, blocks_at_once<P>)
+__global__ void __launch_bounds__(block<P>, 2)
     attend(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> out) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + tile_bytes<2 * P>;
-  const uint32_t value_tile = other_tile + tile_bytes<2 * P>;
+  const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + tile_bytes<P, 2 * P>;
+  const uint32_t value_tile = other_tile + tile_bytes<P, 2 * P>, state_tile = other_tile;
   const Place place(plan, blockIdx.x);
-  copy_rows<tile, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
-                         rows.features.stride, place.rows);
+  copy_rows<P, tile<P>, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
+                               rows.features.stride, place.rows);
   float sums[1][P / 8][4] = {};
   for (int member = 0; member < plan.members; ++member) {
     const int head = place.unit + member * plan.units;
-    copy_rows<tile, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
-                           columns.features.stride, place.rows);
-    copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P), columns.values.stride,
-                       place.rows);
+    copy_rows<P, tile<P>, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
+                                 columns.features.stride, place.rows);
+    copy_rows<P, tile<P>, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
+                             columns.values.stride, place.rows);
     await_copies();
-    uint32_t weights[1][tile / 16][4];
-    seen_products<2 * P, Later>(weights, own_tile, other_tile);
-    tiles::multiply_add<1, tile / 16, P>(sums, weights, value_tile);
+    add_seen<2 * P, P, Later>(sums, own_tile, other_tile, value_tile);
     __syncthreads();
   }
-  copy_rows<2 * P, P>(other_tile, state_of<P>(plan, place, const_cast<bf16*>(states)), P, 2 * P);
+  copy_rows<P, 2 * P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)), P, 2 * P);
   await_copies();
-  multiply_rows<2 * P, P>(sums, own_tile, other_tile);
-  put_rows<P, Later>(sums[0], plan, place, rows.shift, out);
+  multiply_rows<2 * P, P>(sums, own_tile, state_tile);
+  // A warp's own features lie where it puts its sums, and nobody else needs them.
+  put_rows<P, Later>(sums[0], reinterpret_cast<float*>(shared), plan, place, rows.shift, out);
 }
-// `other` holds features of the tile, then the state.
 template <int P>
-constexpr int attend_bytes = tile_bytes<2 * P> + std::max(tile_bytes<2 * P> + tile_bytes<P>, 4 * P * P);
+constexpr int attend_bytes = tile_bytes<P, 2 * P> + std::max(tile_bytes<P, 2 * P> + tile_bytes<P, P>, 4 * P * P);
 
 // As feature_gradient of tiles.cuh, one half of the features after the other.
 template <int P, bool Later, class T>
-__global__ void __launch_bounds__(block, blocks_at_once<P>)
+__global__ void __launch_bounds__(block<P>, 2)
     feature_gradient(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> gradient) {
   extern __shared__ __align__(128) unsigned char shared[];
-  unsigned char* const features = shared + 2 * tile_bytes<P>;  // of the rows
-  const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + tile_bytes<P>;
-  const uint32_t own_feature_tile = value_tile + tile_bytes<P>, feature_tile = own_feature_tile + tile_bytes<P>;
-  const uint32_t state_tile = feature_tile + tile_bytes<P>;
+  const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + tile_bytes<P, P>;
+  const uint32_t own_feature_tile = value_tile + tile_bytes<P, P>, feature_tile = own_feature_tile + tile_bytes<P, P>;
+  const uint32_t state_tile = feature_tile + tile_bytes<P, P>;
   const Place place(plan, blockIdx.x);
-  copy_rows<tile, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.stride,
-                     place.rows);
+  copy_rows<P, tile<P>, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.stride,
+                           place.rows);
   float total[P / 8][4] = {};
 #pragma unroll 1
   for (int half = 0; half < 2; ++half) {
-    copy_rows<P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
-    copy_rows<tile, P>(own_feature_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
-                       rows.features.stride, place.rows);
+    copy_rows<P, P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
+    copy_rows<P, tile<P>, P>(own_feature_tile,
+                             rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
+                             rows.features.stride, place.rows);
     float grad[1][P / 8][4] = {};
     for (int member = 0; member < plan.members; ++member) {
       const int head = place.unit + member * plan.units;
       if (half == 0 || plan.members > 1)
-        copy_rows<tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
-                           columns.values.stride, place.rows);
-      copy_rows<tile, P>(feature_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
-                         columns.features.stride, place.rows);
+        copy_rows<P, tile<P>, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
+                                 columns.values.stride, place.rows);
+      copy_rows<P, tile<P>, P>(feature_tile,
+                               columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
+                               columns.features.stride, place.rows);
       await_copies();
-      uint32_t weights[1][tile / 16][4];
-      seen_products<P, Later>(weights, own_tile, value_tile);
-      tiles::multiply_add<1, tile / 16, P>(grad, weights, feature_tile);
+      add_seen<P, P, Later>(grad, own_tile, value_tile, feature_tile);
       if (member + 1 < plan.members) __syncthreads();
     }
     tiles::multiply_transposed<1, P / 8, P>(grad, own_tile, threadIdx.x / 32 * warp_rows, state_tile);
-    // Through softmax(sign x): sign s (grad - s . grad).
-    const auto own_features = [&](int n, int i, float(&pair)[2]) {
-      const int column = column_of(n, 0);
-      cuda::load<2>(
-          reinterpret_cast<const bf16*>(features + tiles::piece_at<P>(row_of(i), column / 8) + column % 8 * 2), pair);
-    };
-    float s[2], along[2] = {};
-#pragma unroll
-    for (int n = 0; n < P / 8; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; i += 2) {
-        own_features(n, i, s);
-        along[i / 2] = fmaf(s[0], grad[0][n][i], fmaf(s[1], grad[0][n][i + 1], along[i / 2]));
-      }
-    for (float& sum : along) sum = tiles::row_sum(sum);
-    const float sign = half == 0 ? 1.0f : -1.0f;
-#pragma unroll
-    for (int n = 0; n < P / 8; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; i += 2) {
-        own_features(n, i, s);
-        total[n][i] += sign * s[0] * (grad[0][n][i] - along[i / 2]);
-        total[n][i + 1] += sign * s[1] * (grad[0][n][i + 1] - along[i / 2]);
-      }
+    add_through_softmax<P>(total, grad[0], own_feature_tile, half == 0 ? 1.0f : -1.0f);
     __syncthreads();
   }
-  put_rows<P, true>(total, plan, place, rows.shift, gradient);
+  put_rows<P, true>(total, reinterpret_cast<float*>(shared), plan, place, rows.shift, gradient);
 }
 template <int P>
-constexpr int gradient_bytes = 4 * tile_bytes<P> + 2 * P * P;
+constexpr int gradient_bytes = 4 * tile_bytes<P, P> + 2 * P* P;
 
-template <class Kernel, class... Args>
+static_assert(std::max({attend_bytes<64>, attend_bytes<128>, gradient_bytes<64>, gradient_bytes<128>, state_bytes<64>,
+                        state_bytes<128>}) <= most_shared);
+
+template <int P, class Kernel, class... Args>
 Status start(const char* op, Kernel* kernel, int64_t blocks, int bytes, const Args&... args) {
   if (blocks > INT_MAX)
     return Error{ErrorCode::unsupported,
                  "linear attention on the GPU: the batch has too many tiles; use a smaller batch"};
   RAT_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), op));
-  kernel<<<static_cast<unsigned>(blocks), block, static_cast<unsigned>(bytes), stream()>>>(args...);
+  kernel<<<static_cast<unsigned>(blocks), block<P>, static_cast<unsigned>(bytes), stream()>>>(args...);
   return launched(op);
 }
 
@@ -262,7 +245,9 @@ struct Inputs {
     constexpr bool is_rounded = std::is_same_v<T, bf16>;
     std::size_t bytes = 0;
     Roundings<T> all{{{a.q, nullptr, true}, {a.k, nullptr, true}, {a.v, nullptr, false}, {grad_out, nullptr, false}},
-                     is_rounded ? 2 : grad_out.data == nullptr ? 3 : 4};
+                     is_rounded                 ? 2
+                     : grad_out.data == nullptr ? 3
+                                                : 4};
     const auto cut = [&](void* block) {
       Cutter cutter(block);
       for (int i = 0; i < all.count; ++i) {
@@ -276,7 +261,7 @@ struct Inputs {
     cut(block);
     const int64_t most = a.q.rows * a.q.cols / P;  // heads of rows; keys and values have as many or fewer
     round_inputs<P, T>
-        <<<dim3(blocks_for(most, threads / 32), static_cast<unsigned>(all.count)), threads, 0, stream()>>>(all);
+        <<<dim3(blocks_for(most, threads / (P / 8)), static_cast<unsigned>(all.count)), threads, 0, stream()>>>(all);
     RAT_TRY(launched(op));
     const auto packed = [&](int i) {
       const Rounding<T>& one = all.inputs[i];
@@ -295,7 +280,7 @@ Result<const bf16*> states_between(const char* op, const Plan& plan, const Packe
   constexpr int64_t size = 2 * P * P;
   const int64_t sequences = plan.batch * plan.groups;
   RAT_ASSIGN(bf16* const states, scratch<bf16>(0, sequences * plan.tiles * size));
-  RAT_TRY(start(op, tile_states<P>, 2 * plan.blocks(), 2 * tile_bytes<P>, plan, side, states));
+  RAT_TRY(start<P>(op, tile_states<P>, state_blocks<P> * plan.blocks(), state_bytes<P>, plan, side, states));
   running_sums<Later>
       <<<blocks_for(sequences * size / 8, threads), threads, 0, stream()>>>(states, sequences, plan.tiles, size);
   RAT_TRY(launched(op));
@@ -305,26 +290,26 @@ Result<const bf16*> states_between(const char* op, const Plan& plan, const Packe
 template <int P, class T>
 Status forward(const Call<T>& a, const Rows<T>& out) {
   constexpr const char* op = "linear_attention";
-  const Plan plan(a);
+  const Plan plan(a, tile<P>);
   RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, {})));
   RAT_ASSIGN(const bf16* const states, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  return start(op, attend<P, false, T>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, out);
+  return start<P>(op, attend<P, false, T>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, out);
 }
 
 template <int P, class T>
 Status backward(const Call<T>& a, const Gradients<T>& grad) {
   constexpr const char* op = "linear_attention_backward";
-  const Plan plan(a);
+  const Plan plan(a, tile<P>);
   RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, grad.out)));
   RAT_ASSIGN(const bf16* const earlier, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  RAT_TRY(start(op, feature_gradient<P, false, T>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys, earlier,
-                grad.q));
+  RAT_TRY(start<P>(op, feature_gradient<P, false, T>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys,
+                   earlier, grad.q));
   const Plan shared_keys = plan.with_units(plan.groups, plan.heads / plan.groups);
   RAT_ASSIGN(const bf16* const later, (states_between<P, true>(op, shared_keys, in.queries)));
-  RAT_TRY(start(op, feature_gradient<P, true, T>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
-                in.queries, later, grad.k));
-  return start(op, attend<P, true, T>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries, later,
-               grad.v);
+  RAT_TRY(start<P>(op, feature_gradient<P, true, T>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
+                   in.queries, later, grad.k));
+  return start<P>(op, attend<P, true, T>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries,
+                  later, grad.v);
 }
 
 }  // namespace

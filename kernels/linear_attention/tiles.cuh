@@ -37,18 +37,20 @@ struct Plan {
   int64_t tokens, batch, length, tiles;  // length: of the shifted sequence; 0: no token sees any
   int head_size, heads, groups;          // groups: heads of keys and values
   int units, members;                    // a block has one unit of a tile: the heads unit, unit + units, ...
+  int tile_rows;
 
   template <class Args>
-  explicit Plan(const Args& a)
+  explicit Plan(const Args& a, int rows_of_tile = tile)
       : tokens(a.tokens),
         batch(a.q.rows / a.tokens),
         length(a.tokens > a.shift ? a.tokens - a.shift : 0),
-        tiles((length + tile - 1) / tile),
+        tiles((length + rows_of_tile - 1) / rows_of_tile),
         head_size(static_cast<int>(a.head_size)),
         heads(static_cast<int>(a.heads)),
         groups(static_cast<int>(a.k.cols / a.head_size)),
         units(heads),
-        members(1) {}
+        members(1),
+        tile_rows(rows_of_tile) {}
   Plan with_units(int units_, int members_) const {
     Plan plan = *this;
     plan.units = units_;
@@ -66,9 +68,9 @@ struct Place {
   __device__ Place(const Plan& plan, int64_t block)
       : batch(block / plan.tiles / plan.units),
         tile_index(block % plan.tiles),
-        first(tile_index * tile),
+        first(tile_index * plan.tile_rows),
         unit(static_cast<int>(block / plan.tiles % plan.units)),
-        rows(static_cast<int>(min(static_cast<int64_t>(tile), plan.length - first))) {}
+        rows(static_cast<int>(min(static_cast<int64_t>(plan.tile_rows), plan.length - first))) {}
   // Where the tile's rows of a head begin; heads share columns where the rows are narrower.
   template <class T>
   __device__ T* rows_of(const Plan& plan, const Rows<T>& x, int64_t shift, int head) const {
