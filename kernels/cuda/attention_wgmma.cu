@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/attention_paths.h"
+#include "kernels/cuda/capability.h"
 #include "kernels/cuda/hopper.cuh"
 #include "kernels/cuda/keys_seen.cuh"
 #include "kernels/cuda/softmax_rows.cuh"
@@ -195,7 +196,7 @@ class Warpgroup {
   }
 
   __device__ __forceinline__ Rows start_rows(int first_row, int h, int b) const {
-    const int T = static_cast<int>(a_.shape.tokens), H = static_cast<int>(a_.shape.heads);
+    const int T = static_cast<int>(a_.shape.tokens);
     Rows rows;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -408,9 +409,6 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
     RAT_CUDA_TRY(token_map(maps.z, a.z, s.channels(), a.z_stride, s, S::keys));
   }
   RAT_CUDA_TRY(token_map(maps.y, a.y, s.channels(), s.channels(), s, 64));
-  int device = 0, processors = 0;
-  RAT_CUDA_TRY(checked(cudaGetDevice(&device), "chunk_attention (wgmma)"));
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   RAT_CUDA_TRY(checked(cudaFuncSetAttribute(forward_kernel<S, Seen>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::bytes),
                        "chunk_attention (wgmma): shared memory"));
   Work work;
@@ -420,7 +418,7 @@ Status launch(const ChunkAttentionArgs<bf16>& a, cudaStream_t stream) {
   const int64_t bytes_per_head = std::max<int64_t>(1, s.keys() * S::P * 4);
   work.heads_together = static_cast<int>(std::clamp<int64_t>((int64_t{20} << 20) / bytes_per_head, 1, work.sequences_heads));
   const int64_t items = int64_t{work.row_tiles} * work.sequences_heads;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, int64_t{processors} * S::blocks));
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(items, int64_t{multiprocessors()} * S::blocks));
   forward_kernel<S, Seen><<<blocks, S::threads, S::bytes, stream>>>(maps, a, work);
   return launched("chunk_attention (wgmma)");
 }

@@ -4,14 +4,14 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/decode_parts.cuh"
+#include "kernels/cuda/decode_rows.cuh"
 #include "kernels/cuda/device_math.cuh"
 #include "kernels/cuda/mma_tiles.cuh"
 #include "kernels/cuda/quantise.cuh"
 #include "kernels/cuda/rat_decode.h"
 
 namespace rat::kernels::cuda::decoding {
-
-using tiles::exp2_fast;
 
 constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kAhead = 2;  // keys and values that a lane takes at a time
@@ -20,34 +20,6 @@ constexpr int kMaxHead = 256;
 template <class C>
 constexpr bool kQuantised = std::is_same_v<C, e4m3>;
 
-// A softmax over some of the keys: maximum (log2 units), sum of weights, weighted values of this lane's E channels.
-template <int E>
-struct Part {
-  float top, sum, out[E];
-
-  __device__ void join(float other_top, float other_sum, const float (&other)[E]) {
-    const float highest = fmaxf(top, other_top);
-    const float mine = top == -INFINITY ? 0.0f : exp2_fast(top - highest);
-    const float theirs = other_top == -INFINITY ? 0.0f : exp2_fast(other_top - highest);
-    sum = sum * mine + other_sum * theirs;
-#pragma unroll
-    for (int i = 0; i < E; ++i) out[i] = out[i] * mine + other[i] * theirs;
-    top = highest;
-  }
-  // With those of the lanes of this warp that hold the same channels of other keys.
-  __device__ void join_lanes(int lanes) {
-    __syncwarp();
-    for (int step = lanes; step < 32; step <<= 1) {
-      const float other_top = __shfl_xor_sync(0xffffffffu, top, step);
-      const float other_sum = __shfl_xor_sync(0xffffffffu, sum, step);
-      float other[E];
-#pragma unroll
-      for (int i = 0; i < E; ++i) other[i] = __shfl_xor_sync(0xffffffffu, out[i], step);
-      join(other_top, other_sum, other);
-    }
-  }
-};
-
 struct Head {  // of one block, in shared memory
   float query[kMaxHead];  // rotated, times log2(e) / sqrt P
   float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only where an e4m3 cache takes the token in
@@ -55,43 +27,6 @@ struct Head {  // of one block, in shared memory
   float* outs[kWarps];  // where the stages of a warp were
   float own_score[kWarps];
   bool last;
-};
-
-// Which layer a token goes through: RAT, attention over tokens, the same where heads share keys, or RAT+.
-enum class Mixer { rat, attention, shared_attention, ratplus };
-template <Mixer kMixer>
-constexpr bool kAttention = kMixer == Mixer::attention || kMixer == Mixer::shared_attention;
-
-// Which rows of the cache a step reads, and which it may write.
-template <Mixer kMixer>
-struct Rows {
-  int seen, own;            // how many older keys; the row of this token, or of the chunk that it is in
-  int before = 0;           // dilated: how many of the older keys are before the window; they come first
-  int ring = 0, kept = -1;  // dilated: rows of the ring; the row behind it that this token takes as well, if any
-
-  template <class Args>
-  __device__ Rows(const Args& a, int chunk) : seen(chunk), own(chunk) {  // with chunks of 1: the token
-    if constexpr (kMixer == Mixer::rat) return;
-    const RatShape& s = a.shape;
-    own = static_cast<int>(s.cache_row(chunk));
-    if (s.window >= 0) seen = static_cast<int>(min(int64_t{chunk}, s.window));
-    if constexpr (kMixer == Mixer::ratplus) {
-      if (!a.before.dilated()) return;
-      ring = static_cast<int>(s.window) + 1;
-      before = static_cast<int>(a.before.keys_seen(chunk));
-      seen += before;
-      const int64_t index = a.before.keys_seen(chunk + s.window);  // of keys before this token
-      if (a.before.keys_seen(chunk + ring) > index) kept = static_cast<int>(a.before.cache_row(index));
-    }
-  }
-  // A full ring has older keys on both sides of the row that this token takes.
-  __device__ int of(int j) const {
-    if constexpr (kMixer == Mixer::rat) return j;
-    if (kMixer == Mixer::ratplus && j < before) return ring + j;
-    const int row = kMixer == Mixer::ratplus ? j - before : j;
-    return row >= own ? row + 1 : row;
-  }
-  __device__ int last() const { return max(own, max(kept, before > 0 ? ring + before - 1 : 0)); }
 };
 
 // A lane's E channels of the query.
@@ -219,14 +154,15 @@ __device__ __forceinline__ void copy_piece(Piece* to, const void* from, bool val
   }
 }
 
-// Keys [begin, end) of a head: LANES lanes hold one key; the 32/LANES keys of a warp, and the warps, go on alone.
-template <Mixer kMixer, class T, class C, int E>
+// Keys [begin, end) of a head: `lanes` lanes hold one key; the 32/lanes keys of a warp, and the warps, go on alone. LANES:
+// how many, where the compiler knows it (the sums over lanes are a fifth of the instructions as loops), else 0.
+template <Mixer kMixer, class T, class C, int E, int LANES>
 class KeyWalk {
  public:
-  __device__ KeyWalk(const RatDecodeArgs<T, C>& args, const Rows<kMixer>& rows_read, int b, int h, int64_t from, int64_t to,
+  __device__ KeyWalk(const RatDecodeArgs<T, C>& args, const Rows<kMixer>& rows_read, int b, int h, int from, int to,
                      int lanes_of_key, Stage<C, E>* stages)
-      : a(args), rows(rows_read), begin(from), end(to), lanes(lanes_of_key), lane(threadIdx.x % 32), part(lane % lanes),
-        slots(kWarps * (32 / lanes)), slot(lane / lanes + threadIdx.x / 32 * (32 / lanes)),
+      : a(args), rows(rows_read), begin(from), end(to), lanes(LANES > 0 ? LANES : lanes_of_key), lane(threadIdx.x % 32),
+        part(lane % lanes), slots(kWarps * (32 / lanes)), slot(lane / lanes + threadIdx.x / 32 * (32 / lanes)),
         keys(a.keys.at(b, h, 0) + part * E), values(a.values.at(b, h, 0) + part * E),
         ring(stages + threadIdx.x / 32 * kStages<C, E>) {
     if constexpr (kQuantised<C>) scales = a.scales.at(b, h, 0);
@@ -238,7 +174,7 @@ class KeyWalk {
     Part<E> result{-INFINITY, 0.0f, {}};
     const Query<C, E> query(head.query + part * E, lanes);
     int stage = 0;
-    for (int64_t first = begin; first < end; first += step()) {  // the same trip count for all lanes
+    for (int first = begin; first < end; first += step()) {  // the same trip count for all lanes
       tiles::wait_copies<kStages<C, E> - 1>();
       absorb(result, query, ring[stage], first);
       fetch(stage, first + kStages<C, E> * step());
@@ -249,29 +185,33 @@ class KeyWalk {
   }
 
  private:
-  __device__ int64_t step() const { return slots * kAhead; }
+  __device__ int step() const { return slots * kAhead; }
 
-  __device__ void fetch(int stage, int64_t first) {
+  __device__ void fetch(int stage, int first) {
     Stage<C, E>& to = ring[stage];
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
-      const int64_t j = first + u * slots + slot, row = j < end ? rows.of(static_cast<int>(j)) : 0;
-      copy_piece(&to.key[u][lane], keys + row * a.keys.row, j < end);
-      if constexpr (kQuantised<C>) copy_piece(&to.scale[u][lane], scales + row * a.scales.row, j < end);
-      copy_piece(&to.value[u][lane], values + row * a.values.row, j < end);
+      const int j = first + u * slots + slot;
+      const auto row = static_cast<unsigned>(j < end ? rows.of(j) : 0);
+      copy_piece(&to.key[u][lane], keys + wide(row, a.keys.row), j < end);
+      if constexpr (kQuantised<C>) copy_piece(&to.scale[u][lane], scales + wide(row, a.scales.row), j < end);
+      copy_piece(&to.value[u][lane], values + wide(row, a.values.row), j < end);
     }
     tiles::commit_copies();
   }
 
-  __device__ void absorb(Part<E>& result, const Query<C, E>& query, const Stage<C, E>& from, int64_t first) {
+  __device__ void absorb(Part<E>& result, const Query<C, E>& query, const Stage<C, E>& from, int first) {
     float score[kAhead], top = result.top;
     ushort2 scale[kAhead] = {};
 #pragma unroll
     for (int u = 0; u < kAhead; ++u) {
       if constexpr (kQuantised<C>) scale[u] = from.scale[u][lane];
-      float dot = query.dot(from.key[u][lane]);
-      for (int step = lanes / 2; step > 0; step >>= 1) dot += __shfl_xor_sync(0xffffffffu, dot, step);
-      score[u] = first + u * slots + slot < end ? query.whole(dot, scale[u]) : -INFINITY;
+      score[u] = query.dot(from.key[u][lane]);
+    }
+    sum_over_lanes_of_key(score);
+#pragma unroll
+    for (int u = 0; u < kAhead; ++u) {
+      score[u] = first + u * slots + slot < end ? query.whole(score[u], scale[u]) : -INFINITY;
       top = fmaxf(top, score[u]);
     }
     if (first + slot >= end) return;  // this lane has no key here; one whose score is NaN must be seen
@@ -290,10 +230,24 @@ class KeyWalk {
     result.top = top;
   }
 
+  __device__ void sum_over_lanes_of_key(float (&dots)[kAhead]) const {
+    const auto add = [&](int step) {
+#pragma unroll
+      for (int u = 0; u < kAhead; ++u) dots[u] += __shfl_xor_sync(0xffffffffu, dots[u], step);
+    };
+    if constexpr (LANES > 0) {
+#pragma unroll
+      for (int step = LANES / 2; step > 0; step >>= 1) add(step);
+    } else {
+      for (int step = lanes / 2; step > 0; step >>= 1) add(step);
+    }
+  }
+  // Both fit into 32 bits, their product may not.
+  __device__ static uint64_t wide(unsigned row, int64_t stride) { return uint64_t{row} * static_cast<unsigned>(stride); }
+
   const RatDecodeArgs<T, C>& a;
   const Rows<kMixer>& rows;
-  int64_t begin, end;
-  int lanes, lane, part, slots, slot;
+  int begin, end, lanes, lane, part, slots, slot;
   const C *keys, *values;
   const ushort2* scales = nullptr;
   Stage<C, E>* ring;

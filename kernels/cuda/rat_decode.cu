@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/decode_keys.cuh"
 #include "kernels/cuda/early_launch.cuh"
+#include "kernels/cuda/group_decode.h"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -11,21 +12,17 @@ namespace {
 using namespace decoding;
 using tiles::kLog2e;
 
-constexpr int kMostSplits = 64;
+static_assert(kMaxHead / 2 <= kThreads, "a thread for each rotated pair");
 
 // Blocks per multiprocessor, as many as registers allow without spills: 16 channels of e4m3 take more a lane than 8 of
 // bf16 at the same bytes in flight, and more still where they are converted in software.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
-constexpr int kQuantisedBlocks = 5, kTokenBlocks = 7;
+constexpr int kQuantisedBlocks = 5;
 #else
-constexpr int kQuantisedBlocks = 7, kTokenBlocks = 8;
+constexpr int kQuantisedBlocks = 7;
 #endif
-template <Mixer kMixer, class C, int E>
-constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks
-                        : sizeof(C) == 4 || E == 1          ? 6
-                        : kMixer == Mixer::shared_attention ? 7
-                        : kMixer == Mixer::rat              ? 8
-                                                            : kTokenBlocks;
+template <class C, int E>
+constexpr int kBlocks = kQuantised<C> ? kQuantisedBlocks : sizeof(C) == 4 || E == 1 ? 6 : 8;
 
 // The head of the cache that has the keys and values of head h.
 template <Mixer kMixer, class Args>
@@ -66,7 +63,7 @@ __device__ void rotate_query(const RatDecodeArgs<T, C>& a, Head& head, int b, in
   const int P = static_cast<int>(a.shape.head_size), half = P / 2;
   const T* q = a.proj + b * a.proj_stride + Columns<kMixer>(a, h).query;
   const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
-  for (int i = threadIdx.x; i < half; i += kThreads) {
+  if (const int i = threadIdx.x; i < half) {
     const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
     const float low = to_float(q[i]), high = to_float(q[i + half]);
     head.query[i] = (low * turn.x - high * turn.y) * scale;
@@ -91,14 +88,13 @@ __device__ float2 own_channel(const RatDecodeArgs<T, C>& a, const T* gates, int 
                               float v_new, bool fresh) {
   if constexpr (kAttention<kMixer>) return make_float2(k_new, v_new);
   const int64_t state = b * a.shape.channels() + at;
+  const float k_old = fresh ? 0.0f : a.state_k[state], v_old = fresh ? 0.0f : a.state_v[state];
   float key, value;
   if constexpr (kMixer == Mixer::rat) {
     const float gate = sigmoid<T>(to_float(gates[channel]) + a.gate_bias[at]);
-    const float k_old = fresh ? 0.0f : a.state_k[state], v_old = fresh ? 0.0f : a.state_v[state];
     key = fmaf(gate, k_old - k_new, k_new), value = fmaf(gate, v_old - v_new, v_new);
   } else {  // over a whole sequence 1 - gate counts, however small
     const float shut = 1.0f / (1.0f + __expf(to_float(gates[channel])));
-    const float k_old = fresh ? 0.0f : a.state_k[state], v_old = fresh ? 0.0f : a.state_v[state];
     key = fmaf(-shut, k_old - k_new, k_old), value = fmaf(-shut, v_old - v_new, v_old);
   }
   a.state_k[state] = key;
@@ -131,7 +127,7 @@ __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, const Row
   const bool ends = kMixer == Mixer::rat ? l == s.chunk_len - 1 : cached == h;
   const bool fresh = kMixer == Mixer::rat ? l == 0 : c == 0;
   float own = 0.0f;
-  for (int i = threadIdx.x; i < half; i += kThreads) {
+  if (const int i = threadIdx.x; i < half) {
     float key[2], value[2];
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
@@ -141,16 +137,17 @@ __device__ void update_state(const RatDecodeArgs<T, C>& a, Head& head, const Row
       key[side] = now.x, value[side] = now.y;
       head.own_v[channel] = now.y;
     }
-    own += to_float(q[i]) * key[0] + to_float(q[i + half]) * key[1];
-    if (!ends) continue;
-    const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
-    const float turned[2] = {key[0] * turn.x - key[1] * turn.y, key[1] * turn.x + key[0] * turn.y};
-    if constexpr (kQuantised<C>) {
-      head.own_k[i] = turned[0];
-      head.own_k[i + half] = turned[1];
-    } else {
-      append(a, b, cached, rows.own, i, turned, value);
-      if (rows.kept >= 0) append(a, b, cached, rows.kept, i, turned, value);
+    own = to_float(q[i]) * key[0] + to_float(q[i + half]) * key[1];
+    if (ends) {
+      const float2 turn = a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[c * half + i];
+      const float turned[2] = {key[0] * turn.x - key[1] * turn.y, key[1] * turn.x + key[0] * turn.y};
+      if constexpr (kQuantised<C>) {
+        head.own_k[i] = turned[0];
+        head.own_k[i + half] = turned[1];
+      } else {
+        append(a, b, cached, rows.own, i, turned, value);
+        if (rows.kept >= 0) append(a, b, cached, rows.kept, i, turned, value);
+      }
     }
   }
   own = sum_over_lanes(own);
@@ -170,8 +167,8 @@ __device__ float output_gate(const T* z, int i) {
   return sigmoid<T>(to_float(z[i]));
 }
 
-template <Mixer kMixer, class T, class C, int E>
-__global__ void __launch_bounds__(kThreads, kBlocks<kMixer, C, E>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
+template <Mixer kMixer, class T, class C, int E, int LANES>
+__global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(RatDecodeArgs<T, C> a, int lanes) {
   __shared__ Head head;
   __shared__ Stage<C, E> stages[kWarps][kStages<C, E>];
   static_assert(sizeof stages[0] >= 32 * E * sizeof(float), "a warp's result lies where its stages were");
@@ -182,7 +179,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kMixer, C, E>) rat_decode_ke
   const int c = kMixer == Mixer::rat ? static_cast<int>(position / s.chunk_len) : position;
   const Rows<kMixer> rows(a, c);
   // By the number of keys, not by the room for them, so that results do not depend on what the cache held before.
-  const int splits = static_cast<int>(min(int64_t{a.splits}, max(int64_t{1}, rows.seen / a.keys_of_split)));
+  const int splits = min(a.splits, max(1, rows.seen / static_cast<int>(a.keys_of_split)));
   if (split >= splits) return;
   const int l = kMixer == Mixer::rat ? static_cast<int>(position - c * s.chunk_len) : 0;
   T* y = a.y + b * s.channels() + h * P;
@@ -190,14 +187,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kMixer, C, E>) rat_decode_ke
     for (int i = threadIdx.x; i < P; i += kThreads) y[i] = from_float<T>(NAN);
     return;
   }
-  const int64_t seen = rows.seen, per_split = (seen + splits - 1) / splits, begin = min(seen, split * per_split);
-  KeyWalk<kMixer, T, C, E> walk(a, rows, b, cached_head<kMixer>(a, h), begin, min(seen, begin + per_split), lanes,
+  const int seen = rows.seen, per_split = (seen + splits - 1) / splits, begin = min(seen, split * per_split);
+  KeyWalk<kMixer, T, C, E, LANES> walk(a, rows, b, cached_head<kMixer>(a, h), begin, min(seen, begin + per_split), lanes,
                                 &stages[0][0]);
   wait_for_previous();
   rotate_query<kMixer>(a, head, b, h, c);  // while the first keys are on their way
   __syncthreads();
   const Part<E> part = walk.attend(head);
-  if (split == 0) update_state<kMixer>(a, head, rows, b, taken_up_again(h), c, l);
+  if (split == 0) update_state<kMixer>(a, head, rows, taken_up_again(b), taken_up_again(h), c, l);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   tiles::wait_copies<0>();
   __syncwarp();
@@ -218,41 +215,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kMixer, C, E>) rat_decode_ke
     }
     return;
   }
-  // parts: (B*H, splits, P + 2) floats, then one counter per (b, h)
-  const int64_t item = int64_t{b} * s.heads + h, items = s.batch * s.heads;
-  float* parts = a.workspace + item * a.splits * (P + 2);
-  auto* arrived = reinterpret_cast<unsigned*>(a.workspace + items * a.splits * (P + 2)) + item;
+  const SplitParts parts(a.workspace, s.batch * s.heads, int64_t{b} * s.heads + h, a.splits, P);
+  for (int i = threadIdx.x; i < P; i += kThreads) parts.leave(0, a.splits, split, i, join_warps(head, i, split == 0));
+  if (!parts.last_of(splits, head.last)) return;
   for (int i = threadIdx.x; i < P; i += kThreads) {
-    const Part<1> whole = join_warps(head, i, split == 0);
-    float* mine = parts + split * (P + 2);
-    mine[i] = whole.out[0];
-    if (i == 0) {
-      mine[P] = whole.top;
-      mine[P + 1] = whole.sum;
-    }
-  }
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) head.last = atomicAdd(arrived, 1u) == static_cast<unsigned>(splits) - 1;
-  __syncthreads();
-  if (!head.last) return;
-  __threadfence();
-  for (int i = threadIdx.x; i < P; i += kThreads) {
-    Part<1> whole{-INFINITY, 0.0f, {0.0f}};
-    for (int other = 0; other < splits; ++other) {
-      const volatile float* theirs = parts + other * (P + 2);
-      const float out[1] = {theirs[i]};
-      whole.join(theirs[P], theirs[P + 1], out);
-    }
+    const Part<1> whole = parts.joined(a.splits, splits, i);
     y[i] = from_float<T>(whole.out[0] / whole.sum * output_gate<kMixer>(z, i));
   }
-  if (threadIdx.x == 0) *arrived = 0;
 }
 
 __global__ void advance_position_kernel(int32_t* position, int32_t tokens) { *position += tokens; }
 
-template <class T, class C, int E>
-Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
+template <class T, class C, int E, int LANES>
+Status launch_with(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(a.shape.heads), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
   const int lanes = static_cast<int>(a.shape.head_size) / E;
@@ -261,23 +236,30 @@ Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
     kernel<<<grid, kThreads, 0, stream>>>(a, lanes);
     return launched("rat_decode");
   };
-  if (!a.shape.over_tokens()) return start(rat_decode_kernel<Mixer::rat, T, C, E>);
+  if (!a.shape.over_tokens()) return start(rat_decode_kernel<Mixer::rat, T, C, E, LANES>);
   if constexpr (sizeof(T) == 2) {
-    if (a.recurrent) return start(rat_decode_kernel<Mixer::ratplus, T, C, E>);
-    if (a.key_heads() < a.shape.heads) return start(rat_decode_kernel<Mixer::shared_attention, T, C, E>);
-    return start(rat_decode_kernel<Mixer::attention, T, C, E>);
+    if (a.recurrent) return start(rat_decode_kernel<Mixer::ratplus, T, C, E, LANES>);
+    if (a.key_heads() < a.shape.heads) return start(rat_decode_kernel<Mixer::shared_attention, T, C, E, LANES>);
+    return start(rat_decode_kernel<Mixer::attention, T, C, E, LANES>);
   }
   return refuse("rat_decode: attention over tokens in float32; it is there in bf16");
 }
 
+template <class T, class C, int E>
+Status launch(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2 && E > 1) {
+    if (a.shape.head_size == 64) return launch_with<T, C, E, 64 / E>(a, stream);
+    if (a.shape.head_size == 128) return launch_with<T, C, E, 128 / E>(a, stream);
+  }
+  return launch_with<T, C, E, 0>(a, stream);
+}
+
 }  // namespace
 
-int rat_decode_splits(const RatShape& s, int64_t keys) {
-  int device = 0, processors = 132;
-  if (cudaGetDevice(&device) == cudaSuccess)
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+int rat_decode_splits(const RatShape& s, int64_t keys, int64_t kv_heads) {
+  if (group_decode_pays(s, kv_heads, keys)) return group_decode_splits(s, kv_heads, keys);
   const int64_t items = s.batch * s.heads;
-  const int64_t wanted = (int64_t{4} * processors + items - 1) / items;
+  const int64_t wanted = (int64_t{4} * multiprocessors() + items - 1) / items;
   return static_cast<int>(std::clamp<int64_t>(std::min(wanted, keys / kKeysOfSplit), 1, kMostSplits));
 }
 
@@ -310,6 +292,9 @@ Status rat_decode(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
                   "is recurrent has states, and a window where it is dilated",
                   static_cast<long long>(shape.heads), static_cast<long long>(a.kv_heads), a.recurrent ? "" : "not ",
                   a.before.dilated() ? "" : "not ");
+  if constexpr (std::is_same_v<C, bf16>) {
+    if (shape.over_tokens() && group_decode_pays(shape, a.kv_heads, a.capacity)) return group_decode(a, stream);
+  }
   if constexpr (kQuantised<C>) {
     if (P < 16 || a.scales.data == nullptr)
       return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d and scales",

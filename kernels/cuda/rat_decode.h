@@ -20,7 +20,8 @@
 // weight once. Running states and the own key are never quantised. Products with rows of e4m3 are of halves, scaled so that
 // none overflows: a few keys, or channels, are added in half precision, everything else in float32.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
-// results do not depend on timing. Refused before any launch: head sizes that are not a power of two from 2 to 256,
+// results do not depend on timing. Heads of 64 and 128 that share many keys go to group_decode.h
+// in bf16. Refused before any launch: head sizes that are not a power of two from 2 to 256,
 // with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales; attention over tokens
 // in float32; shared keys of RAT or RAT+.
 // Trap: a position whose row is outside the cache or whose angle is outside the table: the kernel then writes NaN to y and
@@ -33,6 +34,7 @@
 namespace rat::kernels::cuda {
 
 inline constexpr int64_t kKeysOfSplit = 32;
+inline constexpr int kMostSplits = 64;
 
 template <class T, class C = T>
 struct RatDecodeArgs {
@@ -65,8 +67,9 @@ struct RatDecodeArgs {
   }
 };
 
-// Enough blocks to fill the device when `keys` rows are cached, and at least kKeysOfSplit for each.
-int rat_decode_splits(const RatShape& shape, int64_t keys);
+// Enough blocks to fill the device when `keys` rows are cached, and at least kKeysOfSplit for each. kv_heads: as in the
+// arguments.
+int rat_decode_splits(const RatShape& shape, int64_t keys, int64_t kv_heads = 0);
 std::size_t rat_decode_workspace(const RatShape& shape, int splits);  // bytes
 
 template <class T, class C = T>

@@ -66,7 +66,7 @@ Status step(const LayerStepArgs& a) {
   const auto rows = cache_rows<C>(cached, cache);
   decode.keys = rows.keys, decode.values = rows.values;
   decode.scales = scale_rows(cached, cache);
-  decode.splits = cuda::rat_decode_splits(shape, cache.capacity);
+  decode.splits = cuda::rat_decode_splits(shape, cache.capacity, a.shape.kv_heads);
   decode.workspace = static_cast<float*>(cache.workspace);
   args.weights = {a.norm.data(), reinterpret_cast<const Half*>(a.in_proj), a.gate_bias.data(),
                   reinterpret_cast<const Half*>(a.out_proj)};
@@ -119,7 +119,7 @@ Status keep_rows(const cuda::RatShape& shape, const cuda::KeyRows<const Half>& k
 // fills.
 std::size_t layer_step_workspace(const LayerStepShape& s, int64_t capacity) {
   const cuda::RatShape shape = shape_of(s);
-  return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity));
+  return cuda::rat_decode_workspace(shape, cuda::rat_decode_splits(shape, capacity, s.kv_heads));
 }
 
 Status layer_step(const LayerStepArgs& a) {

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/dilated_keys.h"
+#include "kernels/cuda/group_decode.h"
 #include "kernels/cuda/rat_decode.h"
 #include "tests/cuda/suites.h"
 #include "tests/cuda/token_reference.h"
@@ -207,12 +208,9 @@ void layer_case(Checks& checks, Gemm& gemm, const RatShape& s, const Kind& kind,
 
 // Token by token from an empty cache of type C.
 template <class C>
-void decode_case(Checks& checks, const RatShape& s, const Kind& kind, int splits) {
-  std::mt19937_64 random(static_cast<uint64_t>(s.tokens + splits));
-  Core core(s, kind);
-  const int64_t W = static_cast<int64_t>(core.width()), D = s.channels(), P = s.head_size;
-  const Doubles all = random_values<bf16>(s.rows() * W, random);
-  core.run(all, Doubles(at(s.rows() * D), 0.0));
+Doubles decode(const RatShape& s, const Kind& kind, int splits, const Doubles& all,
+               Status (*one_token)(const RatDecodeArgs<bf16, C>&, cudaStream_t) = rat_decode<bf16, C>) {
+  const int64_t W = static_cast<int64_t>(all.size()) / s.rows(), D = s.channels(), P = s.head_size;
   const Device<bf16> proj(all), step(s.batch * W);
   Device<bf16> y(s.batch * D);
   RatDecodeArgs<bf16, C> args;
@@ -244,17 +242,52 @@ void decode_case(Checks& checks, const RatShape& s, const Kind& kind, int splits
     require(cudaMemcpy2D(step.get(), row, proj.get() + t * W, row * at(s.tokens), row, at(s.batch), cudaMemcpyDeviceToDevice),
             "one token");
     y.poison();
-    require(rat_decode<bf16, C>(args, nullptr));
+    require(one_token(args, nullptr));
     require(advance_position(position.get(), nullptr));
     const Doubles now = y.values();
     for (int64_t b = 0; b < s.batch; ++b)
       std::copy_n(now.begin() + b * D, D, decoded.begin() + (b * s.tokens + t) * D);
   }
+  return decoded;
+}
+
+template <class C>
+void decode_case(Checks& checks, const RatShape& s, const Kind& kind, int splits) {
+  std::mt19937_64 random(static_cast<uint64_t>(s.tokens + splits));
+  Core core(s, kind);
+  const Doubles all = random_values<bf16>(s.rows() * static_cast<int64_t>(core.width()), random);
+  core.run(all, Doubles(at(s.rows() * s.channels()), 0.0));
   const bool exact = std::is_same_v<C, bf16>;
   checks.within(std::string(kind.recurrent ? "decode recurrent " : "decode ") + (exact ? "bf16 " : "e4m3 ") + describe_tokens(s) +
                     "kv " + std::to_string(kind.kv_heads) + " D" + std::to_string(kind.dilation) + " S" +
                     std::to_string(kind.initial) + " splits " + std::to_string(splits),
-                decoded, core.y, exact ? 8e-3 : 4e-2);
+                decode<C>(s, kind, splits, all), core.y, exact ? 8e-3 : 4e-2);
+  if constexpr (std::is_same_v<C, bf16>) {
+    if (group_decode_takes(s, kind.kv_heads))
+      checks.within("decode groups " + describe_tokens(s) + "kv " + std::to_string(kind.kv_heads) + " splits " +
+                        std::to_string(splits),
+                    decode<bf16>(s, kind, splits, all, group_decode), core.y, 8e-3);
+  }
+}
+
+// A key of NaN, in the first of the heads that are shared: all that share it are NaN from there on, and no others.
+void shared_nan_case(Checks& checks, int64_t kv_heads, int splits) {
+  const RatShape s = attention_shape(2, 90, 12, 64, -1);
+  const int64_t KV = kv_heads * s.head_size, W = s.channels() + 2 * KV, bad = 40;
+  std::mt19937_64 random(7);
+  Doubles all = random_values<bf16>(s.rows() * W, random);
+  all[at((s.tokens + bad) * W + KV + s.channels() + 5)] = NAN;  // of the second sequence
+  const Doubles y = decode<bf16>(s, {true, false, kv_heads}, splits, all, group_decode);
+  bool seen = true, alone = true;
+  for (int64_t row = 0; row < s.rows(); ++row)
+    for (int64_t i = 0; i < s.channels(); ++i) {
+      const bool hit = row >= s.tokens + bad && i / s.head_size % kv_heads == 0;
+      const double value = y[at(row * s.channels() + i)];
+      (hit ? seen : alone) &= hit ? std::isnan(value) : std::isfinite(value);
+    }
+  const std::string name = "a shared key of NaN, kv " + std::to_string(kv_heads) + " splits " + std::to_string(splits);
+  checks.that(name + ": is NaN ever after", seen);
+  checks.that(name + ": touches nothing else", alone);
 }
 
 void decode_cases(Checks& checks) {
@@ -267,12 +300,19 @@ void decode_cases(Checks& checks) {
         };
         for (const int64_t window : {-1, 0, 9}) both(attention_shape(2, 70, 4, P, window), {positions, false, 2});
         both(attention_shape(1, 70, 3, P, 30), {positions, false, 1});
+        both(attention_shape(1, 80, 20, P, 9), {positions, false, 1});  // more heads than a product has rows
         both(attention_shape(2, 70, 2, P, -1), {positions, true});
         both(attention_shape(2, 70, 2, P, 0), {positions, true, 0, 4, 0});
         both(attention_shape(1, 70, 2, P, 5), {positions, true, 0, 3, 4});
         both(attention_shape(1, 70, 2, P, 200), {positions, true, 0, 2, 100});
         both(attention_shape(1, 150, 2, P, 40), {positions, true, 0, 2, 1});
+        if (!positions) continue;
+        decode_case<bf16>(checks, attention_shape(1, 280, 8, P, -1), {true, false, 1}, splits);  // several tiles for each warp
+        decode_case<bf16>(checks, attention_shape(2, 150, 8, P, 110), {true, false, 1}, splits);
+        decode_case<bf16>(checks, attention_shape(1, 80, 36, P, -1), {true, false, 2}, splits);
       }
+  for (const int64_t kv_heads : {1, 2, 4})
+    for (const int splits : {1, 2, 5}) shared_nan_case(checks, kv_heads, splits);
 }
 
 // On the fastest path, as training takes it.
@@ -302,6 +342,7 @@ void test_few_attention_layers(Checks& checks) {
   layer_case(checks, gemm, attention_shape(1, 150, 1, 64, 5), {true, true, 0, 2, 3});
   layer_case(checks, gemm, attention_shape(1, 150, 1, 128, 0), {true, true, 0, 2, 0});
   decode_case<bf16>(checks, attention_shape(1, 20, 2, 64, 7), {true, false, 1}, 2);
+  decode_case<bf16>(checks, attention_shape(1, 20, 20, 128, -1), {true, false, 1}, 2);
   decode_case<e4m3>(checks, attention_shape(2, 20, 2, 64, 3), {true, true, 0, 2, 3}, 2);
 }
 
