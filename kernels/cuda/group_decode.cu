@@ -19,7 +19,7 @@ constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kQueries = 16, kKeys = 16;  // of a product; keys that a warp takes at a time
 constexpr int kStages = 3;
 constexpr int kKeysOfBlock = 256;  // fewer are not worth a split: one block joins the parts of all heads of a group
-constexpr int64_t kFewKeys = 16384;
+constexpr int64_t kFewKeys = 16384;  // of all sequences and cached heads; measured in docs/benchmarks/h200.md
 constexpr float kLowest = -1e30f;  // where a running maximum starts: finite, so that differences are
 template <int P>
 constexpr int kBlocks = P == 64 ? 4 : 2;  // per multiprocessor, by shared memory

@@ -15,7 +15,8 @@ namespace rat::kernels::cuda {
 bool group_decode_takes(const RatShape& shape, int64_t kv_heads);
 
 // And whether it is the faster way with `keys` in the cache of each head. A block for each head reads few keys from the L2
-// cache again sooner than the softmaxes of a group are joined.
+// cache again sooner than the softmaxes of a group are joined. `keys` is the room for them, which a recorded step knows: where
+// a cache grows past it, the last bits change as they do between batches.
 bool group_decode_pays(const RatShape& shape, int64_t kv_heads, int64_t keys);
 
 // As many splits as the device has room for blocks at a time.
