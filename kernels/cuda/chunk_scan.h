@@ -8,7 +8,8 @@
 // Source: Wei et al., RAT, arXiv:2507.04416. Shapes: see kernels/cuda/shape.h; own_v (N, D), own_score (N, H) float32,
 // q_rot (N, G*P), keys and values hold at least full_chunks() rows per head, gate_bias (D) float32.
 // rope: (C, P/2) of (cos, sin), from rope_table; null: no positions.
-// One warp, or half of one, walks one head of one chunk, so no parallel scan is needed: with resets every L tokens there are B*C*H walks.
+// A block walks the heads of one group of one chunk, so no parallel scan is needed: with resets every L tokens there are B*C*G
+// of them.
 // Refused before any launch: sizes that check_shape refuses; a row stride below the tensor's width.
 #pragma once
 

@@ -296,6 +296,10 @@ class GroupWalk {
     tiles::commit_copies();
   }
 
+  template <int Count>
+  __device__ static void ask(float* to, const float* from, bool exists) {
+    tiles::copy_few<4 * Count>(tiles::shared_address(to), from, exists);
+  }
   __device__ void fetch_start(const Start& start, int i, int index, int tokens) const {
     if (threadIdx.x < S) {
       const unsigned token = threadIdx.x, heads = static_cast<unsigned>(s.heads), length = static_cast<unsigned>(s.tokens);
@@ -303,16 +307,16 @@ class GroupWalk {
       const float* scores = a.own_score + (int64_t{row0} + index * S) * s.heads + head(i);
       const uint64_t at = wide(b * heads + head(i), length) + c * static_cast<unsigned>(s.chunk_len) +
                           index * S + (exists ? token : 0);
-      tiles::copy_few<4>(start.own_score + token, scores + (exists ? token * heads : 0), exists);
-      tiles::copy_few<4>(start.lse + token, a.lse + at, exists);
-      tiles::copy_few<4>(start.delta + token, a.delta + at, exists);
+      ask<1>(start.own_score + token, scores + (exists ? token * heads : 0), exists);
+      ask<1>(start.lse + token, a.lse + at, exists);
+      ask<1>(start.delta + token, a.delta + at, exists);
     }
     if (!channels.owns) return;
-    tiles::copy_few<4 * N>(bias, a.gate_bias + head(i) * P + channels.first, true);
+    ask<N>(bias, a.gate_bias + head(i) * P + channels.first, true);
     const bool carried = index == last && (int64_t{c} + 1) * s.chunk_len < s.tokens;  // a later token sees this chunk's end
     const unsigned chunk = carried ? c : 0;
-    tiles::copy_few<4 * N>(start.k_carry + channels.first, a.grad_keys.at(b, head(i), chunk) + channels.first, carried);
-    tiles::copy_few<4 * N>(start.v_carry + channels.first, a.grad_values.at(b, head(i), chunk) + channels.first, carried);
+    ask<N>(start.k_carry + channels.first, a.grad_keys.at(b, head(i), chunk) + channels.first, carried);
+    ask<N>(start.v_carry + channels.first, a.grad_values.at(b, head(i), chunk) + channels.first, carried);
   }
 
   __device__ void add_bias_gradient(int i, int index, float (&bias_grad)[N]) {

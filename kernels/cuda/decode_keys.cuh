@@ -146,9 +146,7 @@ __device__ __forceinline__ void copy_piece(Piece* to, const void* from, bool val
     for (int at = 0; at < size; at += 16)
       tiles::copy_16(tiles::shared_address(to) + at, static_cast<const char*>(from) + at, valid);
   } else if constexpr (size >= 4) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(tiles::shared_address(to)), "l"(from), "n"(size),
-                 "r"(valid ? size : 0)
-                 : "memory");
+    tiles::copy_few<size>(tiles::shared_address(to), from, valid);
   } else {
     *to = valid ? *static_cast<const Piece*>(from) : Piece{};
   }

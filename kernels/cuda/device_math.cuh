@@ -119,6 +119,13 @@ __device__ __forceinline__ float sum_over_lanes(float x) {
   return x;
 }
 
+template <int Lanes = 32>
+__device__ __forceinline__ float largest_over_lanes(float x) {
+#pragma unroll
+  for (int step = Lanes / 2; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
+  return x;
+}
+
 // Lane l is given the sum of values[l % Count] over its Count lanes. Each exchange halves how many sums a lane still holds.
 template <int Count>
 __device__ __forceinline__ float sums_of_few_lanes(const float (&values)[Count]) {

@@ -280,8 +280,7 @@ __device__ void join_splits(Memory<P>& memory, const SplitParts& parts, const Pl
     float top = -INFINITY, sum = 0.0f;
     for (int split = lane; split < splits; split += 32)
       top = fmaxf(top, __ldcg(parts.top(i * place.key_heads, room, split)));
-#pragma unroll
-    for (int step = 16; step > 0; step >>= 1) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+    top = largest_over_lanes(top);
     for (int split = lane; split < splits; split += 32) {
       const float* theirs = parts.top(i * place.key_heads, room, split);
       const float weight = exp2_fast(__ldcg(theirs) - top);

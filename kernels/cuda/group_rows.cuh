@@ -52,7 +52,7 @@ class Tile {
       const bool exists = Whole || first + row < rows;
       const E* source = from + (exists ? wide(first, stride) : 0) + element + (exists ? row * stride : 0u);
       if constexpr (N > 1) tiles::copy_16(there, source, exists);
-      else asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(there), "l"(source), "r"(exists ? 4 : 0) : "memory");
+      else tiles::copy_few<4>(there, source, exists);
     });
   }
   template <bool Whole>

@@ -10,12 +10,6 @@ constexpr int kMostQueries = 64;
 template <int P>
 constexpr int kThreads = kSlices* P / 4;
 
-__device__ __forceinline__ float largest_of_lanes(float x) {
-#pragma unroll
-  for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
-}
-
 // A warp has a head: channels lane, lane + 32, ..., so that both of a rotated pair are a lane's own.
 template <int P>
 struct Channels {
@@ -44,7 +38,7 @@ struct Channels {
       float highest = -INFINITY, sum = 0.0f, weight[N];
 #pragma unroll
       for (int i = 0; i < N; ++i) highest = fmaxf(highest, sign * x[i]);
-      highest = largest_of_lanes(highest);
+      highest = largest_over_lanes(highest);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum += weight[i] = __expf(sign * x[i] - highest);
       const float scale = 1.0f / sum_over_lanes(sum);

@@ -22,10 +22,9 @@ __device__ __forceinline__ void copy_16(uint32_t to, const void* from, bool vali
 }
 // 4 or 8 bytes, or as many zeros.
 template <int BYTES>
-__device__ __forceinline__ void copy_few(void* to, const void* from, bool valid) {
-  const uint32_t there = shared_address(to);
+__device__ __forceinline__ void copy_few(uint32_t to, const void* from, bool valid) {
   const int bytes = valid ? BYTES : 0;
-  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(there), "l"(from), "n"(BYTES), "r"(bytes) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(to), "l"(from), "n"(BYTES), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING>

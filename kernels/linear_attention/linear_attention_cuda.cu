@@ -80,7 +80,7 @@ __device__ void row_features(float* features, const float* row, int head_size) {
     const float sign = half == 0 ? 1.0f : -1.0f;
     float largest = -INFINITY, sum = 0;
     for (int p = lane; p < head_size; p += 32) largest = fmaxf(largest, sign * row[p]);
-    largest = warp_largest(largest);
+    largest = cuda::largest_over_lanes(largest);
     for (int p = lane; p < head_size; p += 32)
       sum += features[half * head_size + p] = expf(sign * row[p] - largest);
     const float scale = 1.0f / warp_sum(sum);

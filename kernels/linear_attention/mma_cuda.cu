@@ -54,9 +54,7 @@ __global__ void __launch_bounds__(threads) round_inputs(const __grid_constant__ 
     float largest = sign * x[0], sum = 0.0f, y[each];
 #pragma unroll
     for (int j = 1; j < each; ++j) largest = fmaxf(largest, sign * x[j]);
-#pragma unroll
-    for (int step = lanes / 2; step > 0; step >>= 1)
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    largest = cuda::largest_over_lanes<lanes>(largest);
 #pragma unroll
     for (int j = 0; j < each; ++j) sum += y[j] = tiles::exp2_fast((sign * x[j] - largest) * tiles::kLog2e);
     const float scale = 1.0f / cuda::sum_over_lanes<lanes>(sum);

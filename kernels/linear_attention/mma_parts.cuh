@@ -155,16 +155,15 @@ __device__ __forceinline__ void put_eight(float* to, const float (&x)[8]) {
 }
 
 // This warp's sums into rows of a head, or added to them, by way of its place in `shared` (a tile of P floats), which other
-// warps leave alone, so that whole pieces of rows move. What is added to is read before anything is written: one after the other, the reads took
-// longer than all products.
+// warps leave alone, so that whole pieces of rows move. What is added to is read before anything is written: one after the
+// other, the reads took longer than all products.
 template <int P, bool Add, class T>
 __device__ void put_rows(const float (&sums)[P / 8][4], float* shared, const Plan& plan, const Place& place,
                          int64_t shift, const Rows<T>& out) {
   constexpr int pieces = P / 8, each = warp_rows * pieces / 32;
   const int lane = threadIdx.x % 32, first_row = threadIdx.x / 32 * warp_rows;
-  const auto at = [&](int row, int four) {
-    return shared + row * P + ((four ^ (row & 7)) * 4);
-  };  // banks differ by row
+  // Four floats of a row: which lie in other banks in the next one.
+  const auto at = [&](int row, int four) { return shared + row * P + ((four ^ (row & 7)) * 4); };
   T* const to = place.rows_of(plan, out, shift, place.unit);
   const auto row_at = [&](int i) { return first_row + (i * 32 + lane) / pieces; };
   const auto piece_of = [&](int i) { return (i * 32 + lane) % pieces; };

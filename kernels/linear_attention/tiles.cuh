@@ -93,12 +93,6 @@ __device__ void load_rows(float* to, int pitch, const float* from, int64_t strid
   }
 }
 
-__device__ __forceinline__ float warp_largest(float x) {
-#pragma unroll
-  for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, step));
-  return x;
-}
-
 // phi of the tile's rows: of its two halves, softmax(x) and softmax(-x), `Halves` from `first_half`. A warp per row.
 template <int Wide, int Halves>
 __device__ void load_features(float* to, int pitch, const float* from, int64_t stride, int rows, int head_size,
@@ -117,7 +111,7 @@ __device__ void load_features(float* to, int pitch, const float* from, int64_t s
 #pragma unroll
       for (int j = 0; j < each; ++j)
         if (lane + 32 * j < head_size) largest = fmaxf(largest, sign * x[j]);
-      largest = warp_largest(largest);
+      largest = cuda::largest_over_lanes(largest);
       float y[each];
 #pragma unroll
       for (int j = 0; j < each; ++j) {
