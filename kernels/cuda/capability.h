@@ -2,6 +2,9 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cstdlib>
+
 namespace rat::kernels::cuda {
 
 // Of the current device: 90 for 9.0; 0 without one.
@@ -21,11 +24,13 @@ inline int multiprocessors() {
 }
 
 // Bytes of shared memory that a block may ask for: 227 KiB on Hopper, 163 on A100, 99 on consumers' GPUs. 0 without a device.
+// RAT_CUDA_SHARED_KIB in the environment lowers it, to try what smaller GPUs take.
 inline int shared_memory_of_block() {
   int device = 0, bytes = 0;
   if (cudaGetDevice(&device) != cudaSuccess) return 0;
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes;
+  const char* const most = std::getenv("RAT_CUDA_SHARED_KIB");
+  return most != nullptr ? std::min(bytes, std::atoi(most) * 1024) : bytes;
 }
 
 }  // namespace rat::kernels::cuda

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/blocks.h"
+#include "kernels/cuda/capability.h"
 #include "kernels/layer_step/layer_step_cuda.h"
 #include "kernels/linear_attention/mma_cuda.h"
 #include "kernels/linear_attention/mma_parts.cuh"
@@ -72,28 +73,28 @@ __device__ bf16* state_of(const Plan& plan, const Place& place, bf16* states) {
 // For each sequence and group, the sum over its unit's heads of phi(features)^T values of each tile. A block has 128 of
 // the features.
 constexpr int state_features = 128;
-template <int P>
-constexpr int state_blocks = 2 * P / state_features;
-template <int P>
-constexpr int state_bytes = tile_bytes<P, state_features> + tile_bytes<P, P>;
-template <int P>
-__global__ void __launch_bounds__(block<P>, P == 64 ? 3 : 2) tile_states(Plan plan, PackedSide side, bf16* states) {
+template <class S>
+constexpr int state_blocks = 2 * S::P / state_features;
+template <class S>
+constexpr int state_bytes = S::bytes(state_features) + S::bytes(S::P);
+template <class S>
+__global__ void __launch_bounds__(S::block, S::P == 64 ? 3 : 2) tile_states(Plan plan, PackedSide side, bf16* states) {
   extern __shared__ __align__(128) unsigned char shared[];
-  constexpr int F = state_features, M = F / 16 / warps<P>;
-  const uint32_t left_tile = tiles::shared_address(shared), right_tile = left_tile + tile_bytes<P, F>;
-  const Place place(plan, blockIdx.x / state_blocks<P>);
-  const int part = blockIdx.x % state_blocks<P>, lane = threadIdx.x % 32, first = threadIdx.x / 32 * M * 16;
+  constexpr int P = S::P, F = state_features, M = F / 16 / S::warps;
+  const uint32_t left_tile = tiles::shared_address(shared), right_tile = left_tile + S::bytes(F);
+  const Place place(plan, blockIdx.x / state_blocks<S>);
+  const int part = blockIdx.x % state_blocks<S>, lane = threadIdx.x % 32, first = threadIdx.x / 32 * M * 16;
   float sums[M][P / 8][4] = {};
   for (int member = 0; member < plan.members; ++member) {
     const int head = place.unit + member * plan.units;
     if (member > 0) __syncthreads();
-    copy_rows<P, tile<P>, F>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + part * F,
+    copy_rows<S, S::tile, F>(left_tile, side.features.rows_of(plan, place, side.shift, head, 2 * P) + part * F,
                              side.features.stride, place.rows);
-    copy_rows<P, tile<P>, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.stride,
+    copy_rows<S, S::tile, P>(right_tile, side.values.rows_of(plan, place, side.shift, head, P), side.values.stride,
                              place.rows);
     await_copies();
 #pragma unroll 2
-    for (int k = 0; k < tile<P> / 16; ++k) {
+    for (int k = 0; k < S::tile / 16; ++k) {
       uint32_t left[M][4];
 #pragma unroll
       for (int m = 0; m < M; ++m)  // tokens are rows in memory, and columns of this operand
@@ -151,86 +152,132 @@ __global__ void __launch_bounds__(threads) running_sums(bf16* states, int64_t se
   }
 }
 
-// As attend of tiles.cuh. The state takes the place of the tile's features and values.
-template <int P, bool Later, class T>
-__global__ void __launch_bounds__(block<P>, 2)
+// As attend of tiles.cuh. Wide: the state comes while the tile itself is multiplied; else it takes the place of the tile's
+// features and values.
+template <class S, bool Later, class T>
+__global__ void __launch_bounds__(S::block, S::P == 64 || !S::wide ? 2 : 1)
     attend(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> out) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + tile_bytes<P, 2 * P>;
-  const uint32_t value_tile = other_tile + tile_bytes<P, 2 * P>, state_tile = other_tile;
+  constexpr int P = S::P;
+  const uint32_t own_tile = tiles::shared_address(shared), other_tile = own_tile + S::bytes(2 * P);
+  const uint32_t value_tile = other_tile + S::bytes(2 * P);
+  const uint32_t state_tile = S::wide ? value_tile + S::bytes(P) : other_tile;
   const Place place(plan, blockIdx.x);
-  copy_rows<P, tile<P>, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
+  const auto copy_state = [&] {
+    copy_rows<S, 2 * P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)), P, 2 * P);
+  };
+  copy_rows<S, S::tile, 2 * P>(own_tile, rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P),
                                rows.features.stride, place.rows);
   float sums[1][P / 8][4] = {};
   for (int member = 0; member < plan.members; ++member) {
     const int head = place.unit + member * plan.units;
-    copy_rows<P, tile<P>, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
+    copy_rows<S, S::tile, 2 * P>(other_tile, columns.features.rows_of(plan, place, columns.shift, head, 2 * P),
                                  columns.features.stride, place.rows);
-    copy_rows<P, tile<P>, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
+    copy_rows<S, S::tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
                              columns.values.stride, place.rows);
-    await_copies();
-    add_seen<2 * P, P, Later>(sums, own_tile, other_tile, value_tile);
-    __syncthreads();
+    if (S::wide && member == 0) {
+      tiles::commit_copies();
+      copy_state();
+      await_copies<1>();
+    } else {
+      await_copies();
+    }
+    add_seen<S, 2 * P, Later>(sums, own_tile, other_tile, value_tile);
+    if (!S::wide || member + 1 < plan.members) __syncthreads();
   }
-  copy_rows<P, 2 * P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)), P, 2 * P);
+  if (!S::wide) copy_state();
   await_copies();
   multiply_rows<2 * P, P>(sums, own_tile, state_tile);
   // A warp's own features lie where it puts its sums, and nobody else needs them.
   put_rows<P, Later>(sums[0], reinterpret_cast<float*>(shared), plan, place, rows.shift, out);
 }
-template <int P>
-constexpr int attend_bytes = tile_bytes<P, 2 * P> + std::max(tile_bytes<P, 2 * P> + tile_bytes<P, P>, 4 * P * P);
+template <class S>
+constexpr int attend_bytes = S::bytes(2 * S::P) + (S::wide ? S::bytes(3 * S::P) + 4 * S::P * S::P
+                                                           : std::max(S::bytes(3 * S::P), 4 * S::P * S::P));
 
-// As feature_gradient of tiles.cuh, one half of the features after the other.
-template <int P, bool Later, class T>
-__global__ void __launch_bounds__(block<P>, 2)
+// As feature_gradient of tiles.cuh, one half of the features after the other. Where there is room for both, the second comes
+// while the first is multiplied.
+template <class S>
+constexpr int half_bytes = S::bytes(2 * S::P) + 2 * S::P * S::P;  // own features, the tile's, the state
+template <class S>
+constexpr bool both_halves = S::wide && S::P == 64;
+template <class S, bool Later, class T>
+__global__ void __launch_bounds__(S::block, S::P == 64 || !S::wide ? 2 : 1)
     feature_gradient(Plan plan, PackedSide rows, PackedSide columns, const bf16* states, Rows<T> gradient) {
   extern __shared__ __align__(128) unsigned char shared[];
-  const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + tile_bytes<P, P>;
-  const uint32_t own_feature_tile = value_tile + tile_bytes<P, P>, feature_tile = own_feature_tile + tile_bytes<P, P>;
-  const uint32_t state_tile = feature_tile + tile_bytes<P, P>;
+  constexpr int P = S::P;
+  constexpr bool both = both_halves<S>;
+  const uint32_t own_tile = tiles::shared_address(shared), value_tile = own_tile + S::bytes(P);
+  const auto own_features_of = [&](int half) { return value_tile + S::bytes(P) + (both ? half : 0) * half_bytes<S>; };
+  const auto features_of = [&](int half) { return own_features_of(half) + S::bytes(P); };
+  const auto state_tile_of = [&](int half) { return features_of(half) + S::bytes(P); };
   const Place place(plan, blockIdx.x);
-  copy_rows<P, tile<P>, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.stride,
+  const auto copy_half = [&](int half, int head) {
+    copy_rows<S, S::tile, P>(features_of(half),
+                             columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
+                             columns.features.stride, place.rows);
+  };
+  const auto copy_own_half = [&](int half) {
+    copy_rows<S, P, P>(state_tile_of(half), state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
+    copy_rows<S, S::tile, P>(own_features_of(half),
+                             rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
+                             rows.features.stride, place.rows);
+  };
+  const bool alone = plan.members == 1;
+  copy_rows<S, S::tile, P>(own_tile, rows.values.rows_of(plan, place, rows.shift, place.unit, P), rows.values.stride,
                            place.rows);
   float total[P / 8][4] = {};
 #pragma unroll 1
   for (int half = 0; half < 2; ++half) {
-    copy_rows<P, P, P>(state_tile, state_of<P>(plan, place, const_cast<bf16*>(states)) + half * P * P, P, P);
-    copy_rows<P, tile<P>, P>(own_feature_tile,
-                             rows.features.rows_of(plan, place, rows.shift, place.unit, 2 * P) + half * P,
-                             rows.features.stride, place.rows);
+    const bool here = half == 1 && both && alone;  // came with the first half
+    if (half == 0 || !both) copy_own_half(half);
     float grad[1][P / 8][4] = {};
     for (int member = 0; member < plan.members; ++member) {
       const int head = place.unit + member * plan.units;
-      if (half == 0 || plan.members > 1)
-        copy_rows<P, tile<P>, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
+      if (half == 0 || !alone)
+        copy_rows<S, S::tile, P>(value_tile, columns.values.rows_of(plan, place, columns.shift, head, P),
                                  columns.values.stride, place.rows);
-      copy_rows<P, tile<P>, P>(feature_tile,
-                               columns.features.rows_of(plan, place, columns.shift, head, 2 * P) + half * P,
-                               columns.features.stride, place.rows);
-      await_copies();
-      add_seen<P, P, Later>(grad, own_tile, value_tile, feature_tile);
+      if (!here) copy_half(half, head);
+      if (both && half == 0 && member == 0) {
+        tiles::commit_copies();
+        copy_own_half(1);
+        if (alone) copy_half(1, head);
+        await_copies<1>();
+      } else {
+        await_copies();
+      }
+      add_seen<S, P, Later>(grad, own_tile, value_tile, features_of(half));
       if (member + 1 < plan.members) __syncthreads();
     }
-    tiles::multiply_transposed<1, P / 8, P>(grad, own_tile, threadIdx.x / 32 * warp_rows, state_tile);
-    add_through_softmax<P>(total, grad[0], own_feature_tile, half == 0 ? 1.0f : -1.0f);
-    __syncthreads();
+    tiles::multiply_transposed<1, P / 8, P>(grad, own_tile, threadIdx.x / 32 * warp_rows, state_tile_of(half));
+    add_through_softmax<P>(total, grad[0], own_features_of(half), half == 0 ? 1.0f : -1.0f);
+    if (half == 1 || !both || !alone) __syncthreads();
   }
   put_rows<P, true>(total, reinterpret_cast<float*>(shared), plan, place, rows.shift, gradient);
 }
-template <int P>
-constexpr int gradient_bytes = 4 * tile_bytes<P, P> + 2 * P* P;
+template <class S>
+constexpr int gradient_bytes = S::bytes(2 * S::P) + (both_halves<S> ? 2 : 1) * half_bytes<S>;
 
-static_assert(std::max({attend_bytes<64>, attend_bytes<128>, gradient_bytes<64>, gradient_bytes<128>, state_bytes<64>,
-                        state_bytes<128>}) <= most_shared);
+// What a block asks for at most.
+template <class S>
+constexpr int most_bytes = std::max({state_bytes<S>, attend_bytes<S>, gradient_bytes<S>});
+static_assert(most_bytes<Sizes<64, false>> <= 99 * 1024 && most_bytes<Sizes<128, false>> <= 99 * 1024);
 
-template <int P, class Kernel, class... Args>
+// run(Sizes) with the widest that the device has room for.
+template <class Run>
+auto with_sizes(int64_t head_size, const Run& run) {
+  static const int room = cuda::shared_memory_of_block();
+  const auto of = [&](auto wide, auto narrow) { return most_bytes<decltype(wide)> <= room ? run(wide) : run(narrow); };
+  return head_size == 64 ? of(Sizes<64, true>(), Sizes<64, false>()) : of(Sizes<128, true>(), Sizes<128, false>());
+}
+
+template <class S, class Kernel, class... Args>
 Status start(const char* op, Kernel* kernel, int64_t blocks, int bytes, const Args&... args) {
   if (blocks > INT_MAX)
     return Error{ErrorCode::unsupported,
                  "linear attention on the GPU: the batch has too many tiles; use a smaller batch"};
   RAT_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), op));
-  kernel<<<static_cast<unsigned>(blocks), block<P>, static_cast<unsigned>(bytes), stream()>>>(args...);
+  kernel<<<static_cast<unsigned>(blocks), S::block, static_cast<unsigned>(bytes), stream()>>>(args...);
   return launched(op);
 }
 
@@ -273,40 +320,40 @@ struct Inputs {
 };
 
 // In scratch block 0: for each tile the sum of phi(features)^T values over all earlier (or later) ones.
-template <int P, bool Later>
+template <class S, bool Later>
 Result<const bf16*> states_between(const char* op, const Plan& plan, const PackedSide& side) {
-  constexpr int64_t size = 2 * P * P;
+  constexpr int64_t size = 2 * S::P * S::P;
   const int64_t sequences = plan.batch * plan.groups;
   RAT_ASSIGN(bf16* const states, scratch<bf16>(0, sequences * plan.tiles * size));
-  RAT_TRY(start<P>(op, tile_states<P>, state_blocks<P> * plan.blocks(), state_bytes<P>, plan, side, states));
+  RAT_TRY(start<S>(op, tile_states<S>, state_blocks<S> * plan.blocks(), state_bytes<S>, plan, side, states));
   running_sums<Later>
       <<<blocks_for(sequences * size / 8, threads), threads, 0, stream()>>>(states, sequences, plan.tiles, size);
   RAT_TRY(launched(op));
   return static_cast<const bf16*>(states);
 }
 
-template <int P, class T>
+template <class S, class T>
 Status forward(const Call<T>& a, const Rows<T>& out) {
   constexpr const char* op = "linear_attention";
-  const Plan plan(a, tile<P>);
-  RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, {})));
-  RAT_ASSIGN(const bf16* const states, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  return start<P>(op, attend<P, false, T>, plan.blocks(), attend_bytes<P>, plan, in.queries, in.keys, states, out);
+  const Plan plan(a, S::tile);
+  RAT_ASSIGN(const Inputs in, (Inputs::of<S::P, T>(op, a, {})));
+  RAT_ASSIGN(const bf16* const states, (states_between<S, false>(op, plan.with_units(plan.groups, 1), in.keys)));
+  return start<S>(op, attend<S, false, T>, plan.blocks(), attend_bytes<S>, plan, in.queries, in.keys, states, out);
 }
 
-template <int P, class T>
+template <class S, class T>
 Status backward(const Call<T>& a, const Gradients<T>& grad) {
   constexpr const char* op = "linear_attention_backward";
-  const Plan plan(a, tile<P>);
-  RAT_ASSIGN(const Inputs in, (Inputs::of<P, T>(op, a, grad.out)));
-  RAT_ASSIGN(const bf16* const earlier, (states_between<P, false>(op, plan.with_units(plan.groups, 1), in.keys)));
-  RAT_TRY(start<P>(op, feature_gradient<P, false, T>, plan.blocks(), gradient_bytes<P>, plan, in.queries, in.keys,
+  const Plan plan(a, S::tile);
+  RAT_ASSIGN(const Inputs in, (Inputs::of<S::P, T>(op, a, grad.out)));
+  RAT_ASSIGN(const bf16* const earlier, (states_between<S, false>(op, plan.with_units(plan.groups, 1), in.keys)));
+  RAT_TRY(start<S>(op, feature_gradient<S, false, T>, plan.blocks(), gradient_bytes<S>, plan, in.queries, in.keys,
                    earlier, grad.q));
   const Plan shared_keys = plan.with_units(plan.groups, plan.heads / plan.groups);
-  RAT_ASSIGN(const bf16* const later, (states_between<P, true>(op, shared_keys, in.queries)));
-  RAT_TRY(start<P>(op, feature_gradient<P, true, T>, shared_keys.blocks(), gradient_bytes<P>, shared_keys, in.keys,
+  RAT_ASSIGN(const bf16* const later, (states_between<S, true>(op, shared_keys, in.queries)));
+  RAT_TRY(start<S>(op, feature_gradient<S, true, T>, shared_keys.blocks(), gradient_bytes<S>, shared_keys, in.keys,
                    in.queries, later, grad.k));
-  return start<P>(op, attend<P, true, T>, shared_keys.blocks(), attend_bytes<P>, shared_keys, in.keys, in.queries,
+  return start<S>(op, attend<S, true, T>, shared_keys.blocks(), attend_bytes<S>, shared_keys, in.keys, in.queries,
                   later, grad.v);
 }
 
@@ -317,12 +364,12 @@ bool takes_tensor_cores(const LinearAttentionArgs& a) { return a.dtype == Dtype:
 
 template <class T>
 Status attend_on_tensor_cores(const Call<T>& a, const Rows<T>& out) {
-  return a.head_size == 64 ? tensor_cores::forward<64>(a, out) : tensor_cores::forward<128>(a, out);
+  return tensor_cores::with_sizes(a.head_size, [&](auto sizes) { return tensor_cores::forward<decltype(sizes)>(a, out); });
 }
 
 template <class T>
 Status gradients_on_tensor_cores(const Call<T>& a, const Gradients<T>& grad) {
-  return a.head_size == 64 ? tensor_cores::backward<64>(a, grad) : tensor_cores::backward<128>(a, grad);
+  return tensor_cores::with_sizes(a.head_size, [&](auto sizes) { return tensor_cores::backward<decltype(sizes)>(a, grad); });
 }
 
 template Status attend_on_tensor_cores(const Call<float>&, const Rows<float>&);

@@ -1,7 +1,6 @@
 // Tiles of bf16 for linear attention on tensor cores (mma_cuda.cu): how a block copies them, multiplies them and puts
 // its sums back. A block has a tile, a warp 16 of its rows. Longer tiles have fewer states between them, which are a good part
-// of what moves: 128 tokens for heads of 64; for heads of 128, 64 are what the shared memory of any GPU since Ampere (99 KiB
-// a block) has room for.
+// of what moves.
 #pragma once
 
 #include "kernels/cuda/mma_tiles.cuh"
@@ -12,17 +11,17 @@ namespace rat::kernels::gpu::linear::tensor_cores {
 using cuda::bf16;
 namespace tiles = cuda::tiles;
 
-constexpr int warp_rows = 16, most_shared = 99 * 1024;
-template <int P>
-constexpr int warps = P == 64 ? 8 : 4;
-template <int P>
-constexpr int block = 32 * warps<P>;
-template <int P>
-constexpr int tile = warp_rows * warps<P>;
+constexpr int warp_rows = 16;
 
-// Bytes of a tile of bf16 in shared memory.
-template <int P, int Columns>
-constexpr int tile_bytes = 2 * Columns * tile<P>;
+// Heads of P, and how a block takes them. Wide: with the shared memory that data centres' GPUs since Hopper have, tiles of 128
+// tokens, and all that is read asked for at once. Else 99 KiB are enough, which any GPU since Ampere has.
+template <int P_, bool Wide>
+struct Sizes {
+  static constexpr int P = P_, warps = P == 64 || Wide ? 8 : 4, block = 32 * warps, tile = warp_rows * warps;
+  static constexpr bool wide = Wide;
+  // Bytes of a tile of bf16 in shared memory.
+  static constexpr int bytes(int columns) { return 2 * columns * tile; }
+};
 
 // Rows of bf16, in device memory: `each` values of a head beside those of the next.
 struct Packed {
@@ -42,10 +41,10 @@ struct PackedSide {
 };
 
 // Starts copying ROWS rows of `Columns` values to shared memory, `stride` apart; zeros take the place of rows from
-// `rows` on. For a block of heads of P.
-template <int P, int ROWS, int Columns>
+// `rows` on.
+template <class S, int ROWS, int Columns>
 __device__ void copy_rows(uint32_t to, const bf16* from, int64_t stride, int rows) {
-  constexpr int pieces = Columns / 8, together = block<P> / pieces;  // rows
+  constexpr int pieces = Columns / 8, together = S::block / pieces;  // rows
   const int piece = threadIdx.x % pieces, first = threadIdx.x / pieces;
   const bf16* at = from + first * stride + piece * 8;
 #pragma unroll
@@ -53,10 +52,11 @@ __device__ void copy_rows(uint32_t to, const bf16* from, int64_t stride, int row
     tiles::copy_16(to + tiles::piece_at<Columns>(row, piece), row < rows ? at : from, row < rows);
 }
 
-// What was started to copy has arrived, for all threads.
+// What was started to copy has arrived, for all threads, but for the last `Later` groups that were committed.
+template <int Later = 0>
 __device__ __forceinline__ void await_copies() {
   tiles::commit_copies();
-  tiles::wait_copies<0>();
+  tiles::wait_copies<Later>();
   __syncthreads();
 }
 
@@ -85,12 +85,13 @@ __device__ __forceinline__ int column_of(int n, int i) { return n * 8 + threadId
 
 // sums += the products of this warp's rows with the tile's columns over K, masked, times the columns' `values` (tile, P).
 // Rows that come later see the columns up to their own; `Later`: rows see the columns from their own.
-template <int K, int P, bool Later>
-__device__ void add_seen(float (&sums)[1][P / 8][4], uint32_t rows, uint32_t columns, uint32_t values) {
+template <class S, int K, bool Later>
+__device__ void add_seen(float (&sums)[1][S::P / 8][4], uint32_t rows, uint32_t columns, uint32_t values) {
+  constexpr int P = S::P;
   constexpr int step = 64;  // columns at a time
   const int first_row = threadIdx.x / 32 * warp_rows;
 #pragma unroll
-  for (int first = 0; first < tile<P>; first += step) {
+  for (int first = 0; first < S::tile; first += step) {
     if (Later ? first + step <= first_row : first >= first_row + warp_rows) continue;
     float products[1][step / 8][4] = {};
     tiles::multiply_transposed<1, step / 8, K>(products, rows, first_row, columns + first * K * 2);
