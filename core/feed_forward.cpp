@@ -59,7 +59,9 @@ kernels::FeedForwardArgs FeedForward::fused_args(const MixerPass& pass, const fl
 Status FeedForward::forward(const MixerPass& pass, const float* x, float* y, bool keep) {
   if (fuses(pass)) {
     const OpTimer timer(pass.times, Op::feed_forward);
-    return kernels::feed_forward(fused_args(pass, x, y), pass.exec);
+    kernels::FeedForwardArgs args = fused_args(pass, x, y);
+    args.keep = keep;
+    return kernels::feed_forward(args, pass.exec);
   }
   if (pass.rows() < few_rows || pass.tokens == 1 || !pass.exec.backend->host) return forward_whole(pass, x, y, keep);
   const OpTimer timer(pass.times, Op::feed_forward);

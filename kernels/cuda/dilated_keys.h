@@ -17,7 +17,7 @@ RatShape before_window(const RatShape& tokens, int64_t dilation, int64_t initial
 // keys, values: D columns of all tokens; to_keys, to_values: (B, K, D), K = shape.keys(), which may be none.
 struct DilatedKeysArgs {
   RatShape shape;  // of before_window
-  KeyRows<const __nv_bfloat16> keys, values;
+  KeyRows<const __nv_bfloat16> keys{}, values{};
   __nv_bfloat16 *to_keys = nullptr, *to_values = nullptr;
 };
 

@@ -327,6 +327,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatD
   const int per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
   TileWalk<P> walk(a, rows, place, begin, min(rows.seen, begin + per_split), memory.stages[threadIdx.x / 32]);
   wait_for_previous();
+  start_next();
   const Token<P> token(a, place);
   rotate_queries<P>(a, place, token, position, memory.queries);  // while the first keys are on their way
   if (split == 0) take_own<P>(a, place, token, position, rows.own, memory.own_score);
@@ -360,7 +361,7 @@ Status launch(const RatDecodeArgs<bf16>& a, cudaStream_t stream) {
   const int64_t groups = (a.shape.heads / a.kv_heads + kQueries - 1) / kQueries;
   const dim3 grid(static_cast<unsigned>(a.kv_heads * groups), static_cast<unsigned>(a.shape.batch),
                   static_cast<unsigned>(a.splits));
-  if (a.early) return launch_early("group_decode", kernel, grid, kThreads, bytes, stream, a);
+  if (a.early) return launch_early({"group_decode", grid, kThreads, bytes, stream}, kernel, a);
   kernel<<<grid, kThreads, bytes, stream>>>(a);
   return launched("group_decode");
 }

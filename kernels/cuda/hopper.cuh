@@ -59,6 +59,10 @@ __device__ __forceinline__ uint32_t block_in_cluster() {
 __device__ __forceinline__ void sync_cluster() {
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
+// What this block has read of the others is in its registers: nothing to make visible.
+__device__ __forceinline__ void leave_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
+}
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n.reg .pred done;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra finished;\n"
@@ -72,6 +76,9 @@ __device__ __forceinline__ void make_barriers_visible() {
 // Ordinary stores to shared memory become visible to the copy engine and to wgmma.
 __device__ __forceinline__ void fence_shared_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+__device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
 // Copies the box at (column, row, sequence) of a 3-D map, or (column, row, head, sequence) of a 4-D one.
 __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, int column, int row, int sequence,
                                          uint32_t barrier) {

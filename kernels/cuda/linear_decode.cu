@@ -117,6 +117,7 @@ __global__ void __launch_bounds__(kThreads<P>) linear_decode_kernel(const Linear
 #pragma unroll
   for (int i = 0; i < rows; ++i) load<4>(sums + i * kSlices * P, sum[i]);
   wait_for_previous();
+  start_next();
   read_joining<P, kWindow>(a, shared, b, g);
   const bf16* const row = a.proj + b * (a.shape.channels() + 2 * kv * P) + kv * P;
   for (int n = warp; n < queries; n += kThreads<P> / 32)
@@ -154,7 +155,7 @@ Status launch(const LinearDecodeArgs& a, cudaStream_t stream) {
   RAT_CUDA_TRY(
       checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "linear_decode"));
   const dim3 grid(static_cast<unsigned>(a.kv_heads), static_cast<unsigned>(a.shape.batch));
-  return launch_early("linear_decode", kernel, grid, kThreads<P>, bytes, stream, a);
+  return launch_early({"linear_decode", grid, kThreads<P>, bytes, stream}, kernel, a);
 }
 
 constexpr int kWidened = 256;

@@ -28,7 +28,7 @@ struct LinearDecodeArgs {
   float* sums = nullptr;
   const float *near_norm = nullptr, *far_norm = nullptr;  // (D); the first with a window
   float epsilon = 1e-8f;
-  KeyRows<const __nv_bfloat16> keys, values;  // with a window: of the cache, which has this token
+  KeyRows<const __nv_bfloat16> keys{}, values{};  // with a window: of the cache, which has this token
   const float2* rope = nullptr;               // of the cached keys, null: no positions
   const __nv_bfloat16* near = nullptr;        // with a window; may be y
   __nv_bfloat16* y = nullptr;

@@ -191,6 +191,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<C, E>) rat_decode_kernel(Rat
   KeyWalk<kMixer, T, C, E, LANES> walk(a, rows, b, cached_head<kMixer>(a, h), begin, min(seen, begin + per_split), lanes,
                                 &stages[0][0]);
   wait_for_previous();
+  start_next();
   rotate_query<kMixer>(a, head, b, h, c);  // while the first keys are on their way
   __syncthreads();
   const Part<E> part = walk.attend(head);
@@ -232,7 +233,7 @@ Status launch_with(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
                   static_cast<unsigned>(a.splits));
   const int lanes = static_cast<int>(a.shape.head_size) / E;
   const auto start = [&](auto kernel) -> Status {
-    if (a.early) return launch_early("rat_decode", kernel, grid, kThreads, 0, stream, a, lanes);
+    if (a.early) return launch_early({"rat_decode", grid, kThreads, 0, stream}, kernel, a, lanes);
     kernel<<<grid, kThreads, 0, stream>>>(a, lanes);
     return launched("rat_decode");
   };

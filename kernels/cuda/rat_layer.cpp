@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/gate_product.h"
 #include "kernels/cuda/projection.h"
+#include "kernels/cuda/step_products.h"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -137,9 +138,22 @@ Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stre
   decode.proj = a.proj;
   decode.proj_stride = W;
   decode.y = a.y;
-  decode.ahead = a.counter != nullptr ? 1 : 0, decode.early = true;
-  RAT_CUDA_TRY(rms_norm<T, X>({a.x, a.weights.norm, a.normed, nullptr, B, D, a.epsilon, true, a.counter}, stream));
-  RAT_CUDA_TRY(project<T, T>(gemm, a.normed, a.weights.in_proj, nullptr, a.proj, B, W, D, stream));
+  const StepProducts<T, X> products{.rows = B,
+                                    .channels = D,
+                                    .width = W,
+                                    .x = a.x,
+                                    .norm = a.weights.norm,
+                                    .in_proj = a.weights.in_proj,
+                                    .out_proj = a.weights.out_proj,
+                                    .y = a.y,
+                                    .normed = a.normed,
+                                    .proj = a.proj,
+                                    .residual = a.residual,
+                                    .out = a.out,
+                                    .epsilon = a.epsilon,
+                                    .counter = a.counter};
+  decode.ahead = products.ahead(), decode.early = true;
+  RAT_CUDA_TRY(products.begin(gemm, stream));
   if (a.linear == nullptr || decode.shape.window >= 0) RAT_CUDA_TRY(rat_decode<T, C>(decode, stream));
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     if (a.linear != nullptr) {
@@ -149,7 +163,7 @@ Status layer_step(const LayerStepArgs<T, X, C>& a, Gemm& gemm, cudaStream_t stre
       RAT_CUDA_TRY(linear_decode(linear, stream));
     }
   }
-  return project<T, X>(gemm, a.y, a.weights.out_proj, a.residual, a.out, B, D, D, stream);
+  return products.end(gemm, stream);
 }
 
 #define RAT_INSTANTIATE(T)                                                                       \

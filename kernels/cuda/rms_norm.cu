@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(kWarps * 32) rms_norm_kernel(RmsNormArgs<T, X>
   const int vectors = static_cast<int>(a.channels / 8);
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   if (a.early) wait_for_previous();
+  start_next();
   if (a.counter != nullptr && blockIdx.x == 0 && threadIdx.x == 0) ++*a.counter;
   if (row >= a.rows) return;
   const X* x = a.x + row * a.channels;
@@ -71,6 +72,7 @@ __global__ void __launch_bounds__(kRowThreads) rms_norm_few_kernel(RmsNormArgs<T
   float values[8] = {}, weight[8] = {}, squares = 0.0f;
   if (exists) load<8>(a.weight + first, weight);
   if (a.early) wait_for_previous();
+  start_next();
   if (a.counter != nullptr && blockIdx.x == 0 && threadIdx.x == 0) ++*a.counter;
   if (exists) load<8>(a.x + at, values);
 #pragma unroll
@@ -250,7 +252,7 @@ Status rms_norm(const RmsNormArgs<T, X>& a, cudaStream_t stream) {
                       : a.channels <= 512  ? rms_norm_kernel<T, X, 2>
                       : a.channels <= 1024 ? rms_norm_kernel<T, X, 4>
                                            : rms_norm_kernel<T, X, 8>;
-  if (a.early) return launch_early("rms_norm", kernel, blocks, kRowThreads, 0, stream, a);
+  if (a.early) return launch_early({"rms_norm", blocks, kRowThreads, 0, stream}, kernel, a);
   kernel<<<blocks, kRowThreads, 0, stream>>>(a);
   return launched("rms_norm");
 }

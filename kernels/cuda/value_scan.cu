@@ -207,6 +207,7 @@ __global__ void __launch_bounds__(kThreads) value_step_kernel(const ValueStepArg
   load<kWide>(a.state + item * kWide, state);
   load<kWide>(a.bias + column, bias);
   wait_for_previous();
+  start_next();
   const bool fresh = *a.position == a.ahead;
   load<kWide>(row, z);
   load<kWide>(row + a.channels, v);
@@ -263,7 +264,7 @@ Status value_scan_backward(const ValueScanBackwardArgs& a, cudaStream_t stream) 
 
 Status value_step(const ValueStepArgs& a, cudaStream_t stream) {
   RAT_CUDA_TRY(check("value_step", a.batch, 1, a.channels));
-  return launch_early("value_step", value_step_kernel, blocks_of(a.batch * a.channels / kWide), kThreads, 0, stream, a);
+  return launch_early({"value_step", blocks_of(a.batch * a.channels / kWide), kThreads, 0, stream}, value_step_kernel, a);
 }
 
 }  // namespace rat::kernels::cuda

@@ -1,4 +1,4 @@
-// The wgmma instructions of Hopper (sm_90a) that the kernels use: 64 rows times 64 or 128 columns, 16 deep, bf16 in,
+// The wgmma instructions of Hopper (sm_90a) that the kernels use: 64 rows times 16 to 128 columns, 16 deep, bf16 in,
 // float32 sums. Written out because every accumulator register is an operand of its own.
 #pragma once
 
@@ -7,6 +7,21 @@
 namespace rat::kernels::cuda::hopper {
 
 // d (64, N) = or += a (64, 16) b (N, 16)^T, both in shared memory, K contiguous; `add` 0 starts from zero.
+__device__ __forceinline__ void multiply_n16(float (&d)[8], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %10, 0; wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7}, %8, %9, p, 1, 1, 0, 0;}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7])
+      : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void multiply_n32(float (&d)[16], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %18, 0; wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, 0, 0;}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]),
+        "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+      : "l"(a), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void multiply_n64(float (&d)[32], uint64_t a, uint64_t b, int add) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %34, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, "

@@ -1,11 +1,11 @@
 // The feed-forward half of a block in one call, for backends that fuse it: what core/feed_forward.cpp composes of single
-// ops, with bf16 between them. Training only.
+// ops, with bf16 between them.
 //
 //   y = x + W_2 gelu( W_1 rms_norm(x) ),  exact GELU
 //
 // Shapes: x, y (N, D) f32 without gaps, their gradient a StreamGradient; W_1 (F, D) and W_2 (D, F) rounded by
 //         round_weights; gradients of weights f32, added to. `saved`: feed_forward_saved bytes of the backend's memory,
-//         from forward to backward.
+//         from forward to backward, where forward was to keep.
 #pragma once
 
 #include <span>
@@ -27,6 +27,7 @@ struct FeedForwardArgs {
   Input x;
   Output y;
   void* saved = nullptr;
+  bool keep = true;  // for backward, in `saved`
 };
 
 struct FeedForwardBackwardArgs {

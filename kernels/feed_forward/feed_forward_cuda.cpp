@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/gelu_product.h"
 #include "kernels/cuda/rms_norm.h"
 #include "kernels/cuda/stream_gradient.h"
@@ -68,6 +69,34 @@ Status multiply(cuda::Gemm& gemm, const Product& p) {
 
 const Half* half(const uint16_t* weights) { return reinterpret_cast<const Half*>(weights); }
 
+// What a step of decoding takes: fewer rows than products have tiles for.
+bool takes_few_rows(const FeedForwardArgs& a) {
+  const auto& [N, D, F] = a.shape;
+  return !a.keep && cuda::few_rows_takes(N, F, D) && cuda::few_rows_takes(N, D, F);
+}
+
+Status step(const FeedForwardArgs& a, const Saved& saved) {
+  const auto& [N, D, F] = a.shape;
+  cuda::FewRowsArgs<Half> first{.weight = half(a.fc1), .gelu = true, .out = saved.activated, .rows = N, .n = F, .k = D};
+  if (cuda::few_rows_takes_norm(N, F, D)) {
+    first.norm = {a.x.data, a.norm.data()};
+  } else {
+    cuda::RmsNormArgs<Half, float> norm{a.x.data, a.norm.data(), saved.normed, nullptr, N, D};
+    norm.early = true;
+    RAT_TRY(answer(cuda::rms_norm<Half, float>(norm, stream())));
+    first.x = saved.normed;
+  }
+  RAT_TRY(answer(cuda::few_rows_product<Half>(first, stream())));
+  return answer(cuda::few_rows_product<float>({.x = saved.activated,
+                                               .weight = half(a.fc2),
+                                               .residual = a.x.data,
+                                               .out = a.y.data,
+                                               .rows = N,
+                                               .n = D,
+                                               .k = F},
+                                              stream()));
+}
+
 }  // namespace
 
 bool fuses_feed_forward(const FeedForwardShape& s) {
@@ -79,6 +108,7 @@ std::size_t feed_forward_saved(const FeedForwardShape& s) { return Saved(s, null
 Status feed_forward(const FeedForwardArgs& a) {
   const auto& [N, D, F] = a.shape;
   const Saved saved(a.shape, a.saved);
+  if (takes_few_rows(a)) return step(a, saved);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), saved.normed, saved.rstd, N, D}, stream())));
   RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.slope, saved.activated, N, D, F},

@@ -4,9 +4,8 @@
 #include "kernels/cuda/blocks.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/dilated_keys.h"
-#include "kernels/cuda/projection.h"
 #include "kernels/cuda/rat_layer.h"
-#include "kernels/cuda/rms_norm.h"
+#include "kernels/cuda/step_products.h"
 #include "kernels/cuda/value_scan.h"
 #include "kernels/cuda_ops.h"
 
@@ -91,14 +90,23 @@ Status rnn_step(const LayerStepArgs& a) {
   RAT_ASSIGN(Half* const y, scratch<Half>(2, B * D));
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   const auto half = [](const uint16_t* weights) { return reinterpret_cast<const Half*>(weights); };
-  const float* const residual = a.residual ? a.x.data : nullptr;
-  cuda::RmsNormArgs<Half, float> norm{a.x.data, a.norm.data(), normed, nullptr, B, D};
-  norm.early = true, norm.counter = a.cache.position;
-  RAT_TRY(answer(cuda::rms_norm<Half, float>(norm, stream())));
-  RAT_TRY(answer(cuda::project<Half, Half>(*gemm, normed, half(a.in_proj), nullptr, proj, B, 3 * D, D, stream())));
-  RAT_TRY(
-      answer(cuda::value_step({B, D, proj, a.gate_bias.data(), a.cache.state_v, a.cache.position, 1, y}, stream())));
-  return answer(cuda::project<Half, float>(*gemm, y, half(a.out_proj), residual, a.y.data, B, D, D, stream()));
+  const cuda::StepProducts<Half, float> step{.rows = B,
+                                             .channels = D,
+                                             .width = 3 * D,
+                                             .x = a.x.data,
+                                             .norm = a.norm.data(),
+                                             .in_proj = half(a.in_proj),
+                                             .out_proj = half(a.out_proj),
+                                             .y = y,
+                                             .normed = normed,
+                                             .proj = proj,
+                                             .residual = a.residual ? a.x.data : nullptr,
+                                             .out = a.y.data,
+                                             .counter = a.cache.position};
+  RAT_TRY(answer(step.begin(*gemm, stream())));
+  RAT_TRY(answer(
+      cuda::value_step({B, D, proj, a.gate_bias.data(), a.cache.state_v, a.cache.position, step.ahead(), y}, stream())));
+  return answer(step.end(*gemm, stream()));
 }
 
 }  // namespace

@@ -98,7 +98,10 @@ Result<cuda::Gemm*> products() {
 
 Status round_weights(const RoundWeightsArgs& args) {
   const Input x(args.x.data(), 1, static_cast<int64_t>(args.x.size()));
-  return round_to(x, reinterpret_cast<__nv_bfloat16*>(args.out.data()), "round_weights");
+  RAT_TRY(round_to(x, reinterpret_cast<__nv_bfloat16*>(args.out.data()), "round_weights"));
+  // No kernel that reads weights early (kernels/cuda/early_launch.cuh) may be next in the stream.
+  RAT_ASSIGN(int32_t* const between, scratch<int32_t>(0, 1));
+  return checked(cudaMemsetAsync(between, 0, sizeof *between, stream()), "round_weights");
 }
 
 Status matmul(const MatmulArgs& args) {

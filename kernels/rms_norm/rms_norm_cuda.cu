@@ -11,14 +11,28 @@ constexpr int rows_per_block = 8;
 
 __device__ int64_t warp_row() { return int64_t{blockIdx.x} * rows_per_block + threadIdx.y; }
 
+constexpr int together = 8;  // values of a lane on their way at once: a row waits for memory 2 cols / 256 times
+
 __global__ void forward(Input x, const float* weight, Output y, float eps) {
   const int64_t i = warp_row();
   if (i >= x.rows) return;
   const float* from = x.row(i);
-  float squares = 0;
-  for (int64_t j = threadIdx.x; j < x.cols; j += 32) squares += from[j] * from[j];
+  float squares = 0, values[together];
+  const auto for_each = [&](int64_t first, const auto& body) {
+#pragma unroll
+    for (int n = 0; n < together; ++n)
+      if (const int64_t j = first + 32 * n; j < x.cols) body(n, j);
+  };
+  for (int64_t first = threadIdx.x; first < x.cols; first += 32 * together) {
+    for_each(first, [&](int n, int64_t j) { values[n] = from[j]; });
+    for_each(first, [&](int n, int64_t) { squares += values[n] * values[n]; });
+  }
   const float r = rsqrtf(warp_sum(squares) / static_cast<float>(x.cols) + eps);
-  for (int64_t j = threadIdx.x; j < x.cols; j += 32) y.row(i)[j] = from[j] * r * weight[j];
+  for (int64_t first = threadIdx.x; first < x.cols; first += 32 * together) {
+    float weights[together];
+    for_each(first, [&](int n, int64_t j) { values[n] = from[j], weights[n] = weight[j]; });
+    for_each(first, [&](int n, int64_t j) { y.row(i)[j] = values[n] * r * weights[n]; });
+  }
 }
 
 __global__ void backward(RmsNormBackwardArgs a, float* roots) {

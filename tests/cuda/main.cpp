@@ -39,10 +39,10 @@ int main(int argc, char** argv) {
   run("sanitize", [&] {
     test_small(checks), test_few_tokens(checks), test_few_quantised_rows(checks), test_few_gelu_products(checks);
     test_few_gate_products(checks), test_few_token_scans(checks), test_few_head_norms(checks), test_few_linear_decodes(checks);
-    test_few_attention_layers(checks), test_few_value_scans(checks);
+    test_few_attention_layers(checks), test_few_value_scans(checks), test_small_few_rows(checks);
   });
   run("refusals", [&] { test_refusals(checks); });
-  run("rows", [&] { test_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
+  run("rows", [&] { test_rows(checks), test_few_rows(checks), test_gelu_products(checks), test_gate_products(checks); });
   run("core", [&] { test_core(checks); });
   run("tokens", [&] { test_tokens(checks), test_token_scan(checks), test_value_scan(checks), test_head_norms(checks), test_attention_layers(checks); });
   run("adversarial", [&] { test_adversarial(checks), test_hostile_tokens(checks), test_hostile_gelu_products(checks); });

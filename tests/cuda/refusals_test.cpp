@@ -2,6 +2,7 @@
 #include "kernels/cuda/chunk_attention.h"
 #include "kernels/cuda/chunk_scan.h"
 #include "kernels/cuda/dilated_keys.h"
+#include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/group_decode.h"
 #include "kernels/cuda/head_norms.h"
 #include "kernels/cuda/linear_decode.h"
@@ -57,6 +58,7 @@ void test_refusals(Checks& checks) {
   refused("rows that are no pieces of 8", output_gate({shape, nullptr, nullptr, 3}, nullptr), "multiples of 8");
   refused("norms of heads of 16", head_norms({shape}, nullptr), "heads of 64 and 128");
   refused("own keys of heads of 16", own_key({shape}, nullptr), "heads of 64 and 128");
+  refused("a product of 65 rows", few_rows_product<bf16>({.rows = 65, .n = 8, .k = 8}, nullptr), "65 rows");
   refused("gathering keys that are not dilated", gather_dilated_keys({shape}, nullptr), "it takes dilated keys");
   refused("more tokens than there are", widen_first_tokens({1, 8, 9, 16, 16}, nullptr), "9 of 8 tokens");
   RatDecodeArgs<bf16> step;

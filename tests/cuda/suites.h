@@ -25,6 +25,8 @@ void test_hostile_gelu_products(Checks& checks);
 void test_few_gelu_products(Checks& checks);
 void test_gelu_determinism(Checks& checks, int runs);
 void test_order_of_sums(Checks& checks, int runs);
+void test_few_rows(Checks& checks);
+void test_small_few_rows(Checks& checks);
 void test_gate_products(Checks& checks);
 void test_few_gate_products(Checks& checks);
 void test_attention_layers(Checks& checks);
