@@ -1,13 +1,16 @@
 // A block has a cached head and up to 16 of the heads that share it; a warp has tiles of 16 keys of its own, of which the
 // next ones are on their way, and never waits for other warps. At the end the softmaxes of warps, blocks and the own key are
-// joined.
+// joined. Rows of e4m3 are widened to bf16, which holds all their values, once for all heads; their scales multiply scores
+// and weights.
 #include "kernels/cuda/group_decode.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/cuda/decode_parts.cuh"
 #include "kernels/cuda/decode_rows.cuh"
 #include "kernels/cuda/early_launch.cuh"
+#include "kernels/cuda/quantise.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
@@ -24,15 +27,26 @@ constexpr float kLowest = -1e30f;  // where a running maximum starts: finite, so
 template <int P>
 constexpr int kBlocks = P == 64 ? 4 : 2;  // per multiprocessor, by shared memory
 
-template <int P>
+template <class C>
+constexpr bool kQuantised = std::is_same_v<C, e4m3>;
+
+// What a warp has on its way, of a cache of C: tiles of mma_tiles.cuh, or rows as they lie in memory and their scales.
+template <class C, int P>
 struct Stage {
-  bf16 key[kKeys * P], value[kKeys * P];  // tiles of mma_tiles.cuh
+  bf16 key[kKeys * P], value[kKeys * P];
+};
+template <int P>
+struct Stage<e4m3, P> {
+  e4m3 key[kKeys * P], value[kKeys * P];
+  ushort2 scale[kKeys];
 };
 
-template <int P>
+template <class C, int P>
 struct Memory {
-  Stage<P> stages[kWarps][kStages];  // when the walks have ended, each warp's result lies where its stages were
-  bf16 queries[kQueries * P];        // rotated, a tile
+  // When the walks have ended, each warp's result lies where its stages were.
+  Stage<C, P> stages[kWarps][kStages];
+  Stage<bf16, P> widened[kQuantised<C> ? kWarps : 1];  // of a warp: the tile that is at hand
+  bf16 queries[kQueries * P];                          // rotated, a tile
   float own_score[kQueries];         // in log2 units
   float tops[kWarps][kQueries], sums[kWarps][kQueries];
   bool last;
@@ -44,7 +58,8 @@ struct Memory {
 struct Place {
   int b, cached, first, count;  // sequence, cached head, first of the heads that share it, how many of them
   int heads, key_heads;
-  __device__ explicit Place(const RatDecodeArgs<bf16>& a)
+  template <class C>
+  __device__ explicit Place(const RatDecodeArgs<bf16, C>& a)
       : b(static_cast<int>(blockIdx.y)),
         heads(static_cast<int>(a.shape.heads)),
         key_heads(static_cast<int>(a.kv_heads)) {
@@ -59,7 +74,8 @@ struct Place {
 template <int P>
 struct Token {
   const bf16 *value, *queries, *key;
-  __device__ Token(const RatDecodeArgs<bf16>& a, const Place& place) {
+  template <class C>
+  __device__ Token(const RatDecodeArgs<bf16, C>& a, const Place& place) {
     const bf16* row = a.proj + place.b * a.proj_stride;
     value = row + place.cached * P;
     queries = row + place.key_heads * P;
@@ -68,13 +84,14 @@ struct Token {
   __device__ const bf16* query(const Place& place, int i) const { return queries + place.head(i) * P; }
 };
 
-__device__ float2 turn_of(const RatDecodeArgs<bf16>& a, int position, int pair, int pairs) {
+template <class C>
+__device__ float2 turn_of(const RatDecodeArgs<bf16, C>& a, int position, int pair, int pairs) {
   return a.rope == nullptr ? make_float2(1.0f, 0.0f) : a.rope[int64_t{position} * pairs + pair];
 }
 
 // The group's rotated queries as a tile; rows without a head are zeros. The caller synchronises.
-template <int P>
-__device__ void rotate_queries(const RatDecodeArgs<bf16>& a, const Place& place, const Token<P>& token, int position,
+template <int P, class C>
+__device__ void rotate_queries(const RatDecodeArgs<bf16, C>& a, const Place& place, const Token<P>& token, int position,
                                bf16* to) {
   constexpr int half = P / 2;
 #pragma unroll
@@ -95,11 +112,45 @@ __device__ void rotate_queries(const RatDecodeArgs<bf16>& a, const Place& place,
   }
 }
 
-// The own key's scores, and the token's row of the cache.
-template <int P>
-__device__ void take_own(const RatDecodeArgs<bf16>& a, const Place& place, const Token<P>& token, int position, int row,
-                         float* own_score) {
+// The token's row of the cache, by its first warp or, of e4m3, two.
+template <int P, class C>
+__device__ void append(const RatDecodeArgs<bf16, C>& a, const Place& place, const Token<P>& token, int position, int row) {
   constexpr int half = P / 2;
+  const auto turned = [&](int channel) {
+    const float2 turn = turn_of(a, position, channel, half);
+    const float x = to_float(token.key[channel]), y = to_float(token.key[channel + half]);
+    return make_float2(x * turn.x - y * turn.y, y * turn.x + x * turn.y);
+  };
+  C *const keys = a.keys.at(place.b, place.cached, row), *const values = a.values.at(place.b, place.cached, row);
+  if constexpr (kQuantised<C>) {
+    __shared__ float key[P];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    ushort2* const scale = a.scales.at(place.b, place.cached, row);
+    if (warp == 0) {
+      for (int channel = lane; channel < half; channel += 32) {
+        const float2 now = turned(channel);
+        key[channel] = now.x, key[channel + half] = now.y;
+      }
+      __syncwarp();
+      const unsigned short of_key = quantise_row(key, keys, P);
+      if (lane == 0) scale->x = of_key;
+    } else if (warp == 1) {
+      const unsigned short of_value = quantise_row(token.value, values, P);
+      if (lane == 0) scale->y = of_value;
+    }
+  } else if (const int channel = threadIdx.x; channel < half) {
+    const float2 now = turned(channel);
+    keys[channel] = from_float<bf16>(now.x);
+    keys[channel + half] = from_float<bf16>(now.y);
+    values[channel] = token.value[channel];
+    values[channel + half] = token.value[channel + half];
+  }
+}
+
+// The own key's scores, and the token's row of the cache.
+template <int P, class C>
+__device__ void take_own(const RatDecodeArgs<bf16, C>& a, const Place& place, const Token<P>& token, int position, int row,
+                         float* own_score) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int step = 0; step < kQueries / kWarps; ++step) {
@@ -113,30 +164,53 @@ __device__ void take_own(const RatDecodeArgs<bf16>& a, const Place& place, const
     dot = sum_over_lanes(dot);
     if (lane == 0) own_score[i] = dot * rsqrtf(static_cast<float>(P)) * kLog2e;
   }
-  if (const int channel = threadIdx.x; place.first == 0 && channel < half) {
-    const float2 turn = turn_of(a, position, channel, half);
-    const float x = to_float(token.key[channel]), y = to_float(token.key[channel + half]);
-    bf16 *key = a.keys.at(place.b, place.cached, row), *value = a.values.at(place.b, place.cached, row);
-    key[channel] = from_float<bf16>(x * turn.x - y * turn.y);
-    key[channel + half] = from_float<bf16>(y * turn.x + x * turn.y);
-    value[channel] = token.value[channel];
-    value[channel + half] = token.value[channel + half];
+  if (place.first == 0) append<P>(a, place, token, position, row);
+}
+
+// Four values of e4m3 as two pairs of bf16: their exponents are 120 apart. NaN becomes a number; its row's scale is NaN too.
+__device__ __forceinline__ uint2 widened(unsigned four) {
+  const auto pair = [](unsigned two) {  // in the upper bytes of its halves
+    const unsigned bits = (two & 0x80008000u) | (two >> 4 & 0x07f007f0u);
+    const __nv_bfloat162 values = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), __float2bfloat162_rn(0x1p120f));
+    return *reinterpret_cast<const unsigned*>(&values);
+  };
+  return {pair(__byte_perm(four, 0, 0x1404)), pair(__byte_perm(four, 0, 0x3424))};
+}
+
+// A warp's rows of e4m3 as a tile.
+template <int P>
+__device__ __forceinline__ void widen(const e4m3* from, bf16* to) {
+  constexpr int pieces = P / 16;  // of a row, 16 values each
+  const uint32_t tile = tiles::shared_address(to);
+#pragma unroll
+  for (int i = 0; i < kKeys * pieces / 32; ++i) {
+    const int at = i * 32 + static_cast<int>(threadIdx.x) % 32, row = at / pieces, piece = at % pieces;
+    const uint4 values = *reinterpret_cast<const uint4*>(from + at * 16);
+    const auto put = [&](int of_row, uint2 first, uint2 second) {
+      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(tile + tiles::piece_at<P>(row, of_row)), "r"(first.x),
+                   "r"(first.y), "r"(second.x), "r"(second.y)
+                   : "memory");
+    };
+    put(piece * 2, widened(values.x), widened(values.y));
+    put(piece * 2 + 1, widened(values.z), widened(values.w));
   }
 }
 
 // A warp's tiles of the keys [begin, end).
-template <int P>
+template <class C, int P>
 class TileWalk {
  public:
-  __device__ TileWalk(const RatDecodeArgs<bf16>& args, const Rows<Mixer::shared_attention>& rows_read,
-                      const Place& place, int from, int to, Stage<P>* stages)
+  __device__ TileWalk(const RatDecodeArgs<bf16, C>& args, const Rows<Mixer::shared_attention>& rows_read,
+                      const Place& place, int from, int to, Memory<C, P>& memory)
       : a(args),
         rows(rows_read),
         begin(from + static_cast<int>(threadIdx.x) / 32 * kKeys),
         end(to),
-        ring(stages),
+        ring(memory.stages[threadIdx.x / 32]),
+        wide(memory.widened[kQuantised<C> ? threadIdx.x / 32 : 0]),
         keys(a.keys.at(place.b, place.cached, 0)),
         values(a.values.at(place.b, place.cached, 0)) {
+    if constexpr (kQuantised<C>) scales = a.scales.at(place.b, place.cached, 0);
 #pragma unroll
     for (int stage = 0; stage < kStages; ++stage) fetch(stage, begin + stage * kStep);
   }
@@ -164,26 +238,57 @@ class TileWalk {
   }
 
  private:
-  static constexpr int kStep = kWarps * kKeys, kPieces = P / 8, kRowsAtOnce = 32 / kPieces;
+  static constexpr int kStep = kWarps * kKeys, kEach = 16 / sizeof(C), kPieces = P / kEach, kRowsAtOnce = 32 / kPieces;
 
   __device__ void fetch(int stage, int first) {
     const int lane = threadIdx.x % 32, piece = lane % kPieces;
     const uint32_t key_tile = tiles::shared_address(ring[stage].key),
                    value_tile = tiles::shared_address(ring[stage].value);
+    if constexpr (kQuantised<C>) {
+      if (lane < kKeys) {
+        const int j = first + lane;
+        tiles::copy_few<4>(tiles::shared_address(&ring[stage].scale[lane]), scales + (j < end ? rows.of(j) : 0) * a.scales.row,
+                           j < end);
+      }
+    }
 #pragma unroll
     for (int i = 0; i < kKeys; i += kRowsAtOnce) {
       const int in_tile = i + lane / kPieces, j = first + in_tile;
       const int64_t row = j < end ? rows.of(j) : 0;
-      const uint32_t at = tiles::piece_at<P>(in_tile, piece);
-      tiles::copy_16(key_tile + at, keys + row * a.keys.row + piece * 8, j < end);
-      tiles::copy_16(value_tile + at, values + row * a.values.row + piece * 8, j < end);
+      const uint32_t at = kQuantised<C> ? in_tile * P + piece * kEach : tiles::piece_at<P>(in_tile, piece);
+      tiles::copy_16(key_tile + at, keys + row * a.keys.row + piece * kEach, j < end);
+      tiles::copy_16(value_tile + at, values + row * a.values.row + piece * kEach, j < end);
     }
     tiles::commit_copies();
   }
 
-  __device__ void absorb(const uint32_t (&query)[P / 16][4], const Stage<P>& from, int first) {
+  // The tile of a stage, which may be there for this warp alone.
+  __device__ const Stage<bf16, P>& tile_of(const Stage<C, P>& from) {
+    if constexpr (kQuantised<C>) {
+      widen<P>(from.key, wide.key), widen<P>(from.value, wide.value);
+      __syncwarp();
+      return wide;
+    } else {
+      return from;
+    }
+  }
+  // values[n][..] times the scale (key: x, value: y) of its key; those of no key are zero.
+  __device__ void multiply_by_scales(float (&products)[2][4], const Stage<C, P>& from, unsigned short ushort2::* which) {
+    if constexpr (kQuantised<C>) {
+#pragma unroll
+      for (int n = 0; n < 2; ++n)
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const float scale = scale_of(from.scale[n * 8 + threadIdx.x % 4 * 2 + e].*which);
+          products[n][e] *= scale, products[n][2 + e] *= scale;
+        }
+    }
+  }
+
+  __device__ void absorb(const uint32_t (&query)[P / 16][4], const Stage<C, P>& from, int first) {
     const int lane = threadIdx.x % 32;
-    const uint32_t keys_at = tiles::shared_address(from.key);
+    const Stage<bf16, P>& tile = tile_of(from);
+    const uint32_t keys_at = tiles::shared_address(tile.key);
     float scores[1][2][4] = {};
 #pragma unroll
     for (int k = 0; k < P / 16; ++k) {
@@ -193,10 +298,12 @@ class TileWalk {
       tiles::mma(scores[0][0], query[k], right[0], right[1]);
       tiles::mma(scores[0][1], query[k], right[2], right[3]);
     }
+    multiply_by_scales(scores[0], from, &ushort2::x);
     softmax(scores[0], first);
+    multiply_by_scales(scores[0], from, &ushort2::y);
     uint32_t weights[1][1][4];
     tiles::as_left_operand<1, 2>(weights, scores);
-    tiles::multiply_add<1, 1, P>(out, weights, tiles::shared_address(from.value));
+    tiles::multiply_add<1, 1, P>(out, weights, tiles::shared_address(tile.value));
   }
 
   __device__ void softmax(float (&scores)[2][4], int first) {
@@ -233,16 +340,18 @@ class TileWalk {
       for (int e = 0; e < 4; ++e) out[0][n][e] *= shrink[e / 2];
   }
 
-  const RatDecodeArgs<bf16>& a;
+  const RatDecodeArgs<bf16, C>& a;
   const Rows<Mixer::shared_attention>& rows;
   int begin, end;
-  Stage<P>* ring;
-  const bf16 *keys, *values;
+  Stage<C, P>* ring;
+  Stage<bf16, P>& wide;
+  const C *keys, *values;
+  const ushort2* scales = nullptr;
 };
 
 // A warp's result to shared memory: rows of queries.
-template <int P>
-__device__ void leave_result(Memory<P>& memory, const TileWalk<P>& walk) {
+template <class C, int P>
+__device__ void leave_result(Memory<C, P>& memory, const TileWalk<C, P>& walk) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   float* to = memory.result(warp);
 #pragma unroll
@@ -258,8 +367,8 @@ __device__ void leave_result(Memory<P>& memory, const TileWalk<P>& walk) {
 }
 
 // Channel `channel` of query i: the warps' parts, and the own key where `value` is not null.
-template <int P>
-__device__ Part<1> join_warps(Memory<P>& memory, int i, int channel, const bf16* value) {
+template <class C, int P>
+__device__ Part<1> join_warps(Memory<C, P>& memory, int i, int channel, const bf16* value) {
   Part<1> whole{-INFINITY, 0.0f, {0.0f}};
   if (value != nullptr) whole = {memory.own_score[i], 1.0f, {to_float(value[channel])}};
   for (int warp = 0; warp < kWarps; ++warp) {
@@ -271,8 +380,8 @@ __device__ Part<1> join_warps(Memory<P>& memory, int i, int channel, const bf16*
 
 // The parts that all splits left of the group's heads. A thread has a channel of several heads, so that many loads are on
 // their way: one after the other they took longer than the keys.
-template <int P>
-__device__ void join_splits(Memory<P>& memory, const SplitParts& parts, const Place& place, int room, int splits,
+template <class C, int P>
+__device__ void join_splits(Memory<C, P>& memory, const SplitParts& parts, const Place& place, int room, int splits,
                             bf16* y) {
   const int lane = threadIdx.x % 32;
   float* const shares = memory.result(0);  // (kQueries, kMostSplits): what a split's weights count for in the whole
@@ -306,10 +415,10 @@ __device__ void join_splits(Memory<P>& memory, const SplitParts& parts, const Pl
     if (const int i = first + j * together; i < place.count) y[place.head(i) * P + channel] = from_float<bf16>(out[j]);
 }
 
-template <int P>
-__global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatDecodeArgs<bf16> a) {
+template <class C, int P>
+__global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatDecodeArgs<bf16, C> a) {
   extern __shared__ __align__(128) unsigned char raw[];
-  auto& memory = *reinterpret_cast<Memory<P>*>(raw);
+  auto& memory = *reinterpret_cast<Memory<C, P>*>(raw);
   const Place place(a);
   const int split = static_cast<int>(blockIdx.z), position = *a.position - a.ahead;
   const Rows<Mixer::shared_attention> rows(a, position);
@@ -325,7 +434,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatD
     return;
   }
   const int per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
-  TileWalk<P> walk(a, rows, place, begin, min(rows.seen, begin + per_split), memory.stages[threadIdx.x / 32]);
+  TileWalk<C, P> walk(a, rows, place, begin, min(rows.seen, begin + per_split), memory);
   wait_for_previous();
   start_next();
   const Token<P> token(a, place);
@@ -352,10 +461,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatD
   if (parts.last_of(splits, memory.last)) join_splits(memory, parts, place, a.splits, splits, y);
 }
 
-template <int P>
-Status launch(const RatDecodeArgs<bf16>& a, cudaStream_t stream) {
-  const auto kernel = group_decode_kernel<P>;
-  constexpr int bytes = sizeof(Memory<P>);
+template <int P, class C>
+Status launch(const RatDecodeArgs<bf16, C>& a, cudaStream_t stream) {
+  const auto kernel = group_decode_kernel<C, P>;
+  constexpr int bytes = sizeof(Memory<C, P>);
   RAT_CUDA_TRY(checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                        "group_decode: shared memory"));
   const int64_t groups = (a.shape.heads / a.kv_heads + kQueries - 1) / kQueries;
@@ -366,12 +475,15 @@ Status launch(const RatDecodeArgs<bf16>& a, cudaStream_t stream) {
   return launched("group_decode");
 }
 
+template <int P>
+constexpr std::size_t most_bytes = std::max(sizeof(Memory<bf16, P>), sizeof(Memory<e4m3, P>));
+
 }  // namespace
 
 bool group_decode_takes(const RatShape& shape, int64_t kv_heads) {
   static const auto room = static_cast<std::size_t>(shared_memory_of_block());
   const bool fits =
-      shape.head_size == 64 ? sizeof(Memory<64>) <= room : shape.head_size == 128 && sizeof(Memory<128>) <= room;
+      shape.head_size == 64 ? most_bytes<64> <= room : shape.head_size == 128 && most_bytes<128> <= room;
   return kv_heads > 0 && kv_heads < shape.heads && fits;
 }
 
@@ -385,7 +497,8 @@ int group_decode_splits(const RatShape& shape, int64_t kv_heads, int64_t keys) {
   return static_cast<int>(std::clamp<int64_t>(std::min(room / blocks, keys / kKeysOfBlock), 1, kMostSplits));
 }
 
-Status group_decode(const RatDecodeArgs<bf16>& a, cudaStream_t stream) {
+template <class C>
+Status group_decode(const RatDecodeArgs<bf16, C>& a, cudaStream_t stream) {
   if (!a.shape.over_tokens() || a.recurrent || !group_decode_takes(a.shape, a.kv_heads) ||
       a.shape.heads % a.kv_heads != 0)
     return refuse(
@@ -395,5 +508,8 @@ Status group_decode(const RatDecodeArgs<bf16>& a, cudaStream_t stream) {
         static_cast<long long>(a.kv_heads));
   return a.shape.head_size == 64 ? launch<64>(a, stream) : launch<128>(a, stream);
 }
+
+template Status group_decode(const RatDecodeArgs<bf16>&, cudaStream_t);
+template Status group_decode(const RatDecodeArgs<bf16, e4m3>&, cudaStream_t);
 
 }  // namespace rat::kernels::cuda

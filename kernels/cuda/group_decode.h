@@ -1,4 +1,4 @@
-// rat_decode for attention over tokens whose heads share keys, in bf16: up to 16 of the heads that share a key are the rows
+// rat_decode for attention over tokens whose heads share keys, in bf16 with a cache of bf16 or e4m3: up to 16 of the heads that share a key are the rows
 // of tensor-core products, and what is cached is read once for all of them.
 //
 //   y[h] = softmax-attend(R(t) q[h] over the keys of tokens [t - W, t) and q[h] . k for the own key);  keys[ring(t)] = R(t) k, ...
@@ -23,6 +23,7 @@ bool group_decode_pays(const RatShape& shape, int64_t kv_heads, int64_t keys);
 int group_decode_splits(const RatShape& shape, int64_t kv_heads, int64_t keys);
 
 // Refused before any launch: what group_decode_takes does not take.
-Status group_decode(const RatDecodeArgs<__nv_bfloat16>& args, cudaStream_t stream);
+template <class C>  // bf16 or e4m3
+Status group_decode(const RatDecodeArgs<__nv_bfloat16, C>& args, cudaStream_t stream);
 
 }  // namespace rat::kernels::cuda

@@ -293,13 +293,18 @@ Status rat_decode(const RatDecodeArgs<T, C>& a, cudaStream_t stream) {
                   "is recurrent has states, and a window where it is dilated",
                   static_cast<long long>(shape.heads), static_cast<long long>(a.kv_heads), a.recurrent ? "" : "not ",
                   a.before.dilated() ? "" : "not ");
-  if constexpr (std::is_same_v<C, bf16>) {
-    if (shape.over_tokens() && group_decode_pays(shape, a.kv_heads, a.capacity)) return group_decode(a, stream);
-  }
   if constexpr (kQuantised<C>) {
     if (P < 16 || a.scales.data == nullptr)
       return refuse("rat_decode: a cache in e4m3 with heads of %lld and %s scales; it takes heads of 16 to %d and scales",
                     static_cast<long long>(P), a.scales.data == nullptr ? "no" : "their", kMaxHead);
+  }
+  if constexpr (sizeof(T) == 2) {
+    // Two heads have read a row of e4m3 twice before a block has widened it for both.
+    const bool two_share = kQuantised<C> && shape.heads <= 2 * a.kv_heads;
+    if (shape.over_tokens() && !two_share && group_decode_pays(shape, a.kv_heads, a.capacity))
+      return group_decode(a, stream);
+  }
+  if constexpr (kQuantised<C>) {
     return launch<T, C, 16>(a, stream);
   } else if constexpr (sizeof(T) == 2) {
     if (P >= 8) return launch<T, C, 8>(a, stream);

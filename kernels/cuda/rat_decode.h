@@ -20,8 +20,8 @@
 // weight once. Running states and the own key are never quantised. Products with rows of e4m3 are of halves, scaled so that
 // none overflows: a few keys, or channels, are added in half precision, everything else in float32.
 // Keys are split over several blocks when batch and heads are few; the last block to finish joins the parts in order, so
-// results do not depend on timing. Heads of 64 and 128 that share many keys go to group_decode.h
-// in bf16. Refused before any launch: head sizes that are not a power of two from 2 to 256,
+// results do not depend on timing. Heads of 64 and 128 that share many keys go to group_decode.h, of e4m3
+// where more than two share them. Refused before any launch: head sizes that are not a power of two from 2 to 256,
 // with e4m3 from 16; splits outside [1, 64]; splits above 1 without a workspace; e4m3 without scales; attention over tokens
 // in float32; shared keys of RAT or RAT+.
 // Trap: a position whose row is outside the cache or whose angle is outside the table: the kernel then writes NaN to y and

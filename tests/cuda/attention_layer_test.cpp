@@ -262,22 +262,21 @@ void decode_case(Checks& checks, const RatShape& s, const Kind& kind, int splits
                     "kv " + std::to_string(kind.kv_heads) + " D" + std::to_string(kind.dilation) + " S" +
                     std::to_string(kind.initial) + " splits " + std::to_string(splits),
                 decode<C>(s, kind, splits, all), core.y, exact ? 8e-3 : 4e-2);
-  if constexpr (std::is_same_v<C, bf16>) {
-    if (group_decode_takes(s, kind.kv_heads))
-      checks.within("decode groups " + describe_tokens(s) + "kv " + std::to_string(kind.kv_heads) + " splits " +
-                        std::to_string(splits),
-                    decode<bf16>(s, kind, splits, all, group_decode), core.y, 8e-3);
-  }
+  if (!group_decode_takes(s, kind.kv_heads)) return;
+  checks.within(std::string("decode groups ") + (exact ? "bf16 " : "e4m3 ") + describe_tokens(s) + "kv " +
+                    std::to_string(kind.kv_heads) + " splits " + std::to_string(splits),
+                decode<C>(s, kind, splits, all, group_decode<C>), core.y, exact ? 8e-3 : 4e-2);
 }
 
 // A key of NaN, in the first of the heads that are shared: all that share it are NaN from there on, and no others.
+template <class C>
 void shared_nan_case(Checks& checks, int64_t kv_heads, int splits) {
   const RatShape s = attention_shape(2, 90, 12, 64, -1);
   const int64_t KV = kv_heads * s.head_size, W = s.channels() + 2 * KV, bad = 40;
   std::mt19937_64 random(7);
   Doubles all = random_values<bf16>(s.rows() * W, random);
   all[at((s.tokens + bad) * W + KV + s.channels() + 5)] = NAN;  // of the second sequence
-  const Doubles y = decode<bf16>(s, {true, false, kv_heads}, splits, all, group_decode);
+  const Doubles y = decode<C>(s, {true, false, kv_heads}, splits, all, group_decode<C>);
   bool seen = true, alone = true;
   for (int64_t row = 0; row < s.rows(); ++row)
     for (int64_t i = 0; i < s.channels(); ++i) {
@@ -285,7 +284,7 @@ void shared_nan_case(Checks& checks, int64_t kv_heads, int splits) {
       const double value = y[at(row * s.channels() + i)];
       (hit ? seen : alone) &= hit ? std::isnan(value) : std::isfinite(value);
     }
-  const std::string name = "a shared key of NaN, kv " + std::to_string(kv_heads) + " splits " + std::to_string(splits);
+  const std::string name = std::string(std::is_same_v<C, bf16> ? "bf16" : "e4m3") + ": a shared key of NaN, kv " + std::to_string(kv_heads) + " splits " + std::to_string(splits);
   checks.that(name + ": is NaN ever after", seen);
   checks.that(name + ": touches nothing else", alone);
 }
@@ -307,12 +306,15 @@ void decode_cases(Checks& checks) {
         both(attention_shape(1, 70, 2, P, 200), {positions, true, 0, 2, 100});
         both(attention_shape(1, 150, 2, P, 40), {positions, true, 0, 2, 1});
         if (!positions) continue;
-        decode_case<bf16>(checks, attention_shape(1, 280, 8, P, -1), {true, false, 1}, splits);  // several tiles for each warp
-        decode_case<bf16>(checks, attention_shape(2, 150, 8, P, 110), {true, false, 1}, splits);
-        decode_case<bf16>(checks, attention_shape(1, 80, 36, P, -1), {true, false, 2}, splits);
+        both(attention_shape(1, 280, 8, P, -1), {true, false, 1});  // several tiles for each warp
+        both(attention_shape(2, 150, 8, P, 110), {true, false, 1});
+        both(attention_shape(1, 80, 36, P, -1), {true, false, 2});
       }
   for (const int64_t kv_heads : {1, 2, 4})
-    for (const int splits : {1, 2, 5}) shared_nan_case(checks, kv_heads, splits);
+    for (const int splits : {1, 2, 5}) {
+      shared_nan_case<bf16>(checks, kv_heads, splits);
+      shared_nan_case<e4m3>(checks, kv_heads, splits);
+    }
 }
 
 // On the fastest path, as training takes it.

@@ -66,7 +66,7 @@ void test_refusals(Checks& checks) {
   refused("a recurrent step without states", rat_decode<bf16>(step, nullptr), "is recurrent has states");
   step.recurrent = false, step.kv_heads = 3;
   refused("2 heads that share 3 keys", rat_decode<bf16>(step, nullptr), "with keys of 3");
-  refused("a group of 2 heads that share 3 keys", group_decode(step, nullptr), "share keys evenly");
+  refused("a group of 2 heads that share 3 keys", group_decode<bf16>(step, nullptr), "share keys evenly");
   ChunkAttentionArgs<bf16> dilated;
   dilated.shape = before_window({1, 8, 2, 16, 2, 1, 1, 3}, 2, 0), dilated.shape.groups = 1;
   refused("dilated keys of shared heads", chunk_attention<bf16>(dilated, AttentionPath::simple, nullptr), "a key for each head");
