@@ -9,6 +9,7 @@
 #include "views/canvases/format.h"
 #include "views/canvases/half_life_profile.h"
 #include "views/canvases/heat_raster.h"
+#include "views/canvases/throughput_data.h"
 #include "views/canvases/ticks.h"
 #include "views/canvases/token_text.h"
 #include "views/canvases/unfold.h"
@@ -48,6 +49,33 @@ TEST(TokenText, JoinsValidUtf8AndEscapesTheRest) {
   EXPECT_EQ(running_text(bytes_of("a\nb\r"), true), "a\nb\\r");
   EXPECT_EQ(span_text(std::vector<int32_t>{7, 12}, false), "7 12");
   EXPECT_EQ(tail_text(bytes_of("abc\ndef"), true, 5), "\\ndef");
+}
+
+// Eight samples in bf16 on a GPU were once shown as one in f32.
+TEST(ThroughputData, SaysHowTheGenerateCanvasMeasured) {
+  TrainingStatus training;
+  training.run_id = "r1";
+  GenerationStatus generation;
+  generation.run_id = "r1", generation.samples = 8, generation.dtype = "bf16", generation.device = "cuda";
+  generation.cache_dtype = "fp8", generation.position = 1234, generation.prompt_tokens = 34;
+  generation.prefill_tokens_per_s = 10, generation.decode_tokens_per_s = 20;
+  Frame frame;
+  frame.training = std::make_shared<TrainingStatus>(training);
+  const auto measured = [&] {
+    frame.generation = std::make_shared<GenerationStatus>(generation);
+    std::vector<std::string> conditions;
+    const std::optional<ThroughputData> data = gather_throughput(frame);
+    for (const SpeedRow& row : data->speeds)
+      if (row.basis == "Generate canvas") conditions.push_back(row.regime + ": " + row.conditions);
+    return conditions;
+  };
+  using Conditions = std::vector<std::string>;
+  EXPECT_EQ(measured(), (Conditions{"decode: batch 8, position 1,234, bf16, cuda, cache fp8",
+                                    "prefill: batch 1, T 34, bf16, cuda, cache fp8"}));
+  generation.samples = 1, generation.dtype = generation.cache_dtype = "f32", generation.device = "cpu";
+  EXPECT_EQ(measured(), (Conditions{"decode: batch 1, position 1,234, f32, cpu", "prefill: batch 1, T 34, f32, cpu"}));
+  generation.run_id = "another";
+  EXPECT_EQ(measured(), Conditions{});
 }
 
 TEST(Ticks, AreNiceInsideAndFew) {

@@ -35,12 +35,18 @@ void add_cost(ThroughputData& data, double train_tokens_per_s) {
 void add_generation(ThroughputData& data, const Frame& frame) {
   const auto& generation = frame.generation;
   if (!generation || generation->run_id != data.run_id || data.run_id.empty()) return;
-  const std::string at = fmt::format("batch 1, position {}, f32", grouped(generation->position));
+  std::string how = fmt::format("{}, {}", generation->dtype, generation->device);
+  if (!generation->cache_dtype.empty() && generation->cache_dtype != generation->dtype)
+    how += fmt::format(", cache {}", generation->cache_dtype);
   if (generation->decode_tokens_per_s > 0)
-    data.speeds.push_back({"decode", generation->decode_tokens_per_s, unknown, unknown, at, "Generate canvas"});
-  if (generation->prefill_tokens_per_s > 0)
+    data.speeds.push_back(
+        {"decode", generation->decode_tokens_per_s, unknown, unknown,
+         fmt::format("batch {}, position {}, {}", generation->samples, grouped(generation->position), how),
+         "Generate canvas"});
+  if (generation->prefill_tokens_per_s > 0)  // the prompt, once for all samples
     data.speeds.push_back({"prefill", generation->prefill_tokens_per_s, unknown, unknown,
-                           fmt::format("batch 1, T {}, f32", grouped(generation->prompt_tokens)), "Generate canvas"});
+                           fmt::format("batch 1, T {}, {}", grouped(generation->prompt_tokens), how),
+                           "Generate canvas"});
 }
 
 ThroughputData from_live(const TrainingStatus& status) {
