@@ -17,9 +17,6 @@ constexpr int kWarps = 4, kThreads = kWarps * 32;
 constexpr int kAhead = 2;  // keys and values that a lane takes at a time
 constexpr int kMaxHead = 256;
 
-template <class C>
-constexpr bool kQuantised = std::is_same_v<C, e4m3>;
-
 struct Head {  // of one block, in shared memory
   float query[kMaxHead];  // rotated, times log2(e) / sqrt P
   float own_k[kMaxHead], own_v[kMaxHead];  // the key rotated, and only where an e4m3 cache takes the token in

@@ -35,7 +35,10 @@ struct FewRowsArgs {
   int32_t* counter = nullptr;  // one is added to it
 };
 
-// Whether this device and this build have it, for up to 64 rows, n and k multiples of 8; with a norm, 16 rows and k to 4096.
+inline constexpr int64_t kFewRows = 64, kFewNormedRows = 16, kMostNormed = 4096;
+
+// Whether this device and this build have it: up to kFewRows rows, n and k multiples of 8; with a norm kFewNormedRows and k up
+// to kMostNormed.
 bool few_rows_takes(int64_t rows, int64_t n, int64_t k);
 bool few_rows_takes_norm(int64_t rows, int64_t n, int64_t k);
 

@@ -15,7 +15,8 @@ namespace rat::kernels::cuda {
 namespace {
 
 constexpr int kColumns = 128, kThreads = 2 * kColumns, kStages = 4, kStep = hopper::kHalf, kMostParts = 8;
-constexpr int kNormRows = 16, kNormSteps = 8;  // of a block, with a norm
+constexpr int kNormSteps = 8;  // of a block, with a norm
+static_assert(kMostNormed == kMostParts * kNormSteps * kStep);
 
 // For up to ROWS rows. The sums take the place of the weight's tiles at the end; their rows are 4 apart modulo 16, so that
 // what a warp writes lies in different banks.
@@ -263,11 +264,11 @@ Status launch(const FewRowsArgs<X>& a, cudaStream_t stream) {
 template <bool kGelu, class X>
 Status launch_for_rows(const FewRowsArgs<X>& a, cudaStream_t stream) {
   if constexpr (std::is_same_v<X, bf16>) {
-    if (a.x == nullptr) return launch<kNormRows, true, kGelu>(a, stream);
+    if (a.x == nullptr) return launch<kFewNormedRows, true, kGelu>(a, stream);
   }
   if (a.rows <= 16) return launch<16, false, kGelu>(a, stream);
   if (a.rows <= 32) return launch<32, false, kGelu>(a, stream);
-  return launch<64, false, kGelu>(a, stream);
+  return launch<kFewRows, false, kGelu>(a, stream);
 }
 
 }  // namespace

@@ -1,58 +1,24 @@
-// A block has a cached head and up to 16 of the heads that share it; a warp has tiles of 16 keys of its own, of which the
-// next ones are on their way, and never waits for other warps. At the end the softmaxes of warps, blocks and the own key are
-// joined. Rows of e4m3 are widened to bf16, which holds all their values, once for all heads; their scales multiply scores
-// and weights.
+// A block has a cached head and up to 16 of the heads that share it. Its warps go through the keys (group_keys.cuh); at the
+// end the softmaxes of warps, blocks and the own key are joined.
 #include "kernels/cuda/group_decode.h"
 
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/cuda/decode_parts.cuh"
-#include "kernels/cuda/decode_rows.cuh"
 #include "kernels/cuda/early_launch.cuh"
-#include "kernels/cuda/quantise.cuh"
+#include "kernels/cuda/group_keys.cuh"
 
 namespace rat::kernels::cuda {
 namespace {
 
 using namespace decoding;
+using namespace decoding::groups;
 using tiles::kLog2e;
 
-constexpr int kWarps = 4, kThreads = kWarps * 32;
-constexpr int kQueries = 16, kKeys = 16;  // of a product; keys that a warp takes at a time
-constexpr int kStages = 3;
 constexpr int kKeysOfBlock = 256;  // fewer are not worth a split: one block joins the parts of all heads of a group
 constexpr int64_t kFewKeys = 16384;  // of all sequences and cached heads; measured in docs/benchmarks/h200.md
-constexpr float kLowest = -1e30f;  // where a running maximum starts: finite, so that differences are
 template <int P>
 constexpr int kBlocks = P == 64 ? 4 : 2;  // per multiprocessor, by shared memory
-
-template <class C>
-constexpr bool kQuantised = std::is_same_v<C, e4m3>;
-
-// What a warp has on its way, of a cache of C: tiles of mma_tiles.cuh, or rows as they lie in memory and their scales.
-template <class C, int P>
-struct Stage {
-  bf16 key[kKeys * P], value[kKeys * P];
-};
-template <int P>
-struct Stage<e4m3, P> {
-  e4m3 key[kKeys * P], value[kKeys * P];
-  ushort2 scale[kKeys];
-};
-
-template <class C, int P>
-struct Memory {
-  // When the walks have ended, each warp's result lies where its stages were.
-  Stage<C, P> stages[kWarps][kStages];
-  Stage<bf16, P> widened[kQuantised<C> ? kWarps : 1];  // of a warp: the tile that is at hand
-  bf16 queries[kQueries * P];                          // rotated, a tile
-  float own_score[kQueries];         // in log2 units
-  float tops[kWarps][kQueries], sums[kWarps][kQueries];
-  bool last;
-  static_assert(sizeof stages[0] >= kQueries * P * sizeof(float) && kMostSplits <= P);
-  __device__ float* result(int warp) { return reinterpret_cast<float*>(stages[warp]); }
-};
 
 // What a block works on.
 struct Place {
@@ -112,7 +78,7 @@ __device__ void rotate_queries(const RatDecodeArgs<bf16, C>& a, const Place& pla
   }
 }
 
-// The token's row of the cache, by its first warp or, of e4m3, two.
+// The token's row of the cache; one of e4m3 takes a warp for the key and one for the value.
 template <int P, class C>
 __device__ void append(const RatDecodeArgs<bf16, C>& a, const Place& place, const Token<P>& token, int position, int row) {
   constexpr int half = P / 2;
@@ -166,188 +132,6 @@ __device__ void take_own(const RatDecodeArgs<bf16, C>& a, const Place& place, co
   }
   if (place.first == 0) append<P>(a, place, token, position, row);
 }
-
-// Four values of e4m3 as two pairs of bf16: their exponents are 120 apart. NaN becomes a number; its row's scale is NaN too.
-__device__ __forceinline__ uint2 widened(unsigned four) {
-  const auto pair = [](unsigned two) {  // in the upper bytes of its halves
-    const unsigned bits = (two & 0x80008000u) | (two >> 4 & 0x07f007f0u);
-    const __nv_bfloat162 values = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&bits), __float2bfloat162_rn(0x1p120f));
-    return *reinterpret_cast<const unsigned*>(&values);
-  };
-  return {pair(__byte_perm(four, 0, 0x1404)), pair(__byte_perm(four, 0, 0x3424))};
-}
-
-// A warp's rows of e4m3 as a tile.
-template <int P>
-__device__ __forceinline__ void widen(const e4m3* from, bf16* to) {
-  constexpr int pieces = P / 16;  // of a row, 16 values each
-  const uint32_t tile = tiles::shared_address(to);
-#pragma unroll
-  for (int i = 0; i < kKeys * pieces / 32; ++i) {
-    const int at = i * 32 + static_cast<int>(threadIdx.x) % 32, row = at / pieces, piece = at % pieces;
-    const uint4 values = *reinterpret_cast<const uint4*>(from + at * 16);
-    const auto put = [&](int of_row, uint2 first, uint2 second) {
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(tile + tiles::piece_at<P>(row, of_row)), "r"(first.x),
-                   "r"(first.y), "r"(second.x), "r"(second.y)
-                   : "memory");
-    };
-    put(piece * 2, widened(values.x), widened(values.y));
-    put(piece * 2 + 1, widened(values.z), widened(values.w));
-  }
-}
-
-// A warp's tiles of the keys [begin, end).
-template <class C, int P>
-class TileWalk {
- public:
-  __device__ TileWalk(const RatDecodeArgs<bf16, C>& args, const Rows<Mixer::shared_attention>& rows_read,
-                      const Place& place, int from, int to, Memory<C, P>& memory)
-      : a(args),
-        rows(rows_read),
-        begin(from + static_cast<int>(threadIdx.x) / 32 * kKeys),
-        end(to),
-        ring(memory.stages[threadIdx.x / 32]),
-        wide(memory.widened[kQuantised<C> ? threadIdx.x / 32 : 0]),
-        keys(a.keys.at(place.b, place.cached, 0)),
-        values(a.values.at(place.b, place.cached, 0)) {
-    if constexpr (kQuantised<C>) scales = a.scales.at(place.b, place.cached, 0);
-#pragma unroll
-    for (int stage = 0; stage < kStages; ++stage) fetch(stage, begin + stage * kStep);
-  }
-
-  // Of two rows of queries, lane / 4 and 8 below: maxima (log2 units), this lane's sums, weighted values.
-  float top[2] = {kLowest, kLowest}, sum[2] = {}, out[1][P / 8][4] = {};
-
-  __device__ void attend(uint32_t queries) {
-    const int lane = threadIdx.x % 32;
-    uint32_t query[P / 16][4];
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k)
-      tiles::load_matrices(query[k], queries + tiles::piece_at<P>(lane & 15, k * 2 + (lane >> 4)));
-    int stage = 0;
-    for (int first = begin; first < end; first += kStep) {
-      tiles::wait_copies<kStages - 1>();
-      __syncwarp();
-      absorb(query, ring[stage], first);
-      __syncwarp();
-      fetch(stage, first + kStages * kStep);
-      stage = stage + 1 == kStages ? 0 : stage + 1;
-    }
-    tiles::wait_copies<0>();
-    __syncwarp();
-  }
-
- private:
-  static constexpr int kStep = kWarps * kKeys, kEach = 16 / sizeof(C), kPieces = P / kEach, kRowsAtOnce = 32 / kPieces;
-
-  __device__ void fetch(int stage, int first) {
-    const int lane = threadIdx.x % 32, piece = lane % kPieces;
-    const uint32_t key_tile = tiles::shared_address(ring[stage].key),
-                   value_tile = tiles::shared_address(ring[stage].value);
-    if constexpr (kQuantised<C>) {
-      if (lane < kKeys) {
-        const int j = first + lane;
-        tiles::copy_few<4>(tiles::shared_address(&ring[stage].scale[lane]), scales + (j < end ? rows.of(j) : 0) * a.scales.row,
-                           j < end);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kKeys; i += kRowsAtOnce) {
-      const int in_tile = i + lane / kPieces, j = first + in_tile;
-      const int64_t row = j < end ? rows.of(j) : 0;
-      const uint32_t at = kQuantised<C> ? in_tile * P + piece * kEach : tiles::piece_at<P>(in_tile, piece);
-      tiles::copy_16(key_tile + at, keys + row * a.keys.row + piece * kEach, j < end);
-      tiles::copy_16(value_tile + at, values + row * a.values.row + piece * kEach, j < end);
-    }
-    tiles::commit_copies();
-  }
-
-  // The tile of a stage, which may be there for this warp alone.
-  __device__ const Stage<bf16, P>& tile_of(const Stage<C, P>& from) {
-    if constexpr (kQuantised<C>) {
-      widen<P>(from.key, wide.key), widen<P>(from.value, wide.value);
-      __syncwarp();
-      return wide;
-    } else {
-      return from;
-    }
-  }
-  // values[n][..] times the scale (key: x, value: y) of its key; those of no key are zero.
-  __device__ void multiply_by_scales(float (&products)[2][4], const Stage<C, P>& from, unsigned short ushort2::* which) {
-    if constexpr (kQuantised<C>) {
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const float scale = scale_of(from.scale[n * 8 + threadIdx.x % 4 * 2 + e].*which);
-          products[n][e] *= scale, products[n][2 + e] *= scale;
-        }
-    }
-  }
-
-  __device__ void absorb(const uint32_t (&query)[P / 16][4], const Stage<C, P>& from, int first) {
-    const int lane = threadIdx.x % 32;
-    const Stage<bf16, P>& tile = tile_of(from);
-    const uint32_t keys_at = tiles::shared_address(tile.key);
-    float scores[1][2][4] = {};
-#pragma unroll
-    for (int k = 0; k < P / 16; ++k) {
-      uint32_t right[4];
-      tiles::load_matrices(right,
-                           keys_at + tiles::piece_at<P>((lane & 7) + ((lane >> 4) << 3), k * 2 + ((lane >> 3) & 1)));
-      tiles::mma(scores[0][0], query[k], right[0], right[1]);
-      tiles::mma(scores[0][1], query[k], right[2], right[3]);
-    }
-    multiply_by_scales(scores[0], from, &ushort2::x);
-    softmax(scores[0], first);
-    multiply_by_scales(scores[0], from, &ushort2::y);
-    uint32_t weights[1][1][4];
-    tiles::as_left_operand<1, 2>(weights, scores);
-    tiles::multiply_add<1, 1, P>(out, weights, tiles::shared_address(tile.value));
-  }
-
-  __device__ void softmax(float (&scores)[2][4], int first) {
-    const float scale = rsqrtf(static_cast<float>(P)) * kLog2e;
-    float shrink[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float highest = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& score = scores[n][2 * i + e];
-          if (first + n * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + e >= end) score = -INFINITY;
-          highest = fmaxf(highest, score);
-        }
-      const float new_top = fmaxf(top[i], tiles::row_max(highest) * scale);
-      shrink[i] = exp2_fast(top[i] - new_top);
-      top[i] = new_top;
-      sum[i] *= shrink[i];
-#pragma unroll
-      for (int n = 0; n < 2; ++n)
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& score = scores[n][2 * i + e];
-          score = exp2_fast(fmaf(score, scale, -new_top));
-          sum[i] += score;
-        }
-    }
-    if (__all_sync(0xffffffffu, shrink[0] == 1.0f && shrink[1] == 1.0f)) return;
-#pragma unroll
-    for (int n = 0; n < P / 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 4; ++e) out[0][n][e] *= shrink[e / 2];
-  }
-
-  const RatDecodeArgs<bf16, C>& a;
-  const Rows<Mixer::shared_attention>& rows;
-  int begin, end;
-  Stage<C, P>* ring;
-  Stage<bf16, P>& wide;
-  const C *keys, *values;
-  const ushort2* scales = nullptr;
-};
 
 // A warp's result to shared memory: rows of queries.
 template <class C, int P>
@@ -434,7 +218,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<P>) group_decode_kernel(RatD
     return;
   }
   const int per_split = (rows.seen + splits - 1) / splits, begin = min(rows.seen, split * per_split);
-  TileWalk<C, P> walk(a, rows, place, begin, min(rows.seen, begin + per_split), memory);
+  TileWalk<C, P> walk(a, rows, place.b, place.cached, begin, min(rows.seen, begin + per_split),
+                      memory);
   wait_for_previous();
   start_next();
   const Token<P> token(a, place);

@@ -1,5 +1,5 @@
-// rat_decode for attention over tokens whose heads share keys, in bf16 with a cache of bf16 or e4m3: up to 16 of the heads that share a key are the rows
-// of tensor-core products, and what is cached is read once for all of them.
+// rat_decode for attention over tokens whose heads share keys, in bf16 with a cache of bf16 or e4m3: up to 16 of the heads that
+// share a key are the rows of tensor-core products, and what is cached is read once for all of them.
 //
 //   y[h] = softmax-attend(R(t) q[h] over the keys of tokens [t - W, t) and q[h] . k for the own key);  keys[ring(t)] = R(t) k, ...
 //
@@ -11,7 +11,7 @@
 
 namespace rat::kernels::cuda {
 
-// Heads of 64 and 128 that share keys, where a block's shared memory has room for their tiles (50 and 101 KiB).
+// Heads of 64 and 128 that share keys, where a block's shared memory has room for their tiles (of bf16 55 and 109 KiB).
 bool group_decode_takes(const RatShape& shape, int64_t kv_heads);
 
 // And whether it is the faster way with `keys` in the cache of each head. A block for each head reads few keys from the L2

@@ -13,11 +13,15 @@
 #include <cuda_fp8.h>
 #include <vector_types.h>
 
+#include <type_traits>
+
 #include "kernels/cuda/shape.h"
 
 namespace rat::kernels::cuda {
 
 using e4m3 = __nv_fp8_e4m3;
+template <class C>
+constexpr bool kQuantised = std::is_same_v<C, e4m3>;
 
 // (B, H, capacity), as head_major.
 inline KeyRows<ushort2> scale_pairs(ushort2* data, const RatShape& shape, int64_t capacity) {
