@@ -60,19 +60,11 @@ Result<int> remove(const RemoveOptions& options, const Context& context) {
 }
 
 Result<RunRow> find_deleted(const StoreReader& store, const std::string& wanted) {
-  RAT_ASSIGN(const std::vector<RunRow> runs, store.runs(true));
-  std::vector<RunRow> found;
-  for (const RunRow& run : runs) {
-    if (run.id == wanted) return run;
-    if (run.id.starts_with(wanted) || run.name == wanted) found.push_back(run);
-  }
-  if (found.empty())
+  Result<RunRow> run = store.deleted_run(wanted);
+  if (!run && run.error().code == ErrorCode::not_found)
     return fail(ErrorCode::not_found, "There is no deleted run '{}': `rat runs list --deleted` shows those there are.",
                 wanted);
-  if (found.size() > 1)
-    return fail(ErrorCode::invalid_argument, "'{}' fits {} runs: give an id (`rat runs list --deleted`).", wanted,
-                found.size());
-  return found.front();
+  return run;
 }
 
 Result<int> restore(const std::vector<std::string>& wanted, const Context& context) {

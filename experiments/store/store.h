@@ -66,7 +66,9 @@ class StoreReader {
   ~StoreReader();
 
   Result<std::vector<RunRow>> runs(bool include_deleted = false) const;  // newest first
-  Result<RunRow> run(const std::string& id_or_name) const;               // id, unique id prefix, or unique name
+  // By id, unique name, or unique start of an id, in this order: a name is not taken for the start of another run's id.
+  Result<RunRow> run(const std::string& id_or_name) const;
+  Result<RunRow> deleted_run(const std::string& id_or_name) const;  // the same among the deleted ones
   Result<std::vector<std::string>> metric_names(const std::string& run_id) const;
   // Every stored point with step > after_step, in order; never a sample.
   Result<std::vector<MetricPoint>> series(const std::string& run_id, const std::string& metric,

@@ -25,6 +25,24 @@ struct StoreReader::Impl {
       return work();
     });
   }
+
+  // `exact`: which run has that very id; `among`: those that a name or the start of an id may mean.
+  Result<RunRow> find(const std::string& wanted, const std::string& exact, const std::string& among) {
+    return in_snapshot([&]() -> Result<RunRow> {
+      for (const std::string& where :
+           {exact, "r.name = ?1 AND " + among, "substr(r.id, 1, length(?1)) = ?1 AND " + among}) {
+        if (wanted.empty()) break;
+        std::vector<RunRow> found = store::read_runs(*db, path, where, wanted);
+        if (found.size() == 1) return std::move(found.front());
+        if (found.empty()) continue;
+        std::vector<std::string> ids;
+        for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 5); ++i) ids.push_back(found[i].id);
+        return fail(ErrorCode::invalid_argument, "'{}' means {} runs ({}{}); give an id.", wanted, found.size(),
+                    fmt::join(ids, ", "), found.size() > 5 ? ", ..." : "");
+      }
+      return fail(ErrorCode::not_found, "There is no run '{}'; `rat runs list` shows the runs there are.", wanted);
+    });
+  }
 };
 
 StoreReader::StoreReader() : impl_(std::make_unique<Impl>()) {}
@@ -46,20 +64,11 @@ Result<std::vector<RunRow>> StoreReader::runs(bool include_deleted) const {
 }
 
 Result<RunRow> StoreReader::run(const std::string& id_or_name) const {
-  return impl_->in_snapshot([&]() -> Result<RunRow> {
-    for (const char* where :
-         {"r.id = ?1", "r.name = ?1 AND r.deleted_at = 0", "substr(r.id, 1, length(?1)) = ?1 AND r.deleted_at = 0"}) {
-      if (id_or_name.empty()) break;
-      std::vector<RunRow> found = store::read_runs(*impl_->db, impl_->path, where, id_or_name);
-      if (found.size() == 1) return std::move(found.front());
-      if (found.empty()) continue;
-      std::vector<std::string> ids;
-      for (std::size_t i = 0; i < std::min<std::size_t>(found.size(), 5); ++i) ids.push_back(found[i].id);
-      return fail(ErrorCode::invalid_argument, "'{}' means {} runs ({}{}); give an id.", id_or_name, found.size(),
-                  fmt::join(ids, ", "), found.size() > 5 ? ", ..." : "");
-    }
-    return fail(ErrorCode::not_found, "There is no run '{}'; `rat runs list` shows the runs there are.", id_or_name);
-  });
+  return impl_->find(id_or_name, "r.id = ?1", "r.deleted_at = 0");
+}
+
+Result<RunRow> StoreReader::deleted_run(const std::string& id_or_name) const {
+  return impl_->find(id_or_name, "r.id = ?1 AND r.deleted_at != 0", "r.deleted_at != 0");
 }
 
 Result<std::vector<std::string>> StoreReader::metric_names(const std::string& run_id) const {

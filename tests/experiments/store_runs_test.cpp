@@ -82,6 +82,24 @@ TEST_F(Store, FindsByIdPrefixOrName) {
   EXPECT_FALSE(reader().run(""));
 }
 
+// An id starts with one of 30 letters and digits: 200 runs have ids that start with every one of them.
+TEST_F(Store, ANameIsNotTheStartOfAnotherRunsId) {
+  std::vector<std::string> ids;
+  for (int i = 0; i < 200; ++i) ids.push_back(create(fmt::format("run {}", i)));
+  const std::string named = create("a");
+  ids.push_back(named);
+  EXPECT_EQ(reader().run("a")->id, named);
+  EXPECT_FALSE(reader().deleted_run("a")) << "it is not deleted";
+  for (const std::string& id : ids) {
+    ASSERT_OK(writer_->end_run(id, RunState::finished));
+    ASSERT_OK(writer_->delete_run(id));
+  }
+  EXPECT_FALSE(reader().run("a")) << "it is deleted";
+  ASSERT_OK(reader().deleted_run("a"));
+  EXPECT_EQ(reader().deleted_run("a")->id, named);
+  EXPECT_EQ(reader().deleted_run(ids[7])->id, ids[7]);
+}
+
 TEST_F(Store, NewestCompleteCheckpointSurvivesAMove) {
   const std::string id = create("moved");
   for (const int64_t step : {10, 20, 30})
