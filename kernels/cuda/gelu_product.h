@@ -28,6 +28,7 @@ struct GeluProductArgs {
   const __nv_bfloat16 *x = nullptr, *weight = nullptr;
   __nv_bfloat16 *slope = nullptr, *activated = nullptr;
   int64_t rows = 0, channels = 0, width = 0;
+  bool keep_slope = true;  // false: no backward comes, and what `slope` holds afterwards is undefined
 };
 
 struct GeluProductBackwardArgs {

@@ -88,50 +88,6 @@ Status Gemm::make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan) {
   return tuning_ ? tune(args, stream, plan, {found.data(), static_cast<std::size_t>(count)}) : Status();
 }
 
-// A product that adds to its own result is timed on a block of its own: repeating it would change the result.
-Status Gemm::tune(GemmArgs args, cudaStream_t stream, Plan& plan, std::span<const cublasLtMatmulHeuristicResult_t> found) {
-  void* spare = nullptr;
-  if (args.c != nullptr && args.c == args.d) {
-    const std::size_t element = args.out_type == CUDA_R_32F ? 4 : 2;
-    RAT_CUDA_TRY(cuda::checked(cudaMalloc(&spare, static_cast<std::size_t>(args.m * args.ldd) * element), "matmul: timing"));
-    RAT_CUDA_TRY(cuda::checked(cudaMemsetAsync(spare, 0, static_cast<std::size_t>(args.m * args.ldd) * element, stream),
-                               "matmul: timing"));
-    args.c = args.d = spare;
-  }
-  const Status timed = time_candidates(args, stream, plan, found);
-  if (spare != nullptr) cudaFree(spare);
-  return timed;
-}
-
-Status Gemm::time_candidates(const GemmArgs& args, cudaStream_t stream, Plan& plan,
-                             std::span<const cublasLtMatmulHeuristicResult_t> found) {
-  cudaEvent_t begin = nullptr, end = nullptr;
-  RAT_CUDA_TRY(cuda::checked(cudaEventCreate(&begin), "matmul: event"));
-  RAT_CUDA_TRY(cuda::checked(cudaEventCreate(&end), "matmul: event"));
-  float best = 0.0f;
-  for (const cublasLtMatmulHeuristicResult_t& candidate : found) {
-    std::vector<float> times;
-    for (int repeat = 0; repeat < 6; ++repeat) {
-      cudaEventRecord(begin, stream);
-      if (multiply(args, plan, candidate.algo, stream) != CUBLAS_STATUS_SUCCESS) break;
-      cudaEventRecord(end, stream);
-      RAT_CUDA_TRY(cuda::checked(cudaEventSynchronize(end), "matmul: timing an algorithm"));
-      float ms = 0.0f;
-      cudaEventElapsedTime(&ms, begin, end);
-      if (repeat > 0) times.push_back(ms);
-    }
-    if (times.size() < 5) continue;
-    std::sort(times.begin(), times.end());
-    if (best == 0.0f || times[2] < best) {
-      best = times[2];
-      plan.algorithm = candidate.algo;
-    }
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return {};
-}
-
 Status Gemm::run(const GemmArgs& args, cudaStream_t stream) {
   if (handle_ == nullptr) return refuse("matmul: create() was not called");
   if (args.m < 1 || args.n < 1 || args.k < 1)

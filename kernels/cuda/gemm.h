@@ -54,8 +54,12 @@ class Gemm {
 
   Status make_plan(const GemmArgs& args, cudaStream_t stream, Plan& plan);
   Status tune(GemmArgs args, cudaStream_t stream, Plan& plan, std::span<const cublasLtMatmulHeuristicResult_t> found);
-  Status time_candidates(const GemmArgs& args, cudaStream_t stream, Plan& plan,
-                         std::span<const cublasLtMatmulHeuristicResult_t> found);
+  Status choose(const GemmArgs& args, cudaStream_t stream, Plan& plan,
+                std::span<const cublasLtMatmulHeuristicResult_t> found);
+  Status time_alone(const GemmArgs& args, cudaStream_t stream, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
+                    float& ms);
+  Status time_sustained(const GemmArgs& args, cudaStream_t stream, const Plan& plan,
+                        const cublasLtMatmulAlgo_t& algorithm, float& ms);
   cublasStatus_t multiply(const GemmArgs& args, const Plan& plan, const cublasLtMatmulAlgo_t& algorithm,
                           cudaStream_t stream);
 

@@ -11,7 +11,7 @@
 
 namespace rat::kernels::cuda {
 
-// Heads of 64 and 128 that share keys, where a block's shared memory has room for their tiles (of bf16 55 and 109 KiB).
+// Heads of 64 and 128 that share keys, where a block's shared memory has room for their tiles (of bf16 50 and 101 KiB).
 bool group_decode_takes(const RatShape& shape, int64_t kv_heads);
 
 // And whether it is the faster way with `keys` in the cache of each head. A block for each head reads few keys from the L2

@@ -29,14 +29,21 @@ struct Stage<e4m3, P> {
   ushort2 scale[kKeys];
 };
 
+// Of each warp: the tile that is at hand.
+template <class C, int P>
+struct Widened {};
+template <int P>
+struct Widened<e4m3, P> {
+  Stage<bf16, P> widened[kWarps];
+};
+
 // Shared memory of a block.
 template <class C, int P>
-struct Memory {
+struct Memory : Widened<C, P> {
   // When the walks have ended, each warp's result lies where its stages were.
   Stage<C, P> stages[kWarps][kStages];
-  Stage<bf16, P> widened[kQuantised<C> ? kWarps : 1];  // of a warp: the tile that is at hand; bf16 has no use for it
-  bf16 queries[kQueries * P];                          // rotated, a tile
-  float own_score[kQueries];                           // in log2 units
+  bf16 queries[kQueries * P];  // rotated, a tile
+  float own_score[kQueries];   // in log2 units
   float tops[kWarps][kQueries], sums[kWarps][kQueries];
   bool last;
   static_assert(sizeof stages[0] >= kQueries * P * sizeof(float) && kMostSplits <= P);
@@ -85,10 +92,12 @@ class TileWalk {
         begin(from + static_cast<int>(threadIdx.x) / 32 * kKeys),
         end(to),
         ring(memory.stages[threadIdx.x / 32]),
-        wide(memory.widened[kQuantised<C> ? threadIdx.x / 32 : 0]),
         keys(a.keys.at(b, h, 0)),
         values(a.values.at(b, h, 0)) {
-    if constexpr (kQuantised<C>) scales = a.scales.at(b, h, 0);
+    if constexpr (kQuantised<C>) {
+      scales = a.scales.at(b, h, 0);
+      wide = &memory.widened[threadIdx.x / 32];
+    }
 #pragma unroll
     for (int stage = 0; stage < kStages; ++stage) fetch(stage, begin + stage * kStep);
   }
@@ -143,9 +152,9 @@ class TileWalk {
   // What arrived, as tiles of bf16.
   __device__ const Stage<bf16, P>& tile_of(const Stage<C, P>& from) {
     if constexpr (kQuantised<C>) {
-      widen<P>(from.key, wide.key), widen<P>(from.value, wide.value);
+      widen<P>(from.key, wide->key), widen<P>(from.value, wide->value);
       __syncwarp();
-      return wide;
+      return *wide;
     } else {
       return from;
     }
@@ -222,7 +231,7 @@ class TileWalk {
   const Rows<Mixer::shared_attention>& rows;
   int begin, end;
   Stage<C, P>* ring;
-  Stage<bf16, P>& wide;
+  Stage<bf16, P>* wide = nullptr;
   const C *keys, *values;
   const ushort2* scales = nullptr;
 };

@@ -26,8 +26,10 @@ constexpr int kOutHalf = half_bytes(kRows), kWeightHalf = half_bytes(kDeep);
 
 // What follows a tile's product. Of the gate's gradient the teams share the places of what it reads and sends where products
 // are deep, which leaves more stages: one team is long done with them when the other comes to need them.
-enum class End { gelu, gelu_gradient, gate_gradient, deep_gate_gradient };
+enum class End { gelu, gelu_alone, gelu_gradient, gate_gradient, deep_gate_gradient };  // alone: without its slope
 
+template <End END>
+constexpr bool kGelu = END == End::gelu || END == End::gelu_alone;
 template <End END>
 constexpr bool kGate = END == End::gate_gradient || END == End::deep_gate_gradient;
 // Tiles that a warpgroup reads at the end and sends: the gate takes its input and its logits.
@@ -37,13 +39,13 @@ constexpr int kEnds = kGate<END> ? 2 : 1;
 template <End END>
 constexpr int kPlaces = END == End::deep_gate_gradient ? kOfTeam : kConsumers;
 template <End END>
-constexpr int kStages = END == End::gate_gradient ? 3 : END == End::gelu ? 4 : 5;  // what then fits
+constexpr int kStages = END == End::gate_gradient ? 3 : kGelu<END> ? 4 : 5;  // what then fits
 constexpr int kOutboxes = 3;  // halves of a tile that a warpgroup sends GELU and its slope from
 template <End END>
-constexpr int kPlaceBytes = END == End::gelu ? kOutboxes * kOutHalf : kEnds<END> * kOut;
+constexpr int kPlaceBytes = kGelu<END> ? kOutboxes * kOutHalf : kEnds<END> * kOut;
 // The weight's rows are the inner dimension.
 template <End END>
-constexpr bool kTransposed = END != End::gelu;
+constexpr bool kTransposed = !kGelu<END>;
 
 template <End END>
 struct Offsets {  // in shared memory, bytes: stages of both operands, what each warpgroup reads and sends, barriers
@@ -157,6 +159,7 @@ struct Outbox {
   }
 };
 
+template <bool SLOPE>
 __device__ __forceinline__ void finish_product(const Maps& maps, float (&sums)[64], Outbox& outbox, const Work::Place& place) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -166,9 +169,9 @@ __device__ __forceinline__ void finish_product(const Maps& maps, float (&sums)[6
       float slopes[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) slopes[i] = gelu_and_slope(mine[piece * 4 + i]);
-      Quad(outbox.at, piece).store(slopes);
+      if constexpr (SLOPE) Quad(outbox.at, piece).store(slopes);
     }
-    outbox.send(maps.slope, place.column + half * kHalf, place.row);
+    if constexpr (SLOPE) outbox.send(maps.slope, place.column + half * kHalf, place.row);
 #pragma unroll
     for (int piece = 0; piece < 8; piece += 2) Quad(outbox.at, piece).store(&mine[piece * 4]);
     outbox.send(maps.out, place.column + half * kHalf, place.row);
@@ -312,7 +315,7 @@ __device__ void consume(const Maps& maps, const Work& work, uint32_t shared, int
     });
     const uint32_t read_full = shared + Offsets<END>::read_full + 8 * which;
     const uint32_t read_free = shared + Offsets<END>::read_free + 8 * place_of_ends;
-    if constexpr (END == End::gelu) finish_product(maps, sums, outbox, place);
+    if constexpr (kGelu<END>) finish_product<END == End::gelu>(maps, sums, outbox, place);
     else if constexpr (END == End::gelu_gradient) finish_gradient(maps, sums, tile, place, which, read_full, read_free, phase);
     else finish_gate_gradient(maps, work, sums, tile, place, which, read_full, read_free, phase);
     phase ^= 1;
@@ -342,7 +345,7 @@ __global__ void __cluster_dims__(kBlocks) __launch_bounds__(kThreads, 1)
   if (threadIdx.x < 128) {
     give_registers<40>();
     if (threadIdx.x == 0) produce<END>(maps, work, shared);
-    if (END != End::gelu && threadIdx.x == 32) bring_ends<END>(maps, work, shared);
+    if (!kGelu<END> && threadIdx.x == 32) bring_ends<END>(maps, work, shared);
   } else {
     take_registers<104>();
     // Of the warp's first lane, so that the compiler knows it is the same for all and keeps addresses out of the vector unit.
@@ -378,7 +381,8 @@ Status wgmma_gelu_product(const GeluProductArgs& a, cudaStream_t stream) {
   RAT_CUDA_TRY(matrix_map(maps.weight, a.weight, a.width, a.channels, kTile / kBlocks));
   RAT_CUDA_TRY(matrix_map(maps.slope, a.slope, a.rows, a.width, kRows));
   RAT_CUDA_TRY(matrix_map(maps.out, a.activated, a.rows, a.width, kRows));
-  return launch<End::gelu>("gelu_product", maps, {}, a.rows, a.channels, a.width, stream);
+  return a.keep_slope ? launch<End::gelu>("gelu_product", maps, {}, a.rows, a.channels, a.width, stream)
+                      : launch<End::gelu_alone>("gelu_product", maps, {}, a.rows, a.channels, a.width, stream);
 }
 
 Status wgmma_gelu_product_backward(const GeluProductBackwardArgs& a, cudaStream_t stream) {

@@ -111,7 +111,7 @@ Status feed_forward(const FeedForwardArgs& a) {
   if (takes_few_rows(a)) return step(a, saved);
   RAT_ASSIGN(cuda::Gemm* const gemm, products());
   RAT_TRY(answer(cuda::rms_norm<Half, float>({a.x.data, a.norm.data(), saved.normed, saved.rstd, N, D}, stream())));
-  RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.slope, saved.activated, N, D, F},
+  RAT_TRY(answer(cuda::gelu_product({saved.normed, half(a.fc1), saved.slope, saved.activated, N, D, F, a.keep},
                                     cuda::best_gelu_path(), *gemm, stream())));
   return multiply(*gemm, {.transpose_b = true,
                           .m = N,

@@ -64,6 +64,12 @@ void forward_case(Checks& checks, Gemm& gemm, const Case& c) {
     require(cudaDeviceSynchronize(), "gelu_product");
     checks.within(c.name("gelu_product", path) + "slope", dslope.values(), slope, path == GeluPath::fused ? 4e-3 : 6e-3);
     checks.within(c.name("gelu_product", path) + "activated", dactivated.values(), activated, 6e-3);
+    Device<bf16> alone(c.rows * c.width);
+    GeluProductArgs no_backward = c.forward(dx, dweight, dslope, alone);
+    no_backward.keep_slope = false;
+    require(gelu_product(no_backward, path, gemm, nullptr));
+    require(cudaDeviceSynchronize(), "gelu_product");
+    checks.that(c.name("gelu_product", path) + "without its slope: the same bits", alone.values() == dactivated.values());
   }
 }
 
