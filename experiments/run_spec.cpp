@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/io/sha256.h"
+#include "experiments/label.h"
 #include "experiments/spec_fields.h"
 
 namespace rat {
@@ -60,8 +61,7 @@ class StrictJson {
 };
 
 Error unknown_key(std::string_view key) {
-  return fail(ErrorCode::invalid_argument, "'{}' is not a key of the run spec{}", key,
-              suggestion(key, spec_keys()).empty() ? "." : suggestion(key, spec_keys()));
+  return fail(ErrorCode::invalid_argument, "'{}' is not a key of the run spec{}", key, suggestion(key, spec_keys()));
 }
 
 bool is_section(std::string_view key) {
@@ -160,6 +160,7 @@ std::vector<SpecProblem> problems(const RunSpec& spec) {
   };
   for (const SpecField& field : spec_fields()) look(field.key, field.check(spec));
   if (!found.empty()) return found;  // what follows may divide by what is out of range
+  look("name", check_label("The name", spec.name));
   look("model", validate(spec.model));
   look("data", validate(spec.data, spec.model, spec.train.seq_len));
   if (spec.train.batch % spec.train.accumulate != 0)

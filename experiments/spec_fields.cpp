@@ -89,7 +89,7 @@ template <class Access>
 SpecField text(std::string key, Access access, std::vector<std::string> choices = {}) {
   const auto check_choice = [=](const std::string& value) -> Status {
     if (choices.empty() || std::ranges::find(choices, value) != choices.end()) return ok();
-    return fail(ErrorCode::invalid_argument, "{} is '{}'; it must be one of: {}{}.", key, value,
+    return fail(ErrorCode::invalid_argument, "{} is '{}'; it must be one of: {}{}", key, value,
                 fmt::join(choices, ", "), suggestion(value, choices));
   };
   SpecField field{key, true};
@@ -122,7 +122,7 @@ SpecField choice(std::string key, Access access, std::array<std::pair<Enum, std:
       }
       known.emplace_back(name);
     }
-    return fail(ErrorCode::invalid_argument, "{} is '{}'; it must be one of: {}{}.", key, json.get<std::string>(),
+    return fail(ErrorCode::invalid_argument, "{} is '{}'; it must be one of: {}{}", key, json.get<std::string>(),
                 fmt::join(known, ", "), suggestion(json.get<std::string>(), known));
   };
   field.check = [](const RunSpec&) { return ok(); };
@@ -213,7 +213,7 @@ Result<LayerConfig> layer_from_json(const std::string& key, const Json& json) {
   for (const LayerNumber& number : layer_numbers) known.emplace_back(number.name);
   for (const auto& [name, value] : json.items())
     if (std::ranges::find(known, name) == known.end())
-      return fail(ErrorCode::invalid_argument, "{}.{} is not a known key{}.", key, name, suggestion(name, known));
+      return fail(ErrorCode::invalid_argument, "{}.{} is not a known key{}", key, name, suggestion(name, known));
   if (!json.contains("kind")) return fail(ErrorCode::invalid_argument, "{} needs a \"kind\", such as \"rat\".", key);
   if (!json["kind"].is_string()) return wrong_type(key + ".kind", "a text in quotes", json["kind"]);
 
@@ -321,7 +321,7 @@ const SpecField* find_spec_field(std::string_view key) {
 std::string suggestion(std::string_view unknown, const std::vector<std::string>& known) {
   const std::string* nearest = nullptr;
   int64_t best = 0;
-  if (unknown.size() > 200) return "";  // not a typo
+  if (unknown.size() > 200) return ".";  // not a typo
   for (const std::string& candidate : known) {
     // "lr" should find "train.lr": the last part is compared as well.
     const std::size_t dot = candidate.rfind('.');
@@ -329,7 +329,7 @@ std::string suggestion(std::string_view unknown, const std::vector<std::string>&
     if (dot != std::string::npos) distance = std::min(distance, edit_distance(unknown, candidate.substr(dot + 1)));
     if (!nearest || distance < best) nearest = &candidate, best = distance;
   }
-  if (!nearest || best > std::max<int64_t>(2, static_cast<int64_t>(unknown.size()) / 3)) return "";
+  if (!nearest || best > std::max<int64_t>(2, static_cast<int64_t>(unknown.size()) / 3)) return ".";
   return fmt::format("; did you mean '{}'?", *nearest);
 }
 

@@ -24,7 +24,7 @@ struct SpecField {
 
 const std::vector<SpecField>& spec_fields();  // in canonical order
 const SpecField* find_spec_field(std::string_view key);
-// ", did you mean 'train.lr'?" or "" when nothing is near.
+// What ends a sentence: "; did you mean 'train.lr'?", or "." when nothing is near.
 std::string suggestion(std::string_view unknown, const std::vector<std::string>& known);
 
 // The list of layers from JSON: objects, shorthand strings, or one shorthand string. `key` names it in errors.

@@ -32,7 +32,7 @@ Status read_grid(const Json& grid, SweepSpec& sweep) {
   for (const auto& [key, values] : grid.items()) {
     if (!find_spec_field(key))
       return fail(ErrorCode::invalid_argument, "grid: '{}' is not a key of the run spec{}", key,
-                  suggestion(key, spec_keys()).empty() ? "." : suggestion(key, spec_keys()));
+                  suggestion(key, spec_keys()));
     if (!values.is_array() || values.empty())
       return fail(ErrorCode::invalid_argument, "grid: '{}' needs a list with at least one value.", key);
     std::vector<std::string> list;
@@ -58,7 +58,7 @@ Result<SweepSpec> parse_sweep(std::string_view text) {
   for (const auto& [key, value] : json.items()) {
     if (std::ranges::find(known, key) == known.end())
       return fail(ErrorCode::invalid_argument, "'{}' is not a key of a sweep{} Its keys: {}.", key,
-                  suggestion(key, known).empty() ? "." : suggestion(key, known), fmt::join(known, ", "));
+                  suggestion(key, known), fmt::join(known, ", "));
     if ((key == "name" || key == "question") && !value.is_string())
       return fail(ErrorCode::invalid_argument, "{} must be a text in quotes.", key);
   }

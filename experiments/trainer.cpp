@@ -55,6 +55,8 @@ auto caught(const Work& work) -> decltype(work()) {
     return fail(ErrorCode::device_failure, "{}", problem.what());
   } catch (const kernels::DeviceFailure& problem) {
     return fail(ErrorCode::device_failure, "{}", problem.what());
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::device_failure, "Out of memory: use a smaller model, batch or sequence length.");
   }
 }
 

@@ -33,6 +33,7 @@ std::filesystem::path Context::database_path() const {
 
 void finish_command(CLI::App& command, Context& context, std::function<Result<int>()> action, bool has_json) {
   command.add_option("--db", context.database, "Run database (default: $XDG_DATA_HOME/rat-workbench/runs.db)")
+      ->check(not_empty())
       ->type_name("FILE");
   if (has_json) command.add_flag("--json", context.json, "Print one JSON document to stdout");
   // CLI11 calls the innermost command first; the ones around it must not take over.
@@ -45,6 +46,14 @@ int wrong_usage(const Context& context, const std::string& sentence) {
   if (context.json) print_json({{"error", sentence}});
   print_error(sentence);
   return exit_usage;
+}
+
+CLI::Validator not_empty() {
+  return CLI::Validator(
+      [](const std::string& value) {
+        return value.empty() ? std::string("an empty value; give one or leave the option out") : std::string();
+      },
+      "");
 }
 
 CLI::Validator at_least(int64_t low) {

@@ -31,6 +31,7 @@ void finish_command(CLI::App& command, Context& context, std::function<Result<in
 int wrong_usage(const Context& context, const std::string& sentence);
 
 // Checks of option values, with a sentence that says the limits.
+CLI::Validator not_empty();  // as "$UNSET" is
 CLI::Validator at_least(int64_t low);
 CLI::Validator between(double low, double high);
 

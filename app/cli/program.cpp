@@ -1,9 +1,14 @@
 #include "app/cli/program.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <exception>
+#include <iostream>
 #include <memory>
 #include <new>
+#include <system_error>
 
 #include "app/cli/commands.h"
 #include "app/cli/output.h"
@@ -115,6 +120,11 @@ int failed(const Context& context, const std::string& sentence, int code) {
   return code;
 }
 
+int unwritten(const std::string& reason) {
+  print_error(fmt::format("Standard output could not be written: {}.", reason));
+  return exit_failed;
+}
+
 int execute(const Context& context) {
   try {
     const Result<int> result = context.run();
@@ -124,9 +134,21 @@ int execute(const Context& context) {
     const std::string_view numbers = problem.what();  // of a backend; the library's own says only its name
     if (numbers != std::bad_alloc().what()) return failed(context, fmt::format("Out of memory: {}.", numbers), exit_failed);
     return failed(context, "Out of memory: use a smaller model, batch or sequence length.", exit_failed);
+  } catch (const std::system_error& error) {
+    if (!std::ferror(stdout))
+      return failed(context, fmt::format("An internal operation failed: {}.", error.what()), exit_failed);
+    std::clearerr(stdout);  // said here
+    return unwritten(error.code().message());
   } catch (const std::exception& error) {
     return failed(context, fmt::format("An internal operation failed: {}.", error.what()), exit_failed);
   }
+}
+
+// What a full disk keeps of the output is noticed here at the latest.
+int after_output(int code) {
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout) && std::cout) return code;
+  return unwritten(std::strerror(errno));
 }
 
 }  // namespace
@@ -139,7 +161,7 @@ int run_program(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& request) {  // --help, --version
-    return app.exit(request);
+    return after_output(app.exit(request));
   } catch (const CLI::ParseError& error) {
     // Asked for before the options were understood, so looked up in the words themselves.
     context.json = std::any_of(argv, argv + argc, [](const char* word) { return std::string_view(word) == "--json"; });
@@ -149,9 +171,9 @@ int run_program(int argc, char** argv) {
   }
   if (!context.run) {
     fmt::print("{}", app.help());
-    return exit_done;
+    return after_output(exit_done);
   }
-  return execute(context);
+  return after_output(execute(context));
 }
 
 }  // namespace rat::cli

@@ -42,8 +42,9 @@ Result<LoadedRun> load_run(const std::filesystem::path& database, const std::str
   LoadedRun loaded;
   RAT_ASSIGN(loaded.run, find_run(database, id_or_name));
   if (loaded.run.checkpoint.empty())
-    return fail(ErrorCode::not_found, "Run {} ({}) has no checkpoint yet: rat train --resume {} continues it.",
-                loaded.run.id, run_state_name(loaded.run.state), loaded.run.id);
+    return fail(ErrorCode::not_found,
+                "Run {} ({}) has no checkpoint: none was saved, or its files are gone (`rat runs check` says which).",
+                loaded.run.id, run_state_name(loaded.run.state));
   RAT_ASSIGN(loaded.spec, parse_spec(loaded.run.spec_json));
   RAT_ASSIGN(const CheckpointMeta meta, read_checkpoint_meta(loaded.run.checkpoint));
   loaded.step = meta.step;

@@ -54,7 +54,11 @@ Result<int> remove(const RemoveOptions& options, const Context& context) {
       return fail(ErrorCode::invalid_argument, "Run {} is being trained: stop it first.", run.id);
     runs.push_back(std::move(run));
   }
-  for (const RunRow& run : runs) RAT_TRY(options.purge ? store->purge_run(run.id) : store->delete_run(run.id));
+  for (const RunRow& run : runs) {
+    RAT_TRY(options.purge ? store->purge_run(run.id) : store->delete_run(run.id));
+    if (options.purge && std::filesystem::exists(store->run_folder(run.id)))
+      print_note(fmt::format("the checkpoints of {} stay: another database in this folder has that run too", run.id));
+  }
   if (!options.purge) print_note("`rat runs restore RUN` brings it back");
   return report(context, options.purge ? "purged" : "deleted", runs);
 }

@@ -9,6 +9,8 @@ namespace rat::cli {
 namespace {
 
 Result<int> merge(const std::string& other, const Context& context) {
+  if (!std::filesystem::exists(other))
+    return fail(ErrorCode::not_found, "{} does not exist: name the database whose runs are to be copied.", other);
   RAT_ASSIGN(const auto store, StoreWriter::open(context.database_path()));
   RAT_ASSIGN(const int64_t copied, store->merge(other));
   if (context.json)

@@ -132,7 +132,8 @@ Result<int> train(const TrainOptions& options, const Context& context) {
   RAT_ASSIGN(const auto trainer, open_trainer(options, *spec, *store));
   const RunSpec& actual = trainer->spec();
   interrupts.begin_work();  // from the line below on, Ctrl+C stops the run at a checkpoint
-  print_note(fmt::format("run {} '{}': {}, D {}, {} parameters, {}", trainer->run_id(), actual.name,
+  const std::string named = actual.name.empty() ? "" : fmt::format(" '{}'", actual.name);
+  print_note(fmt::format("run {}{}: {}, D {}, {} parameters, {}", trainer->run_id(), named,
                          format_layers(actual.model.layers), actual.model.d_model,
                          format_count(static_cast<double>(trainer->model().parameter_count())),
                          trainer->data().description()));
@@ -159,7 +160,9 @@ void add_train(CLI::App& command, Context& context) {
   CLI::Option* spec = command.add_option("--spec", options->spec_file, "Run spec (JSON)")->type_name("FILE");
   CLI::Option* set = add_assignments(command, options->assignments);
   CLI::Option* data =
-      command.add_option("--data", options->data, "Text: a file, a folder, or - for standard input")->type_name("PATH");
+      command.add_option("--data", options->data, "Text: a file, a folder, or - for standard input")
+          ->check(not_empty())
+          ->type_name("PATH");
   CLI::Option* tokenizer =
       command.add_option("--tokenizer", options->tokenizer, "SentencePiece model to read text with (default: bytes)")
           ->type_name("M.model");

@@ -156,6 +156,7 @@ void CurvesPanel::Impl::build_controls(QGridLayout& grid) {
   grid.setColumnStretch(3, 1);
   QObject::connect(slider, &QSlider::valueChanged, panel, [this](int value) {
     smoothing_label->setText(smoothing_text(smoothing_of(value)));
+    set_cursor(std::nan(""));
     ask(true);
   });
   QObject::connect(x_axis, &QComboBox::currentIndexChanged, panel, [this] {
@@ -291,7 +292,8 @@ void CurvesPanel::Impl::set_cursor(double x) {
   const QString unit = x_axis->currentText();
   footer->setText(
       at ? QString("cursor: %1 %2 in all plots").arg(unit, QString::fromStdString(short_number(std::round(x))))
-         : QString("last values · L log y · Ctrl+wheel zoom · A fit"));
+         : QString("last %1 · L log y · Ctrl+wheel zoom · A fit")
+               .arg(smoothing_of(slider->value()) > 0 ? "smoothed" : "values"));
 }
 
 void CurvesPanel::Impl::link_zoom(PlotWidget* source, double low, double high) {

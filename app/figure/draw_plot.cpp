@@ -243,7 +243,15 @@ void add_color_bar(QCustomPlot& target, const HeatMap& map, const DrawStyle& sty
 void add_heat_map(QCustomPlot& target, const HeatMap& map, const DrawStyle& style) {
   new HeatMapItem(&target, style.px, map, style.colors->pane);
   for (QCPAxis* axis : {target.xAxis, target.yAxis}) axis->grid()->setVisible(false);
-  if (!map.column_labels.empty()) {
+  const auto names_only = [](QCPAxis* axis, const std::vector<std::pair<double, std::string>>& labels) {
+    const auto ticker = QSharedPointer<QCPAxisTickerText>::create();
+    for (const auto& [at, name] : labels) ticker->addTick(at, QString::fromStdString(name));
+    axis->setTicker(ticker);
+  };
+  if (!map.row_labels.empty()) {
+    names_only(target.xAxis, map.column_labels);
+    names_only(target.yAxis, map.row_labels);
+  } else if (!map.column_labels.empty()) {
     // Chunk numbers end where the query's own state begins; that column has a name of its own.
     std::size_t columns = 0;
     while (columns < map.column_names.size() && !map.column_names[columns].empty()) ++columns;

@@ -39,7 +39,11 @@ class Program : public QObject {
     std::signal(SIGINT, on_signal);
     std::signal(SIGTERM, on_signal);
     connect(&signals_, &QTimer::timeout, this, [this] {
-      if (interrupted && window_) window_->close();
+      if (!interrupted) return;
+      if (window_)
+        window_->close();
+      else if (auto* const question = qobject_cast<QDialog*>(QApplication::activeModalWidget()))
+        question->reject();
     });
     signals_.start(200);
   }

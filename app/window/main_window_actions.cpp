@@ -229,8 +229,12 @@ void MainWindow::request_database(const QString& path) {
 }
 
 void MainWindow::open_database() {
-  ask_file(this, "Open database", "Run databases (*.db);;All files (*)", false, "db",
-           [this](const QString& path) { request_database(path); });
+  ask_file(this, "Open database", "Run databases (*.db);;All files (*)", false, "db", [this](const QString& path) {
+    // What cannot be read leaves this window as it is.
+    if (const auto readable = StoreReader::open(path.toStdString()); !readable)
+      return say(QString::fromStdString(readable.error().message), true);
+    request_database(path);
+  });
 }
 
 void MainWindow::new_database() {

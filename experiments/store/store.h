@@ -119,7 +119,8 @@ class StoreWriter {
   Status set_tags(const std::string& id, const std::vector<std::string>& tags);
   Status delete_run(const std::string& id);  // hidden, recoverable by undelete_run
   Status undelete_run(const std::string& id);
-  Status purge_run(const std::string& id);  // for good, with its checkpoints
+  // For good, with its checkpoints, unless another database in the folder has the run too: they share its files.
+  Status purge_run(const std::string& id);
   // All or nothing; replaces the evaluation with the same task, step, settings and data.
   Status record_evaluation(const std::string& id, const Evaluation& evaluation);
   // For resume: forgets metric points and evaluations after `step` (they will be computed again).

@@ -1,7 +1,10 @@
 #include <algorithm>
+#include <array>
+#include <fstream>
 #include <random>
 
 #include "build_info.h"
+#include "experiments/label.h"
 #include "experiments/store/database.h"
 #include "experiments/store/evaluations.h"
 #include "experiments/store/merge.h"
@@ -36,6 +39,35 @@ struct StoreWriter::Impl {
 namespace {
 
 constexpr int series_colors = 8;  // Theme::series
+
+// Whether another database beside this one has a run of this id. One that cannot be read may have it.
+bool has_run(const fs::path& database, const std::string& id) {
+  try {
+    SQLite::Database db(database.string(), SQLite::OPEN_READONLY);
+    if (!db.tableExists("runs")) return false;
+    SQLite::Statement query(db, "SELECT 1 FROM runs WHERE id = ?");
+    query.bind(1, id);
+    return query.executeStep();
+  } catch (const std::exception&) {
+    return true;
+  }
+}
+bool is_sqlite(const fs::path& file) {
+  constexpr std::string_view magic("SQLite format 3\0", 16);
+  std::array<char, 16> start{};
+  std::ifstream stream(file, std::ios::binary);
+  return stream.read(start.data(), start.size()) && std::string_view(start.data(), start.size()) == magic;
+}
+bool has_twin(const fs::path& database, const std::string& id) {
+  std::error_code error;
+  const fs::path folder = database.has_parent_path() ? database.parent_path() : fs::path(".");
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    std::error_code unknown;
+    if (!entry.is_regular_file(unknown) || fs::equivalent(entry.path(), database, unknown)) continue;
+    if (is_sqlite(entry.path()) && has_run(entry.path(), id)) return true;
+  }
+  return bool(error);
+}
 
 // What the run row says about the process that owns it and about what computes it.
 struct Owner {
@@ -220,10 +252,12 @@ Status StoreWriter::set_spec(const std::string& id, const std::string& spec_json
 Status StoreWriter::rename_run(const std::string& id, const std::string& name) {
   if (name.find_first_not_of(" \t\r\n") == std::string::npos)
     return fail(ErrorCode::invalid_argument, "A run needs a name that is not blank.");
+  RAT_TRY(check_label("The name", name));
   return impl_->update_run(id, "name = ?1", {name});
 }
 
 Status StoreWriter::set_tags(const std::string& id, const std::vector<std::string>& tags) {
+  for (const std::string& tag : tags) RAT_TRY(check_label("A tag", tag));
   return impl_->thread->run([=](SQLite::Database& db) -> Status {
     RAT_ASSIGN(const int64_t run, store::run_number(db, id));
     db.exec(fmt::format("DELETE FROM tags WHERE run = {}", run));
@@ -256,6 +290,7 @@ Status StoreWriter::purge_run(const std::string& id) {
     db.exec(fmt::format("DELETE FROM runs WHERE run = {}", *store::run_number(db, id)));
     return ok();
   }));
+  if (has_twin(impl_->path, id)) return ok();
   std::error_code error;
   fs::remove_all(run_folder(id), error);
   if (error)

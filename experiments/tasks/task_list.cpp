@@ -19,8 +19,8 @@ Result<const Task*> find_task(std::string_view name) {
     if (task.name == name) return &task;
     names.emplace_back(task.name);
   }
-  return fail(ErrorCode::invalid_argument, "There is no task '{}'{} Use one of: {}.", name,
-              suggestion(name, names).empty() ? "." : suggestion(name, names), fmt::join(names, ", "));
+  return fail(ErrorCode::invalid_argument, "There is no task '{}'{} Use one of: {}.", name, suggestion(name, names),
+              fmt::join(names, ", "));
 }
 
 Result<TokenBatch> example_sequence(const TaskContext& context, const Task& task) {

@@ -47,6 +47,17 @@ TEST(CliUsage, VersionNamesTheCommit) {
   EXPECT_NE(outcome.out.find("commit "), std::string::npos);
 }
 
+TEST(CliUsage, AFullDiskIsNoticed) {
+  const Workspace work;
+  for (const std::string& arguments : {std::string("--help"), std::string("presets"), std::string("presets --json")}) {
+    const std::filesystem::path said = work.path("said");
+    const std::string command =
+        std::string(RAT_BINARY_DIR) + "/bin/rat " + arguments + " > /dev/full 2> '" + said.string() + "'";
+    EXPECT_NE(std::system(command.c_str()), 0) << arguments;
+    EXPECT_NE(read_file(said).find("No space left"), std::string::npos) << arguments << ": " << read_file(said);
+  }
+}
+
 struct Mistake {
   std::vector<std::string> arguments;
   std::string hint;  // must occur in the message
@@ -61,6 +72,8 @@ TEST(CliUsage, MistakesExitWithTwoAndSuggestTheNearest) {
       {{"train", "--steps", "-4"}, "at least 1"},
       {{"train", "--steps", "many"}, "many"},
       {{"train", "--set", "train.lrr=1"}, "train.lr"},
+      {{"train", "--data", ""}, "empty"},
+      {{"runs", "list", "--db", ""}, "empty"},
       {{"train", "--set", "train.lr"}, "key=value"},
       {{"train", "--set", "model.layers=rta:16"}, "rat"},
       {{"train", "--resume", "x", "--data", "y"}, "--resume"},

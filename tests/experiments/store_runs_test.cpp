@@ -62,6 +62,37 @@ TEST_F(Store, RenameTagDeleteUndeletePurge) {
   EXPECT_FALSE(writer_->rename_run("nosuchid", "x"));
 }
 
+TEST_F(Store, PurgeKeepsTheFilesOfATwinInTheSameFolder) {
+  const std::string id = create("shared");
+  ASSERT_OK(writer_->record_checkpoint(id, 10, save_checkpoint_files(id, 10)));
+  ASSERT_OK(writer_->end_run(id, RunState::finished));
+  const fs::path twin = folder_.path() / "copy.db";
+  ASSERT_OK(reader().backup(twin));
+  ASSERT_OK(writer_->purge_run(id));
+  const auto copy = StoreReader::open(twin);
+  ASSERT_OK(copy);
+  EXPECT_TRUE(fs::exists(copy->run(id)->checkpoint)) << "its weights are still there";
+  EXPECT_OK(copy->check());
+  auto last = StoreWriter::open(twin);
+  ASSERT_OK(last);
+  const fs::path files = (*last)->run_folder(id);
+  ASSERT_OK((*last)->purge_run(id));
+  EXPECT_FALSE(fs::exists(files)) << "nobody has the run any more";
+}
+
+TEST_F(Store, NamesAndTagsAreOneLine) {
+  const std::string id = create("plain");
+  for (const std::string& bad : {std::string("two\nlines"), std::string("\033[31mred"), std::string(201, 'x')}) {
+    const Status renamed = writer_->rename_run(id, bad), tagged = writer_->set_tags(id, {"fine", bad});
+    ASSERT_FALSE(renamed);
+    ASSERT_FALSE(tagged);
+    EXPECT_EQ(renamed.error().message.find('\033'), std::string::npos) << "the sentence does not repeat it";
+  }
+  EXPECT_EQ(run(id).name, "plain");
+  EXPECT_TRUE(run(id).tags.empty());
+  EXPECT_OK(writer_->rename_run(id, "Größe 大きさ 'x'"));
+}
+
 TEST_F(Store, ARunningRunIsNotDeleted) {
   const std::string id = create("busy");
   for (const Status& status : {writer_->delete_run(id), writer_->purge_run(id)}) {

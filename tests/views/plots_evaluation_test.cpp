@@ -100,6 +100,9 @@ TEST_F(PlotsEvaluation, NeedleIsAMapOfDepthsByLengths) {
   EXPECT_EQ(plot->heat_map->values[1], 0.25f);
   EXPECT_EQ(plot->heat_map->values[2], 1.0f);
   EXPECT_TRUE(std::isnan(plot->heat_map->values[3])) << "not measured";
+  using Ticks = std::vector<std::pair<double, std::string>>;
+  EXPECT_EQ(plot->heat_map->row_labels, (Ticks{{0.5, "0"}, {1.5, "0.5"}})) << "in the middle of its cell";
+  EXPECT_EQ(plot->heat_map->column_labels, (Ticks{{0.5, "32"}, {1.5, "64"}}));
   EXPECT_EQ(to_csv(*plot), "depth,T = 32,T = 64\r\n0,0.5,0.25\r\n0.5,1,\r\n");
   EXPECT_FALSE(build("needle", ids_)) << "one run a map";
 }

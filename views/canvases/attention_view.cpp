@@ -36,7 +36,7 @@ class AttentionView final : public View {
 
  private:
   std::optional<AttentionMap> find_map(const TraceSnapshot& trace, const Selection& selection) const;
-  void draw_title(const Pen& pen, Box& box, const AttentionMap& map);
+  void draw_title(const Pen& pen, Box& box, const AttentionMap& map, const std::string& run);
   void draw_map(const Pen& pen, Box box, Frame& frame, const AttentionMap& map);
   void draw_profile(const Pen& pen, const Box& box, const MapResult& result, const AttentionMap& map,
                     const ColorScale& scale, int64_t row, int64_t col);
@@ -44,6 +44,7 @@ class AttentionView final : public View {
                    int64_t col);
   Readout readout(const AttentionMap& map, int64_t row, int64_t col, bool pinned) const;
   void explain_missing(const Pen& pen, const Box& box, const TraceSnapshot& trace, const Selection& selection) const;
+  bool explain_no_attention(const Frame& frame, const Pen& pen, const Box& box) const;
   void update_selection(Selection& selection, const MapResult& result);
 
   HeatMapWidget map_{"attention"};
@@ -86,13 +87,26 @@ void AttentionView::explain_missing(const Pen& pen, const Box& box, const TraceS
   }
 }
 
-void AttentionView::draw_title(const Pen& pen, Box& box, const AttentionMap& map) {
+// Of a model without attention nothing is recorded, and nothing will be.
+bool AttentionView::explain_no_attention(const Frame& frame, const Pen& pen, const Box& box) const {
+  const bool recorded = frame.trace && frame.trace->token_count() > 0;
+  if (recorded || frame.subject != Subject::stored || !frame.stored_run) return false;
+  const auto layers = parse_layers(frame.stored_run->layers);
+  if (!layers || layers->empty()) return false;
+  if (std::ranges::any_of(*layers, [](const LayerConfig& layer) { return has_probe(layer, Probe::attention); }))
+    return false;
+  empty_state(pen, box, fmt::format("{} has no attention weights.", frame.stored_run->layers),
+              "Its memory is running states: see the States canvas (Ctrl+2).");
+  return true;
+}
+
+void AttentionView::draw_title(const Pen& pen, Box& box, const AttentionMap& map, const std::string& run) {
   const std::string title =
       fmt::format("Layer {} \xc2\xb7 {} \xc2\xb7 head {}", map.layer_index, format_layer(map.layer), map.head);
   std::string what = map.by_chunk() ? fmt::format("{} + own state, {}", plural(map.keys() - 1, "chunk"),
                                                   plural(map.queries(), "token"))
                                     : plural(map.queries(), "token");
-  what += " \xc2\xb7 " + trace_caption(*map.trace);
+  what = run + what + " \xc2\xb7 " + trace_caption(*map.trace);
   if (const std::string note = map_.reduction_note(); !note.empty()) what += " \xc2\xb7 " + note;
   if (broken_ > 0) what += fmt::format(" \xc2\xb7 {} NaN or infinite", plural(broken_, "weight"));
   const float line = pen.line_height(), control = pen.px(small_control);
@@ -316,6 +330,7 @@ void AttentionView::draw(Frame& frame) {
   const Pen pen = Pen::of(frame);
   Box box = canvas_box(pen);
   if (box.empty() || !frame.selection) return;
+  if (explain_no_attention(frame, pen, box)) return;
   const TraceSnapshot* trace = trace_or_explain(frame, pen, box);
   if (!trace) return;
   clamp_selection(*frame.selection, trace->model);
@@ -332,7 +347,7 @@ void AttentionView::draw(Frame& frame) {
     explain_missing(pen, box, *trace, *frame.selection);
     return;
   }
-  if (box.height() > pen.px(120)) draw_title(pen, box, *map);
+  if (box.height() > pen.px(120)) draw_title(pen, box, *map, subject_name(frame));
   draw_map(pen, box, frame, *map);
 }
 

@@ -30,6 +30,10 @@ double HalfLives::share_beyond() const {
 std::string HalfLives::summary() const {
   if (tokens.empty()) return {};
   const std::string share = percent(share_beyond()), middle = half_life_text(median());
+  if (share_beyond() == 0)
+    return fmt::format(
+        "no channel has a half-life above {} \xc2\xb7 median {}",
+        chunked ? fmt::format("L = {}", grouped(reach)) : fmt::format("the {} tokens shown", grouped(reach)), middle);
   if (chunked)
     return fmt::format("{} of channels have a half-life above L = {}: L is wasting these \xc2\xb7 median {}", share,
                        grouped(reach), middle);

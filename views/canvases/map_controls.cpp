@@ -129,6 +129,15 @@ const TraceSnapshot* trace_or_explain(const Frame& frame, const Pen& pen, Box& b
   return nullptr;
 }
 
+std::string subject_name(const Frame& frame) {
+  std::string name;
+  if (frame.subject == Subject::stored && frame.stored_run)
+    name = frame.stored_run->name.empty() ? frame.stored_run->id : frame.stored_run->name;
+  else if (frame.subject == Subject::live && frame.training)
+    name = frame.training->run_name;
+  return name.empty() ? name : name + " \xc2\xb7 ";
+}
+
 std::string trace_caption(const TraceSnapshot& trace) {
   std::string out = fmt::format("step {}", grouped(trace.step));
   if (!trace.source.empty()) out += " \xc2\xb7 " + trace.source;

@@ -47,6 +47,7 @@ inline constexpr float small_control = 24;  // logical pixels
 const TraceSnapshot* trace_or_explain(const Frame& frame, const Pen& pen, Box& box);
 // "step 1,240 · validation text · rat16-swa"
 std::string trace_caption(const TraceSnapshot& trace);
+std::string subject_name(const Frame& frame);  // "baseline · ": whose states and maps are shown; empty: nobody's
 bool has_probe(const LayerConfig& layer, Probe probe);
 // Tokens per chunk of a layer as its maps use it: 0 when it has no chunks.
 int64_t chunk_length(const LayerConfig& layer, int64_t tokens);

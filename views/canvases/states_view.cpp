@@ -37,7 +37,7 @@ class StatesView final : public View {
 
  private:
   const StateKind& kind_for(const LayerConfig& layer) const;
-  void draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
+  void draw_controls(const Pen& pen, Box& box, const Frame& frame, const TraceSnapshot& trace, const LayerConfig& layer,
                      const StateKind& kind);
   void update_half_lives(const Frame& frame, const LayerConfig& layer, int layer_index);
   void update_matrix(const Frame& frame, const ProbeTensor& tensor, int layer_index);
@@ -66,8 +66,8 @@ const StateKind& StatesView::kind_for(const LayerConfig& layer) const {
   return state_kinds.back();  // the residual stream: every layer has it
 }
 
-void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& trace, const LayerConfig& layer,
-                               const StateKind& kind) {
+void StatesView::draw_controls(const Pen& pen, Box& box, const Frame& frame, const TraceSnapshot& trace,
+                               const LayerConfig& layer, const StateKind& kind) {
   const float control = pen.px(small_control);
   std::vector<std::string_view> labels;
   std::vector<Probe> probes;
@@ -101,7 +101,7 @@ void StatesView::draw_controls(const Pen& pen, Box& box, const TraceSnapshot& tr
   new_line_unless(wide);
   if (wide <= row.width()) controls_.draw(pen, row.x1, row.y0, control, map_, kind.is_signed);
 
-  std::string note = trace_caption(trace);
+  std::string note = subject_name(frame) + trace_caption(trace);
   if (layer.kind != "rat" && !has_probe(layer, Probe::gate))
     note = fmt::format("{} keeps no gate and no running state: the residual stream after the block \xc2\xb7 {}",
                        format_layer(layer), note);
@@ -290,7 +290,7 @@ void StatesView::draw(Frame& frame) {
   const bool usable = tensor && tensor->shape.size() == 2 && tensor->shape[0] > 0 &&
                       tensor->shape[0] <= trace->token_count() && tensor->shape[1] > 0;
   if (usable) update_matrix(frame, *tensor, selection.layer);
-  if (box.height() > pen.px(110)) draw_controls(pen, box, *trace, layer, kind);
+  if (box.height() > pen.px(110)) draw_controls(pen, box, frame, *trace, layer, kind);
   if (!usable) {
     empty_state(pen, box,
                 fmt::format("Recording the {} of layer {} ({})...", kind.label, selection.layer, format_layer(layer)),

@@ -130,6 +130,7 @@ Result<PlotDescription> build_needle(const Recipe& recipe, PlotData& data, const
   map.x1 = static_cast<double>(map.cols), map.y1 = static_cast<double>(map.rows);
   map.corner_name = "depth";
   for (const double depth : depths) {
+    map.row_labels.emplace_back(static_cast<double>(map.row_names.size()) + 0.5, fmt::format("{:g}", depth));
     map.row_names.push_back(fmt::format("{:g}", depth));
     for (const int64_t T : lengths) {
       const auto cell = cells.find({depth, T});
@@ -143,7 +144,7 @@ Result<PlotDescription> build_needle(const Recipe& recipe, PlotData& data, const
   PlotDescription plot;
   plot.title = "Needle accuracy, " + display_name(runs.front());
   plot.x.label = "sequence length, tokens";
-  plot.y.label = fmt::format("depth ({})", fmt::join(map.row_names, ", "));
+  plot.y.label = "depth, share of the sequence";
   const EvaluationPoint& any = cells.begin()->second;
   plot.note =
       fmt::format("{}, accuracy of the last query, n = {} sequences a cell", runs.front().layers, any.sequences);

@@ -52,7 +52,7 @@ std::string common_settings(const std::vector<RunRow>& runs) {
   if (const auto dtype = shared_value(runs, [](const RunRow& r) { return r.dtype; }); dtype && !dtype->empty())
     parts.push_back(*dtype);
   if (const auto batch = shared_value(runs, batch_of); batch && *batch > 0)
-    parts.push_back(fmt::format("batch {}", *batch));
+    parts.push_back(fmt::format("training batch {}", *batch));
   if (const auto seq_len = shared_value(runs, seq_len_of); seq_len && *seq_len > 0)
     parts.push_back(fmt::format("T {}", *seq_len));
   return fmt::format("{}", fmt::join(parts, ", "));

@@ -194,6 +194,9 @@ Series front_line(const std::vector<Configuration>& all, Goal x_goal, Goal y_goa
 
 std::string note_of(const Recipe& recipe, const std::vector<Configuration>& all, const std::vector<RunRow>& runs) {
   std::string note = common_settings(runs);
+  for (const std::string_view phase : {"prefill", "decode"})  // measured when a run ends, whatever it was trained with
+    if (recipe.x_metric.starts_with(phase) || recipe.y_metric.starts_with(phase))
+      note += fmt::format("{}{} at batch 1", note.empty() ? "" : ", ", phase);
   const auto add = [&note](const std::string& part) { note += (note.empty() ? "" : " · ") + part; };
   std::size_t fewest = all.front().runs.size(), most = fewest;
   bool seeds_differ = true;

@@ -59,6 +59,7 @@ struct HeatMap {
   std::vector<std::string> row_names, column_names;
   std::string corner_name;                                    // heading of the row names in the CSV: "token"
   std::vector<std::pair<double, std::string>> column_labels;  // extra tick labels on the x axis: the own state
+  std::vector<std::pair<double, std::string>> row_labels;     // named rows: all ticks of y, and x has only its labels
 };
 
 struct Bar {

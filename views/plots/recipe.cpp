@@ -276,7 +276,8 @@ Result<Recipe> parse_recipe(std::string_view text) {
   try {
     json = Json::parse(text);
   } catch (const Json::parse_error& error) {
-    return fail(ErrorCode::corrupt_data, "The recipe is not valid JSON near byte {}: {}.", error.byte, error.what());
+    return fail(ErrorCode::corrupt_data, "The recipe is not valid JSON near byte {}; a figure's .json file is one.",
+                error.byte);
   }
   if (!json.is_object())
     return fail(ErrorCode::corrupt_data, "The recipe must be a JSON object, not {}.", json.type_name());

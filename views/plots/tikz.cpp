@@ -168,8 +168,20 @@ void add_bars(const PlotDescription& plot, std::string& options, std::string& ou
 void add_map(const HeatMap& map, std::string_view file, std::string& options, std::string& out) {
   options += fmt::format("  xmin={}, xmax={}, ymin={}, ymax={}, axis on top, enlargelimits=false,\n", map.x0, map.x1,
                          -map.y1, -map.y0);
-  options += "  yticklabel={\\pgfmathparse{-\\tick}\\pgfmathprintnumber{\\pgfmathresult}},\n";
-  if (!map.column_labels.empty()) {
+  const auto names_only = [&options](char axis, int sign, const std::vector<std::pair<double, std::string>>& labels) {
+    std::vector<std::string> at, names;
+    for (const auto& [position, name] : labels)
+      at.push_back(fmt::format("{}", sign * position)), names.push_back("{" + tex(name) + "}");
+    options +=
+        fmt::format("  {0}tick={{{1}}}, {0}ticklabels={{{2}}},\n", axis, fmt::join(at, ","), fmt::join(names, ","));
+  };
+  if (!map.row_labels.empty()) {
+    names_only('x', 1, map.column_labels);
+    names_only('y', -1, map.row_labels);
+  } else {
+    options += "  yticklabel={\\pgfmathparse{-\\tick}\\pgfmathprintnumber{\\pgfmathresult}},\n";
+  }
+  if (map.row_labels.empty() && !map.column_labels.empty()) {
     // Chunk numbers stop before the own state's name.
     const double end = map.column_labels.front().first - 0.08 * (map.x1 - map.x0);
     double step = std::pow(10, std::floor(std::log10(std::max(1.0, (map.x1 - map.x0) / 3))));
