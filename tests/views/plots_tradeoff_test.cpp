@@ -81,9 +81,9 @@ TEST(PlotsTradeoff, GroupsSeedsAndFindsTheFront) {
 // The same seed twice is no second seed: an interval over both says nothing about others.
 TEST(PlotsTradeoff, RepeatsOfASeedAreNotCalledSeeds) {
   const test::Folder folder;
-  const auto ids = test::write_runs(
-      folder.path() / "r.db", {result("rat:16*4", 1, 1.43, 5000, 5e5), result("rat:16*4", 1, 1.43, 5200, 5e5),
-                               result("rat:16*4", 2, 1.45, 5100, 5e5), result("rnn*4", 1, 1.56, 7000, 4e3)});
+  const auto ids = test::write_runs(folder.path() / "r.db",
+                                    {result("rat:16*4", 1, 1.43, 5000, 5e5), result("rat:16*4", 1, 1.43, 5200, 5e5),
+                                     result("rat:16*4", 2, 1.45, 5100, 5e5), result("rnn*4", 1, 1.56, 7000, 4e3)});
   const PlotDescription plot = tradeoff(folder.path() / "r.db", ids);
   EXPECT_NE(plot.note.find("n = 1 to 3 runs, some of one seed"), std::string::npos) << plot.note;
   ASSERT_EQ(plot.warnings.size(), 1u);
@@ -125,6 +125,33 @@ TEST(PlotsTradeoff, AccuracyIsBetterWhenLarger) {
   EXPECT_EQ(front->x.front(), 5e5);
   EXPECT_EQ(front->x.back(), 8e6);
   for (const double y : front->y) EXPECT_NE(y, 0.7);
+}
+
+TEST(PlotsTradeoff, SaysWhatKeepsItsPointsFromBeingCompared) {
+  const test::Folder folder;
+  const std::filesystem::path database = folder.path() / "r.db";
+  const auto ids =
+      test::write_runs(database, {result("rat:16*4", 1, 1.4, 5000, 5e5), result("rat:16*4", 2, 1.5, 5100, 5e5)});
+  {
+    const auto writer = StoreWriter::open(database);
+    ASSERT_TRUE(writer);
+    const auto row = StoreReader::open(database)->run(ids[1]);
+    ASSERT_TRUE((*writer)->rename_run(ids[1], "other text"));
+    ASSERT_TRUE((*writer)->set_spec(ids[1], row->spec_json, "another spec", 20));
+    ASSERT_TRUE((*writer)->set_data(ids[0], "texts", "hash of texts"));
+    ASSERT_TRUE((*writer)->set_data(ids[1], "other texts", "hash of others"));
+    (*writer)->set_progress(ids[1], 7);
+    ASSERT_TRUE((*writer)->end_run(ids[1], RunState::stopped));
+  }
+  const PlotDescription plot = tradeoff(database, ids);
+  const Series* rat = named(plot, "rat");
+  ASSERT_TRUE(rat);
+  ASSERT_EQ(rat->labels.size(), 2u);
+  EXPECT_NE(rat->labels[0], rat->labels[1]);
+  EXPECT_EQ(rat->labels[1], "rat:16 \xc2\xb7 other text") << "two points of the same layers have their runs' names";
+  EXPECT_EQ(plot.warnings,
+            (std::vector<std::string>{"the points were trained on 2 different data sets",
+                                      "1 of 2 runs are not finished", "the runs have done 7 to 20 steps"}));
 }
 
 TEST(PlotsTradeoff, RunsWithoutTheNumbersAreCounted) {

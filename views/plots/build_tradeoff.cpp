@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
+#include <set>
 
 #include "core/mixer_list.h"
 #include "experiments/statistics.h"
@@ -147,6 +149,39 @@ bool depths_agree(const std::vector<Configuration>& all) {
   return true;
 }
 
+// What is written at each point: the layers, and the run's name where several points have the same.
+std::vector<std::string> labels_of(const std::vector<Configuration>& all) {
+  const bool same_depth = depths_agree(all);
+  std::vector<std::string> layers, labels;
+  for (const Configuration& one : all) layers.push_back(short_label(one.runs.front(), same_depth));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const bool alone = std::ranges::count(layers, layers[i]) == 1;
+    const RunRow& run = all[i].runs.front();
+    labels.push_back(alone ? layers[i] : fmt::format("{} · {}", layers[i], run.name.empty() ? run.id : run.name));
+  }
+  return labels;
+}
+
+// What keeps the points from being compared: other data, or training that did not come to its end.
+std::vector<std::string> unlike(const std::vector<Configuration>& all) {
+  std::vector<std::string> found;
+  std::set<std::string> data;
+  std::set<int64_t> steps;
+  int64_t runs = 0, unfinished = 0;
+  for (const Configuration& one : all)
+    for (const RunRow& run : one.runs) {
+      if (!run.data_hash.empty()) data.insert(run.data_hash);
+      steps.insert(run.steps_done);
+      ++runs;
+      unfinished += run.state != RunState::finished;
+    }
+  if (data.size() > 1) found.push_back(fmt::format("the points were trained on {} different data sets", data.size()));
+  if (unfinished > 0) found.push_back(fmt::format("{} of {} runs are not finished", unfinished, runs));
+  if (steps.size() > 1)
+    found.push_back(fmt::format("the runs have done {} to {} steps", *steps.begin(), *steps.rbegin()));
+  return found;
+}
+
 std::string detail_of(const Configuration& one, const Recipe& recipe) {
   const auto part = [](const Quantity& q, const std::string& metric) {
     const MetricInfo info = metric_info(metric);
@@ -164,7 +199,8 @@ std::string detail_of(const Configuration& one, const Recipe& recipe) {
   return text;
 }
 
-void add_point(const Configuration& one, const Recipe& recipe, bool same_depth, double largest, Series& series) {
+void add_point(const Configuration& one, const Recipe& recipe, const std::string& label, double largest,
+               Series& series) {
   series.x.push_back(one.x.mean);
   series.y.push_back(one.y.mean);
   series.x_low.push_back(one.x.mean - one.x.half_width);
@@ -174,7 +210,7 @@ void add_point(const Configuration& one, const Recipe& recipe, bool same_depth, 
   series.count.push_back(static_cast<int64_t>(one.runs.size()));
   const bool sized = !one.size.values.empty() && largest > 0;
   series.size.push_back(sized ? std::max(smallest_pt, largest_pt * std::sqrt(one.size.mean / largest)) : 7.0);
-  series.labels.push_back(short_label(one.runs.front(), same_depth));
+  series.labels.push_back(label);
   series.point_runs.push_back(one.runs.front().id);
   std::vector<std::string>& seeds = series.point_seeds.emplace_back();
   for (const RunRow& run : one.runs) seeds.push_back(run.id);
@@ -242,9 +278,9 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
   double largest = 0;
   for (const Configuration& one : all)
     if (!one.size.values.empty()) largest = std::max(largest, one.size.mean);
-  const bool same_depth = depths_agree(all);
-  const std::vector<std::string> families = family_names();
-  for (const Configuration& one : all) {
+  const std::vector<std::string> families = family_names(), labels = labels_of(all);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Configuration& one = all[i];
     const std::string family = family_of(one.runs.front());
     auto at = std::find_if(plot.series.begin(), plot.series.end(), [&](const Series& s) { return s.name == family; });
     if (at == plot.series.end()) {
@@ -257,7 +293,7 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
       series.line = false;
       at = plot.series.insert(plot.series.end(), series);
     }
-    add_point(one, recipe, same_depth, largest, *at);
+    add_point(one, recipe, labels[i], largest, *at);
     for (const RunRow& run : one.runs) plot.run_ids.push_back(run.id);
   }
   // The front first, then families in their fixed order: the legend does not jump when a run arrives.
@@ -270,10 +306,10 @@ Result<PlotDescription> build_tradeoff(const Recipe& recipe, PlotData& data) {
   plot.note = note_of(recipe, all, runs);
   std::vector<std::vector<RunRow>> groups;
   for (const Configuration& one : all) groups.push_back(one.runs);
-  plot.warnings = repeated_seed_warnings(groups);
+  plot.warnings = unlike(all);
+  std::ranges::copy(repeated_seed_warnings(groups), std::back_inserter(plot.warnings));
   if (missing > 0)
-    plot.warnings.push_back(
-        fmt::format("{} of {} runs have no '{}' or '{}' yet", missing, runs.size(), recipe.x_metric, recipe.y_metric));
+    plot.warnings.push_back(fmt::format("{} of {} runs without {} or {}", missing, runs.size(), x.title, y.title));
   apply_scales(plot);
   return plot;
 }
