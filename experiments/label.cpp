@@ -6,9 +6,8 @@ namespace rat {
 
 Status check_label(const std::string& what, const std::string& text) {
   constexpr int64_t longest = 200;
-  const auto control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
   const int64_t characters = std::ranges::count_if(text, [](unsigned char c) { return (c & 0xC0) != 0x80; });
-  if (std::ranges::any_of(text, control))
+  if (std::ranges::any_of(text, is_control))
     return fail(ErrorCode::invalid_argument, "{} has a line break, a tab or another control character; leave it out.",
                 what);
   if (characters > longest)

@@ -5,7 +5,6 @@
 #include <set>
 
 #include "core/io/sha256.h"
-#include "experiments/label.h"
 #include "experiments/spec_fields.h"
 
 namespace rat {
@@ -160,7 +159,6 @@ std::vector<SpecProblem> problems(const RunSpec& spec) {
   };
   for (const SpecField& field : spec_fields()) look(field.key, field.check(spec));
   if (!found.empty()) return found;  // what follows may divide by what is out of range
-  look("name", check_label("The name", spec.name));
   look("model", validate(spec.model));
   look("data", validate(spec.data, spec.model, spec.train.seq_len));
   if (spec.train.batch % spec.train.accumulate != 0)

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <ctime>
 
+#include "experiments/label.h"
+
 namespace rat::cli {
 namespace {
 
@@ -35,8 +37,7 @@ bool is_terminal(int file_descriptor) { return isatty(file_descriptor) == 1; }
 
 void Table::add(std::vector<std::string> row) {
   row.resize(columns_.size());
-  const auto control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };  // of a name from elsewhere
-  for (std::string& cell : row) std::ranges::replace_if(cell, control, '?');
+  for (std::string& cell : row) std::ranges::replace_if(cell, is_control, '?');  // of a name from elsewhere
   rows_.push_back(std::move(row));
 }
 

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <array>
-#include <fstream>
 #include <random>
 
 #include "build_info.h"
@@ -11,6 +9,7 @@
 #include "experiments/store/process.h"
 #include "experiments/store/rows.h"
 #include "experiments/store/store.h"
+#include "experiments/store/twins.h"
 #include "experiments/store/writer_thread.h"
 
 namespace rat {
@@ -39,35 +38,6 @@ struct StoreWriter::Impl {
 namespace {
 
 constexpr int series_colors = 8;  // Theme::series
-
-// Whether another database beside this one has a run of this id. One that cannot be read may have it.
-bool has_run(const fs::path& database, const std::string& id) {
-  try {
-    SQLite::Database db(database.string(), SQLite::OPEN_READONLY);
-    if (!db.tableExists("runs")) return false;
-    SQLite::Statement query(db, "SELECT 1 FROM runs WHERE id = ?");
-    query.bind(1, id);
-    return query.executeStep();
-  } catch (const std::exception&) {
-    return true;
-  }
-}
-bool is_sqlite(const fs::path& file) {
-  constexpr std::string_view magic("SQLite format 3\0", 16);
-  std::array<char, 16> start{};
-  std::ifstream stream(file, std::ios::binary);
-  return stream.read(start.data(), start.size()) && std::string_view(start.data(), start.size()) == magic;
-}
-bool has_twin(const fs::path& database, const std::string& id) {
-  std::error_code error;
-  const fs::path folder = database.has_parent_path() ? database.parent_path() : fs::path(".");
-  for (const auto& entry : fs::directory_iterator(folder, error)) {
-    std::error_code unknown;
-    if (!entry.is_regular_file(unknown) || fs::equivalent(entry.path(), database, unknown)) continue;
-    if (is_sqlite(entry.path()) && has_run(entry.path(), id)) return true;
-  }
-  return bool(error);
-}
 
 // What the run row says about the process that owns it and about what computes it.
 struct Owner {
@@ -193,6 +163,7 @@ fs::path StoreWriter::run_folder(const std::string& run_id) const {
 }
 
 Result<std::string> StoreWriter::create_run(const NewRun& run) {
+  RAT_TRY(check_label("The name", run.name));
   std::string id;
   RAT_TRY(impl_->thread->run([&](SQLite::Database& db) -> Status {
     RAT_TRY(insert_run(db, run, id));
@@ -290,7 +261,7 @@ Status StoreWriter::purge_run(const std::string& id) {
     db.exec(fmt::format("DELETE FROM runs WHERE run = {}", *store::run_number(db, id)));
     return ok();
   }));
-  if (has_twin(impl_->path, id)) return ok();
+  if (store::has_twin(impl_->path, id)) return ok();
   std::error_code error;
   fs::remove_all(run_folder(id), error);
   if (error)

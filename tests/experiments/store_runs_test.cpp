@@ -86,6 +86,7 @@ TEST_F(Store, NamesAndTagsAreOneLine) {
     const Status renamed = writer_->rename_run(id, bad), tagged = writer_->set_tags(id, {"fine", bad});
     ASSERT_FALSE(renamed);
     ASSERT_FALSE(tagged);
+    EXPECT_FALSE(writer_->create_run(new_run(bad, RunState::queued)));
     EXPECT_EQ(renamed.error().message.find('\033'), std::string::npos) << "the sentence does not repeat it";
   }
   EXPECT_EQ(run(id).name, "plain");

@@ -258,6 +258,12 @@ TEST(Unfold, RetentionMatchesRunningTheRecurrence) {
   EXPECT_TRUE(retention(*trace, 0, 0, 20, 99).empty());
 }
 
+TEST(HalfLives, NoneBeyondTheChunkWastesNothing) {
+  const HalfLives lives{{4, 2}, 16, true};
+  EXPECT_TRUE(lives.summary().starts_with("no channel has a half-life above L = 16")) << lives.summary();
+  EXPECT_EQ(lives.summary().find("wasting"), std::string::npos);
+}
+
 TEST(HalfLives, SortLongestFirstAndCountTheWasted) {
   HalfLives lives{{4, std::numeric_limits<double>::infinity(), std::nan(""), 40}, 16, true};
   EXPECT_EQ(channel_order(lives, 4, true), (std::vector<int64_t>{1, 3, 0, 2}));

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <iterator>
+#include <map>
 #include <set>
 
 #include "core/mixer_list.h"
@@ -153,9 +154,10 @@ bool depths_agree(const std::vector<Configuration>& all) {
 std::vector<std::string> labels_of(const std::vector<Configuration>& all) {
   const bool same_depth = depths_agree(all);
   std::vector<std::string> layers, labels;
-  for (const Configuration& one : all) layers.push_back(short_label(one.runs.front(), same_depth));
+  std::map<std::string, int> points;
+  for (const Configuration& one : all) ++points[layers.emplace_back(short_label(one.runs.front(), same_depth))];
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const bool alone = std::ranges::count(layers, layers[i]) == 1;
+    const bool alone = points[layers[i]] == 1;
     const RunRow& run = all[i].runs.front();
     labels.push_back(alone ? layers[i] : fmt::format("{} · {}", layers[i], run.name.empty() ? run.id : run.name));
   }
